@@ -1,0 +1,260 @@
+//! Who writes and reads entries: an engine, one of its versions, and the machine it compiles for.
+
+use std::fmt;
+
+use crate::error::Error;
+use crate::target::{Arch, Os, Target};
+
+/// The six bytes an entry begins with, which name the engine.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Magic(pub [u8; 6]);
+
+impl Magic {
+    /// The magic of wazero's optimizing compiler.
+    pub const WAZERO: Self = Self(*b"WAZEVO");
+}
+
+impl fmt::Display for Magic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\"{}\"", self.0.escape_ascii())
+    }
+}
+
+impl fmt::Debug for Magic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Magic({self})")
+    }
+}
+
+/// The version of an engine: at most 255 bytes, compared as bytes.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Version(Box<[u8]>);
+
+impl Version {
+    /// Returns the version as it stands in the entry.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// Keeps a version found in an entry, whose length field holds one byte.
+    pub(crate) fn found(bytes: &[u8]) -> Self {
+        Self(bytes.into())
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\"{}\"", self.0.escape_ascii())
+    }
+}
+
+impl fmt::Debug for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Version({self})")
+    }
+}
+
+/// How far the layout of an entry goes. The format has no number for it: reader and writer have to agree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Revision {
+    /// The entry ends with the source map: wazero 1.9 to 1.11.
+    SourceMap,
+    /// The catch clause table follows the source map, always: wazero since 1.12.
+    CatchClauses,
+}
+
+/// The engine that entries belong to: what they must begin with, how they are laid out and which directory holds them.
+///
+/// Two builds of an engine that generate different code need different versions; where that is not certain, put more
+/// than a release number into the version, such as the commit.
+///
+/// ```
+/// use jitcache::Identity;
+///
+/// let identity = Identity::new("myjit", *b"MYJIT\0", "1.4.2")?;
+/// assert!(identity.directory_name().starts_with("myjit-1.4.2-"));
+/// # Ok::<(), jitcache::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    name: Box<str>,
+    magic: Magic,
+    version: Version,
+    revision: Revision,
+    function_alignment: u64,
+    target: Target,
+}
+
+impl Identity {
+    /// Returns the identity of an engine of the caller's, compiling for this machine, whose entries hold catch clauses.
+    ///
+    /// `name` and `version` become parts of a directory name. `magic` must be the engine's own.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] if `name` is empty or holds anything but ASCII letters, digits, `_` and `.`; if `version` is
+    /// empty, longer than 128 bytes or holds anything but those, `-` and `+`; or if either begins with a `.`.
+    pub fn new(name: &str, magic: [u8; 6], version: &str) -> Result<Self, Error> {
+        Ok(Self {
+            name: directory_part(name, "name of the engine", "")?.into(),
+            magic: Magic(magic),
+            version: Version(directory_part(version, "version of the engine", "-+")?.as_bytes().into()),
+            revision: Revision::CatchClauses,
+            function_alignment: 1,
+            target: Target::host(),
+        })
+    }
+
+    /// Returns the identity of wazero's optimizing compiler in one of its releases, such as `v1.9.0`.
+    ///
+    /// The revision follows from the version; `dev`, the version of an unreleased build, is taken for the newest one.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] for a version that cannot be part of a directory name, as in [`Identity::new`].
+    pub fn wazero(version: &str) -> Result<Self, Error> {
+        let identity = Self::new("wazero", Magic::WAZERO.0, version)?;
+        let minor = version.strip_prefix("v1.").and_then(|rest| rest.split(['.', '-', '+']).next());
+        let revision = match minor.and_then(|minor| minor.parse::<u32>().ok()) {
+            Some(..12) => Revision::SourceMap,
+            _ => Revision::CatchClauses,
+        };
+        Ok(Self { function_alignment: 16, ..identity.with_revision(revision) })
+    }
+
+    /// Returns the identity whose directory has that name, as [`Identity::directory_name`] gives it; `None` if it is
+    /// no directory of wazero's.
+    #[must_use]
+    pub fn wazero_from_directory_name(name: &str) -> Option<Self> {
+        let (rest, os) = name.strip_prefix("wazero-")?.rsplit_once('-')?;
+        let (version, arch) = rest.rsplit_once('-')?;
+        let target = Target { arch: Arch::from_name(arch)?, os: Os::from_name(os)? };
+        Some(Self::wazero(version).ok()?.with_target(target))
+    }
+
+    /// Sets how far the layout of the entries goes.
+    #[must_use]
+    pub fn with_revision(mut self, revision: Revision) -> Self {
+        self.revision = revision;
+        self
+    }
+
+    /// Sets the machine that the code is for; it is the host otherwise.
+    #[must_use]
+    pub fn with_target(mut self, target: Target) -> Self {
+        self.target = target;
+        self
+    }
+
+    /// Sets the alignment of functions in bytes: every function offset must be a multiple of it, and an entry in which
+    /// one is not is rejected. It is 1 otherwise, and 16 for wazero.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] if `alignment` is no power of two.
+    pub fn with_function_alignment(mut self, alignment: u64) -> Result<Self, Error> {
+        if !alignment.is_power_of_two() {
+            return Err(Error::Invalid { what: "alignment of functions", rule: "must be a power of two" });
+        }
+        self.function_alignment = alignment;
+        Ok(self)
+    }
+
+    /// Returns the six bytes that entries begin with.
+    #[must_use]
+    pub const fn magic(&self) -> Magic {
+        self.magic
+    }
+
+    /// Returns the version that entries carry.
+    #[must_use]
+    pub const fn version(&self) -> &Version {
+        &self.version
+    }
+
+    /// Returns how far the layout of the entries goes.
+    #[must_use]
+    pub const fn revision(&self) -> Revision {
+        self.revision
+    }
+
+    /// Returns the machine that the code is for.
+    #[must_use]
+    pub const fn target(&self) -> Target {
+        self.target
+    }
+
+    /// Returns what every function offset is a multiple of, in bytes.
+    #[must_use]
+    pub const fn function_alignment(&self) -> u64 {
+        self.function_alignment
+    }
+
+    /// Returns the name of the directory that holds the entries: `<name>-<version>-<arch>-<os>`.
+    #[must_use]
+    pub fn directory_name(&self) -> String {
+        format!("{}-{}-{}", self.name, self.version.0.escape_ascii(), self.target)
+    }
+}
+
+/// Lets only such text through that is a safe part of a file name everywhere, and escapes to itself.
+fn directory_part<'a>(text: &'a str, what: &'static str, also: &str) -> Result<&'a str, Error> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '.' || also.contains(c);
+    if text.is_empty() || text.len() > 128 {
+        return Err(Error::Invalid { what, rule: "must have 1 to 128 bytes" });
+    }
+    if text.starts_with('.') || !text.chars().all(plain) {
+        return Err(Error::Invalid { what, rule: "must be letters, digits and what SPEC.md allows beside them" });
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_revision_of_wazero_follows_from_its_version() {
+        for (version, revision) in [
+            ("v1.9.0", Revision::SourceMap),
+            ("v1.11.0", Revision::SourceMap),
+            ("v1.9.1-0.20250823171313-481bac90d33f", Revision::SourceMap),
+            ("v1.12.0", Revision::CatchClauses),
+            ("v2.0.0", Revision::CatchClauses),
+            ("dev", Revision::CatchClauses),
+        ] {
+            assert_eq!(Identity::wazero(version).unwrap().revision(), revision, "{version}");
+        }
+    }
+
+    #[test]
+    fn a_directory_name_leads_back_to_the_identity() {
+        for name in ["wazero-v1.9.0-amd64-linux", "wazero-v1.12.0-arm64-darwin", "wazero-v1.9.1-0.2025-4f-amd64-linux"]
+        {
+            assert_eq!(Identity::wazero_from_directory_name(name).unwrap().directory_name(), name);
+        }
+        for name in ["", "wazero", "wazero-v1.9.0", "wazero-v1.9.0-mips-linux", "other-v1.9.0-amd64-linux"] {
+            assert_eq!(Identity::wazero_from_directory_name(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn names_that_would_leave_the_directory_are_refused() {
+        for version in ["", ".", "..", "../x", "a/b", "a\\b", "a\0b", "ü", &"v".repeat(129)] {
+            assert!(Identity::wazero(version).is_err(), "{version:?}");
+        }
+        assert!(
+            Identity::new("a-b", *b"ABCDEF", "1").is_err(),
+            "a dash in the name would make the directory ambiguous"
+        );
+    }
+
+    #[test]
+    fn an_alignment_is_a_power_of_two() {
+        let identity = Identity::wazero("dev").unwrap();
+        assert!(identity.clone().with_function_alignment(0).is_err());
+        assert!(identity.clone().with_function_alignment(24).is_err());
+        assert_eq!(identity.with_function_alignment(64).unwrap().function_alignment(), 64);
+    }
+}
