@@ -15,7 +15,8 @@ use crate::identity::{Identity, Revision};
 /// let code = [0x90, 0xc3, 0xc3];
 /// let mut builder = Builder::new();
 /// builder.code(&code[..]).function(0).function(2).source(0, 17).source(2, 40);
-/// let entry = builder.finish(&Identity::new("myjit", *b"MYJIT\0", "1.4.2")?)?;
+/// let identity = Identity::new("myjit", *b"MYJIT\0", "1.4.2")?;
+/// let entry = builder.finish(&identity)?;
 /// assert_eq!(entry.functions().iter().collect::<Vec<_>>(), [0, 2]);
 /// # Ok::<(), jitcache::Error>(())
 /// ```

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::ops::Range;
 
 use crate::error::{Bound, Error, Field};
-use crate::format::{self, Body, Header, Section, Violation, size};
+use crate::format::{self, Body, Header, Section, Table, Violation, size};
 use crate::identity::{Identity, Magic, Revision, Version};
 use crate::tables::{FunctionOffsets, SourceMap, TryTables};
 
@@ -153,7 +153,7 @@ impl<'a> Entry<'a> {
 
     pub(crate) fn check_tables(&self) -> Result<(), Error> {
         self.check_source_map_flag()?;
-        self.check_function_offsets()?;
+        self.check_function_offsets(self.body.function_offsets)?;
         if let Some(map) = self.source_map() {
             let checked = map.0.check_column(SourceMap::CODE, 1, size(self.code()));
             checked.map_err(|violation| violation.of(Field::SourceMap))?;
@@ -161,8 +161,9 @@ impl<'a> Entry<'a> {
         self.try_tables().try_for_each(|table| table?.try_for_each(|clause| clause.map(drop)))
     }
 
-    pub(crate) fn check_function_offsets(&self) -> Result<(), Error> {
-        let checked = self.body.function_offsets.check_column(0, self.function_alignment, size(self.code()));
+    /// Checks the function offsets, or a copy of them.
+    pub(crate) fn check_function_offsets(&self, offsets: Table<'_, 1>) -> Result<(), Error> {
+        let checked = offsets.check_column(0, self.function_alignment, size(self.code()));
         checked.map_err(|violation| violation.of(Field::FunctionOffsets))
     }
 

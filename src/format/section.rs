@@ -23,6 +23,12 @@ impl<'a> Section<'a> {
         Self { at: 0, bytes }
     }
 
+    /// Returns a run of `file`; an empty one if the file does not have it.
+    pub(crate) fn of(file: &'a [u8], range: &Range<u64>) -> Self {
+        let length = range.end.saturating_sub(range.start);
+        Self { at: range.start, bytes: run(file, range.start, length).unwrap_or_default() }
+    }
+
     pub(crate) const fn bytes(&self) -> &'a [u8] {
         self.bytes
     }
@@ -86,6 +92,11 @@ impl<'a, const N: usize> Table<'a, N> {
         Self::new(bytes.as_chunks().0.as_chunks().0)
     }
 
+    /// Returns the table with its bytes elsewhere, at the same place in the file.
+    pub(crate) const fn copied<'c>(&self, rows: &'c [[[u8; 8]; N]]) -> Table<'c, N> {
+        Table { at: self.at, rows }
+    }
+
     pub(crate) const fn rows(&self) -> &'a [[[u8; 8]; N]] {
         self.rows
     }
@@ -123,7 +134,7 @@ impl<'a, const N: usize> Table<'a, N> {
                 lowest = found.saturating_add(1);
                 continue;
             };
-            return Err(Violation { row, at: self.number_at(row, column), expected, found });
+            return Err(Violation { at: self.number_at(row, column), expected, found });
         }
         Ok(())
     }
@@ -168,7 +179,6 @@ impl<const N: usize> BinWrite for Table<'_, N> {
 /// A number of a table that no writer would put there.
 #[derive(Debug)]
 pub(crate) struct Violation {
-    pub(crate) row: usize,
     pub(crate) at: u64,
     pub(crate) expected: Bound,
     pub(crate) found: u64,

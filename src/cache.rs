@@ -1,0 +1,314 @@
+//! The whole: modules in memory, over entries on disk, over the compiler.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::builder::Builder;
+use crate::error::Error;
+use crate::identity::{Identity, Version};
+use crate::key::Key;
+use crate::module::{Location, Module};
+use crate::registry::Registry;
+use crate::store::{Lookup, Store};
+
+/// What a cache had to do, or could not do, on the way to a module that it handed out all the same.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Event<'a> {
+    /// The entry was of another version, which is given here, and was removed.
+    Stale(&'a Version),
+    /// The entry was wrong, for the reason given, and was removed.
+    Rejected(&'a Error),
+    /// The entry could not be read, for the reason given.
+    Unread(&'a Error),
+    /// The entry could not be removed, for the reason given.
+    Unremoved(&'a Error),
+    /// The compiled module could not be stored, for the reason given.
+    Unwritten(&'a Error),
+}
+
+/// How often a cache did what. Returned by [`Cache::statistics`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Statistics {
+    /// Modules that were in memory.
+    pub memory_hits: u64,
+    /// Modules that were loaded from the store.
+    pub hits: u64,
+    /// Modules of which the store had no entry.
+    pub misses: u64,
+    /// Modules of which the store had an entry of another version.
+    pub stale: u64,
+    /// Modules of which the store had a damaged entry.
+    pub rejected: u64,
+    /// System calls on the store that failed: see [`Event`].
+    pub failures: u64,
+}
+
+/// The [`Statistics`] as they are counted.
+#[derive(Debug, Default)]
+struct Counters {
+    memory_hits: AtomicU64,
+    hits: AtomicU64,
+    misses: AtomicU64,
+    stale: AtomicU64,
+    rejected: AtomicU64,
+    failures: AtomicU64,
+}
+
+type Hook = Box<dyn Fn(&Key, Event<'_>) + Send + Sync>;
+
+/// A cache of modules: those in use in memory, the others in a [`Store`].
+///
+/// It never makes an engine fail: whatever is wrong with an entry or the directory, the engine compiles, and the reason
+/// goes to the hook of [`Cache::on_event`] and into the [`Statistics`]. Threads may share it.
+///
+/// ```
+/// use jitcache::{Cache, Error, Identity, Key};
+///
+/// # let root = std::env::temp_dir().join(format!("jitcache-cache-{}", std::process::id()));
+/// let identity = Identity::new("myjit", *b"MYJIT\0", "1.4.2")?;
+/// let key = Key::of(&identity).source(b"fn main() {}").finish();
+/// let cache = Cache::open(&root, identity)?;
+/// let module = cache.get_or_compile(&key, |entry| {
+///     entry.code(vec![0xc3]).function(0); // what the compiler made
+///     Ok::<(), Error>(())
+/// })?;
+/// assert_eq!(module.code(), [0xc3]);
+/// # std::fs::remove_dir_all(&root).unwrap();
+/// # Ok::<(), jitcache::Error>(())
+/// ```
+pub struct Cache {
+    identity: Identity,
+    store: Option<Store>,
+    modules: Mutex<HashMap<Key, Arc<Module>>>,
+    registry: Registry,
+    hook: Option<Hook>,
+    counters: Counters,
+}
+
+impl Cache {
+    /// Returns a cache over the directory of `identity` under `root`: see [`Store::open`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] if the directory cannot be created; the engine may go on with [`Cache::in_memory`].
+    pub fn open(root: impl AsRef<Path>, identity: Identity) -> Result<Self, Error> {
+        Store::open(root, identity).map(Self::over)
+    }
+
+    /// Returns a cache over a directory whose larger entries are mapped, which is faster: see [`Store::open_mapped`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Cache::open`].
+    ///
+    /// # Safety
+    ///
+    /// The promise of [`Store::open_mapped`].
+    #[expect(unsafe_code, reason = "the caller's promise is handed on")]
+    pub unsafe fn open_mapped(root: impl AsRef<Path>, identity: Identity) -> Result<Self, Error> {
+        // SAFETY: the caller promises what `open_mapped` asks for.
+        unsafe { Store::open_mapped(root, identity) }.map(Self::over)
+    }
+
+    /// Returns a cache over a store.
+    #[must_use]
+    pub fn over(store: Store) -> Self {
+        let cache = Self::in_memory(store.identity().clone());
+        Self { store: Some(store), ..cache }
+    }
+
+    /// Returns a cache that keeps nothing on disk.
+    #[must_use]
+    pub fn in_memory(identity: Identity) -> Self {
+        Self {
+            identity,
+            store: None,
+            modules: Mutex::default(),
+            registry: Registry::new(),
+            hook: None,
+            counters: Counters::default(),
+        }
+    }
+
+    /// Sets what is told of every [`Event`], once, by the thread that meets it.
+    #[must_use]
+    pub fn on_event(mut self, hook: impl Fn(&Key, Event<'_>) + Send + Sync + 'static) -> Self {
+        self.hook = Some(Box::new(hook));
+        self
+    }
+
+    /// Returns the module of a key: from memory, or else from the store, or else compiled by `compile` and stored.
+    ///
+    /// `compile` hands its results to the builder it is given. Two threads that ask for the same key at the same time may
+    /// both compile; both get the module of the one that was first.
+    ///
+    /// # Errors
+    ///
+    /// Those of `compile`; [`Error::Unwritable`] if what it built is no entry; [`Error::Memory`] and
+    /// [`Error::UnsupportedMachine`] if code cannot be made executable. Nothing that is wrong with the store is an error.
+    pub fn get_or_compile<'c, E: From<Error>>(
+        &self,
+        key: &Key,
+        compile: impl FnOnce(&mut Builder<'c>) -> Result<(), E>,
+    ) -> Result<Arc<Module>, E> {
+        if let Lookup::Hit(module) = self.get(key) {
+            return Ok(module);
+        }
+        let mut builder = Builder::new();
+        compile(&mut builder)?;
+        Ok(self.add(key, &builder)?)
+    }
+
+    /// Returns the module of a key from memory, or else from the store.
+    ///
+    /// What is stale or rejected is removed. Where the system fails, the outcome is a miss.
+    pub fn get(&self, key: &Key) -> Lookup<Arc<Module>> {
+        if let Some(module) = self.modules().get(key) {
+            count(&self.counters.memory_hits);
+            return Lookup::Hit(Arc::clone(module));
+        }
+        let Some(store) = &self.store else {
+            count(&self.counters.misses);
+            return Lookup::Miss;
+        };
+        match store.load(key) {
+            Ok(Lookup::Hit(module)) => {
+                count(&self.counters.hits);
+                Lookup::Hit(self.keep(key, module))
+            }
+            Ok(Lookup::Miss) => {
+                count(&self.counters.misses);
+                Lookup::Miss
+            }
+            Ok(Lookup::Stale(version)) => {
+                self.tell(&self.counters.stale, key, Event::Stale(&version));
+                self.remove_from(store, key);
+                Lookup::Stale(version)
+            }
+            Ok(Lookup::Rejected(error)) => {
+                self.tell(&self.counters.rejected, key, Event::Rejected(&error));
+                self.remove_from(store, key);
+                Lookup::Rejected(error)
+            }
+            Err(error) => {
+                count(&self.counters.misses);
+                self.tell(&self.counters.failures, key, Event::Unread(&error));
+                Lookup::Miss
+            }
+        }
+    }
+
+    /// Adds a module that was compiled, to memory and to the store, and returns it.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Builder::finish`] and [`Module::load`]. Nothing that is wrong with the store is an error.
+    pub fn add(&self, key: &Key, compiled: &Builder<'_>) -> Result<Arc<Module>, Error> {
+        let entry = compiled.finish(&self.identity)?;
+        let module = self.keep(key, Module::load(&entry)?);
+        if let Some(store) = &self.store
+            && let Err(error) = store.put(key, &entry)
+        {
+            self.tell(&self.counters.failures, key, Event::Unwritten(&error));
+        }
+        Ok(module)
+    }
+
+    /// Adds a module that must not be written, such as one whose code holds addresses of this process.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Cache::add`].
+    pub fn add_in_memory(&self, key: &Key, compiled: &Builder<'_>) -> Result<Arc<Module>, Error> {
+        Ok(self.keep(key, Module::load(&compiled.finish(&self.identity)?)?))
+    }
+
+    /// Takes a module out of memory, and returns it if it was there. Its entry stays in the store.
+    ///
+    /// No program counter is found in it any more; its code is unmapped when the last [`Arc`] of it is dropped.
+    pub fn remove(&self, key: &Key) -> Option<Arc<Module>> {
+        let module = self.modules().remove(key)?;
+        self.registry.remove(&module);
+        Some(module)
+    }
+
+    /// Returns where the program counter `pc` is, by the rules of [`Module::locate`].
+    #[must_use]
+    pub fn locate(&self, pc: usize) -> Option<Location> {
+        self.registry.locate(pc)
+    }
+
+    /// Returns the modules in memory by their addresses.
+    #[must_use]
+    pub const fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// Returns the store, if there is one.
+    #[must_use]
+    pub const fn store(&self) -> Option<&Store> {
+        self.store.as_ref()
+    }
+
+    /// Returns how often the cache did what since it was opened.
+    #[must_use]
+    pub fn statistics(&self) -> Statistics {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let Counters { memory_hits, hits, misses, stale, rejected, failures } = &self.counters;
+        Statistics {
+            memory_hits: read(memory_hits),
+            hits: read(hits),
+            misses: read(misses),
+            stale: read(stale),
+            rejected: read(rejected),
+            failures: read(failures),
+        }
+    }
+
+    /// Keeps a module in memory, unless another thread was faster: then that thread's module is the one.
+    fn keep(&self, key: &Key, module: Module) -> Arc<Module> {
+        let mut modules = self.modules();
+        let kept = modules.entry(*key).or_insert_with(|| {
+            let module = Arc::new(module);
+            self.registry.insert(Arc::clone(&module));
+            module
+        });
+        Arc::clone(kept)
+    }
+
+    fn tell(&self, counter: &AtomicU64, key: &Key, event: Event<'_>) {
+        count(counter);
+        if let Some(hook) = &self.hook {
+            hook(key, event);
+        }
+    }
+
+    fn remove_from(&self, store: &Store, key: &Key) {
+        if let Err(error) = store.remove(key) {
+            self.tell(&self.counters.failures, key, Event::Unremoved(&error));
+        }
+    }
+
+    fn modules(&self) -> MutexGuard<'_, HashMap<Key, Arc<Module>>> {
+        // A thread that panicked here was about to return: the map is whole.
+        self.modules.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Cache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cache")
+            .field("store", &self.store)
+            .field("statistics", &self.statistics())
+            .finish_non_exhaustive()
+    }
+}
+
+fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}

@@ -1,0 +1,227 @@
+//! Files: the system calls that read an entry, publish one, and remove what is left over.
+
+use std::fmt;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, ErrorKind, Read};
+use std::ops::Deref;
+use std::path::{Path, PathBuf};
+
+use crate::error::Error;
+use crate::memory;
+
+/// The bytes of an entry's file, read into memory or mapped.
+pub struct FileBytes(Bytes);
+
+enum Bytes {
+    Read(Vec<u8>),
+    Mapped(memmap2::Mmap),
+}
+
+/// Files below this size are read even where they may be mapped: one read costs less than a map and its page faults.
+const MAP_FROM: u64 = 64 * 1024;
+
+impl FileBytes {
+    /// Reads a file, or returns `None` if there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotAFile`] for a link, a directory and anything else that is no regular file; [`Error::Io`] and
+    /// [`Error::Memory`] from the system.
+    pub fn read(path: &Path) -> Result<Option<Self>, Error> {
+        let Some((file, length)) = open(path)? else { return Ok(None) };
+        Self::read_open(path, &file, length).map(Some)
+    }
+
+    /// Maps a file, or reads it if it is small; returns `None` if there is none.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`FileBytes::read`].
+    ///
+    /// # Safety
+    ///
+    /// Nobody may change the file in place or shorten it while the value, or a [`Module`](crate::Module) loaded from it,
+    /// is alive: not in this process and not in another. Replacing the file by renaming another one over it is allowed,
+    /// and so is removing it; that is how a [`Store`](crate::Store) and wazero write.
+    #[expect(unsafe_code, reason = "the caller's promise is handed on to the room that needs it")]
+    pub unsafe fn map(path: &Path) -> Result<Option<Self>, Error> {
+        let Some((file, length)) = open(path)? else { return Ok(None) };
+        match usize::try_from(length) {
+            Ok(bytes) if length >= MAP_FROM => {
+                // SAFETY: the caller promises what `memory::map` asks for.
+                let map = unsafe { memory::map(&file, bytes) };
+                let map = map.map_err(|source| Error::Memory { action: "map", length, source })?;
+                Ok(Some(Self(Bytes::Mapped(map))))
+            }
+            _ => Self::read_open(path, &file, length).map(Some),
+        }
+    }
+
+    fn read_open(path: &Path, file: &File, length: u64) -> Result<Self, Error> {
+        let mut bytes = Vec::new();
+        let reserved = usize::try_from(length).map_err(|_| ErrorKind::OutOfMemory.into());
+        let reserved = reserved.and_then(|length| Ok(bytes.try_reserve_exact(length)?));
+        reserved.map_err(|source| Error::Memory { action: "allocate", length, source })?;
+        // No further than the length that was asked for: a file that grows meanwhile is not what was opened.
+        file.take(length).read_to_end(&mut bytes).map_err(failed("read", path))?;
+        Ok(Self(Bytes::Read(bytes)))
+    }
+}
+
+impl From<Vec<u8>> for FileBytes {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self(Bytes::Read(bytes))
+    }
+}
+
+impl Deref for FileBytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match &self.0 {
+            Bytes::Read(bytes) => bytes,
+            Bytes::Mapped(map) => map,
+        }
+    }
+}
+
+impl fmt::Debug for FileBytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let how = match &self.0 {
+            Bytes::Read(_) => "read",
+            Bytes::Mapped(_) => "mapped",
+        };
+        write!(f, "FileBytes({} bytes, {how})", self.len())
+    }
+}
+
+/// Opens a regular file for reading and returns it with its length, or `None` if there is nothing of that name.
+///
+/// A link is not followed, and a pipe is not waited for.
+fn open(path: &Path) -> Result<Option<(File, u64)>, Error> {
+    let mut options = OpenOptions::new();
+    options.read(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, libc::O_NOFOLLOW | libc::O_NONBLOCK);
+    let file = match options.open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        #[cfg(unix)]
+        // What O_NOFOLLOW says of a link, and what opening a socket says.
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ELOOP | libc::EMLINK | libc::ENXIO)) => {
+            return Err(Error::NotAFile { path: path.into() });
+        }
+        Err(error) => return Err(failed("open", path)(error)),
+    };
+    let metadata = file.metadata().map_err(failed("stat", path))?;
+    if !metadata.is_file() {
+        return Err(Error::NotAFile { path: path.into() });
+    }
+    Ok(Some((file, metadata.len())))
+}
+
+/// Creates a directory that only this user may enter, with those above it; it may be there already.
+pub(crate) fn create_directory(path: &Path) -> Result<(), Error> {
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(path).map_err(failed("create", path))
+}
+
+/// Puts a file in place whole: nobody sees a part of it, and after a power cut it is there or it is not.
+///
+/// `temporary` stands in the directory of `path`, and names one that nobody else uses.
+///
+/// # Errors
+///
+/// [`Error::Io`]; nothing is left of the temporary file then, and `path` is as it was - unless the last step, syncing the
+/// directory, is the one that failed.
+pub(crate) fn publish(
+    path: &Path,
+    mut temporary: impl FnMut() -> PathBuf,
+    write: impl Fn(&File) -> io::Result<()>,
+) -> Result<(), Error> {
+    loop {
+        let temporary = temporary();
+        let file = create(&temporary)?;
+        if let Some(file) = claim(file, &temporary)? {
+            let published = write(&file)
+                .and_then(|()| file.sync_all())
+                .map_err(failed("write", &temporary))
+                .and_then(|()| fs::rename(&temporary, path).map_err(failed("rename", &temporary)));
+            if published.is_err() {
+                // The reason to report is the first one; a file that stays is swept later.
+                let _ = fs::remove_file(&temporary);
+            }
+            published?;
+            return path.parent().map_or(Ok(()), sync_directory);
+        }
+    }
+}
+
+/// Creates a file that was not there, for this user alone.
+fn create(path: &Path) -> Result<File, Error> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path).map_err(failed("create", path))
+}
+
+/// Locks a new temporary file, which tells [`sweep`] that its writer lives; `None` if a sweep was faster.
+fn claim(file: File, path: &Path) -> Result<Option<File>, Error> {
+    match file.lock() {
+        Ok(()) => {}
+        // Where files cannot be locked, they cannot be swept either.
+        Err(error) if error.kind() == ErrorKind::Unsupported => return Ok(Some(file)),
+        Err(error) => return Err(failed("lock", path)(error)),
+    }
+    #[cfg(unix)]
+    if std::os::unix::fs::MetadataExt::nlink(&file.metadata().map_err(failed("stat", path))?) == 0 {
+        return Ok(None);
+    }
+    Ok(Some(file))
+}
+
+/// Removes a temporary file if its writer is gone, and returns whether it did.
+pub(crate) fn sweep(path: &Path) -> Result<bool, Error> {
+    let Some((file, _)) = open(path)? else { return Ok(false) };
+    match file.try_lock() {
+        Ok(()) => remove(path),
+        Err(TryLockError::WouldBlock) => Ok(false),
+        Err(TryLockError::Error(error)) => Err(failed("lock", path)(error)),
+    }
+}
+
+/// Removes a file, and returns whether it was there.
+pub(crate) fn remove(path: &Path) -> Result<bool, Error> {
+    match fs::remove_file(path) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(failed("remove", path)(error)),
+    }
+}
+
+/// Returns the names in a directory that are text.
+pub(crate) fn names(directory: &Path) -> Result<impl Iterator<Item = Result<String, Error>>, Error> {
+    let path = directory.to_owned();
+    let entries = fs::read_dir(directory).map_err(failed("list", directory))?;
+    Ok(entries.filter_map(move |entry| match entry {
+        Ok(entry) => entry.file_name().into_string().ok().map(Ok),
+        Err(error) => Some(Err(failed("list", &path)(error))),
+    }))
+}
+
+/// Makes what was renamed in a directory survive a power cut.
+fn sync_directory(path: &Path) -> Result<(), Error> {
+    if cfg!(unix) {
+        File::open(path).and_then(|directory| directory.sync_all()).map_err(failed("sync", path))?;
+    }
+    Ok(())
+}
+
+/// Returns the error for a system call that failed on `path`.
+fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
+    move |source| Error::Io { action, path: path.into(), source }
+}

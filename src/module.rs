@@ -1,0 +1,171 @@
+//! A module: code that can be called, and what is known about it.
+
+use std::ops::Range;
+
+use crate::entry::Entry;
+use crate::error::Error;
+use crate::file::FileBytes;
+use crate::format::{Body, CatchClauses, Section, Table, size};
+use crate::identity::Identity;
+use crate::memory::{CodeMemory, WritableCode};
+use crate::tables::{FunctionOffsets, SourceMap, SourceRow, TryTables};
+
+/// Executable code with its functions and its source map. The code is unmapped when the module is dropped.
+///
+/// Calling a function is the engine's own `unsafe`: only the engine knows its signature, and that the entry came from a
+/// place whose code may be run.
+///
+/// ```
+/// # #[cfg(target_arch = "x86_64")] {
+/// use jitcache::{Builder, Identity, Module};
+///
+/// let identity = Identity::new("myjit", *b"MYJIT\0", "1.4.2")?;
+/// let mut builder = Builder::new();
+/// builder.code(&[0x8d, 0x04, 0x37, 0xc3][..]).function(0); // lea eax, [rdi + rsi]; ret
+/// let module = Module::load(&builder.finish(&identity)?)?;
+///
+/// let add = module.function(0).unwrap();
+/// // SAFETY: the code follows the C calling convention and adds its two arguments.
+/// let add: extern "C" fn(u32, u32) -> u32 = unsafe { std::mem::transmute(add) };
+/// assert_eq!(add(2, 40), 42);
+/// # }
+/// # Ok::<(), jitcache::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Module {
+    code: CodeMemory,
+    /// A copy: function offsets become jump targets, and nobody may change them after the check.
+    function_offsets: Box<[[[u8; 8]; 1]]>,
+    /// What the ranges below lie in. What stands there only ever becomes a number.
+    tables: FileBytes,
+    source_map: Option<Range<u64>>,
+    /// How many try tables there are, and where.
+    try_tables: Option<(u32, Range<u64>)>,
+}
+
+/// Where a program counter is. Returned by [`Module::locate`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Location {
+    /// Index of the function; `None` in front of the first one.
+    pub function: Option<usize>,
+    /// Offset from the start of the code, in bytes.
+    pub code: u64,
+    /// Offset in the source; `None` without a source map and in front of its first row.
+    pub source: Option<u64>,
+}
+
+impl Module {
+    /// Copies the code of an entry into executable memory, and its tables beside it.
+    ///
+    /// Function offsets are checked, and the copy of the code against its checksum. The source map is taken as it is.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Value`] and [`Error::Checksum`] for the entry; [`Error::Memory`] and [`Error::UnsupportedMachine`] for
+    /// the machine.
+    pub fn load(entry: &Entry<'_>) -> Result<Self, Error> {
+        let Body { source_map, catch_clauses, .. } = &entry.body;
+        let mut tables = source_map.as_ref().map_or(&[][..], |map| map.rows.bytes()).to_vec();
+        let source_map = source_map.as_ref().map(|_| 0..size(&tables));
+        let start = size(&tables);
+        tables.extend_from_slice(catch_clauses.as_ref().map_or(&[], |clauses| clauses.try_tables.bytes()));
+        let try_tables = catch_clauses.as_ref().map(|clauses| (clauses.try_table_count, start..size(&tables)));
+        let (code, function_offsets) = publish(entry)?;
+        Ok(Self { code, function_offsets, tables: tables.into(), source_map, try_tables })
+    }
+
+    /// Copies the code of the entry in `file` into executable memory, and keeps the file for its tables.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Entry::parse`] and of [`Module::load`].
+    pub fn load_file(file: FileBytes, identity: &Identity) -> Result<Self, Error> {
+        let entry = Entry::parse(&file, identity)?;
+        let Body { source_map, catch_clauses, .. } = &entry.body;
+        let source_map = source_map.as_ref().map(|map| map.rows.range());
+        let try_tables = catch_clauses.as_ref().map(|clauses| (clauses.try_table_count, clauses.try_tables.range()));
+        let (code, function_offsets) = publish(&entry)?;
+        Ok(Self { code, function_offsets, tables: file, source_map, try_tables })
+    }
+
+    /// Returns the code as it stands in memory.
+    #[must_use]
+    pub fn code(&self) -> &[u8] {
+        self.code.bytes()
+    }
+
+    /// Returns the addresses that the code takes up; an empty range if there is none.
+    #[must_use]
+    pub fn address_range(&self) -> Range<usize> {
+        self.code.range()
+    }
+
+    /// Returns the address of a function, or `None` if there is no function of that index.
+    #[must_use]
+    pub fn function(&self, index: usize) -> Option<*const u8> {
+        let [offset] = *self.function_offsets.get(index)?;
+        let offset = usize::try_from(u64::from_le_bytes(offset)).ok()?;
+        Some(self.code().get(offset..)?.as_ptr())
+    }
+
+    /// Returns the offsets of the functions in the code.
+    #[must_use]
+    pub fn functions(&self) -> FunctionOffsets<'_> {
+        FunctionOffsets(Table::new(&self.function_offsets))
+    }
+
+    /// Returns the source map, if there is one.
+    #[must_use]
+    pub fn source_map(&self) -> Option<SourceMap<'_>> {
+        let range = self.source_map.as_ref()?;
+        Some(SourceMap(Table::of(Section::of(&self.tables, range).bytes())))
+    }
+
+    /// Returns the catch clauses of every try table.
+    #[must_use]
+    pub fn try_tables(&self) -> TryTables<'_> {
+        let Some((try_table_count, range)) = self.try_tables.clone() else { return TryTables::default() };
+        TryTables::of(&CatchClauses { try_table_count, try_tables: Section::of(&self.tables, &range) })
+    }
+
+    /// Returns where the program counter `pc` is, or `None` if it is not in this module.
+    ///
+    /// The rules are wazero's, whose program counters are return addresses: the function is the last one that starts at
+    /// `pc` or before; the source position is that of the last row that starts *before* `pc`, the call's. For the address
+    /// of an instruction that trapped there is [`Module::locate_instruction`].
+    #[must_use]
+    pub fn locate(&self, pc: usize) -> Option<Location> {
+        self.locate_with(pc, |map, code| map.before_return(code))
+    }
+
+    /// Returns where the instruction at `pc` is, or `None` if it is not in this module.
+    ///
+    /// Function and source position are those of the last one that starts at `pc` or before.
+    #[must_use]
+    pub fn locate_instruction(&self, pc: usize) -> Option<Location> {
+        self.locate_with(pc, |map, code| map.at_instruction(code))
+    }
+
+    fn locate_with(&self, pc: usize, row: impl FnOnce(SourceMap<'_>, u64) -> Option<SourceRow>) -> Option<Location> {
+        let range = self.address_range();
+        if !range.contains(&pc) {
+            return None;
+        }
+        let code = u64::try_from(pc.checked_sub(range.start)?).ok()?;
+        Some(Location {
+            function: self.functions().containing(code),
+            code,
+            source: self.source_map().and_then(|map| row(map, code)).map(|row| row.source),
+        })
+    }
+}
+
+/// Copies and checks what becomes executable, and the offsets that lead into it.
+fn publish(entry: &Entry<'_>) -> Result<(CodeMemory, Box<[[[u8; 8]; 1]]>), Error> {
+    let function_offsets: Box<[_]> = entry.body.function_offsets.rows().into();
+    entry.check_function_offsets(entry.body.function_offsets.copied(&function_offsets))?;
+    let mut checksum = 0;
+    let code = WritableCode::copy(entry.code(), |step| checksum = crc32c::crc32c_append(checksum, step))?;
+    entry.check_code(checksum)?;
+    Ok((code.publish()?, function_offsets))
+}

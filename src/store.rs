@@ -1,0 +1,235 @@
+//! A directory of entries, which processes share.
+
+use std::hash::{BuildHasher, RandomState};
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Once;
+
+use crate::entry::Entry;
+use crate::error::Error;
+use crate::file::{self, FileBytes};
+use crate::identity::{Identity, Version};
+use crate::key::Key;
+use crate::module::Module;
+
+/// What looking a key up came to. Each outcome has its own remedy.
+#[derive(Debug)]
+pub enum Lookup<T> {
+    /// The entry is there and sound: use it.
+    Hit(T),
+    /// There is no entry: compile.
+    Miss,
+    /// Another version of the engine, which is given here, wrote the entry: remove it and compile.
+    Stale(Version),
+    /// The entry is damaged or no entry at all, for the reason given: remove it and compile.
+    Rejected(Error),
+}
+
+impl<T> Lookup<T> {
+    /// Returns what was found, if it was found.
+    #[must_use]
+    pub fn hit(self) -> Option<T> {
+        match self {
+            Self::Hit(found) => Some(found),
+            Self::Miss | Self::Stale(_) | Self::Rejected(_) => None,
+        }
+    }
+
+    /// Takes what is wrong with an entry for an outcome, and leaves what is wrong with the machine an error.
+    fn of(found: Result<T, Error>) -> Result<Self, Error> {
+        match found {
+            Ok(found) => Ok(Self::Hit(found)),
+            Err(Error::Stale { found, .. }) => Ok(Self::Stale(found)),
+            Err(error) if error.is_rejection() => Ok(Self::Rejected(error)),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// The entries of one engine, one of its versions and one target, as files of a directory.
+///
+/// The layout is wazero's: `<root>/<name>-<version>-<arch>-<os>/<64 hexadecimal digits>`. Threads and processes may use
+/// a directory at the same time; the last writer of an entry wins, and readers see one whole entry or the other.
+///
+/// ```
+/// use jitcache::{Builder, Identity, Key, Lookup, Store};
+///
+/// # let root = std::env::temp_dir().join(format!("jitcache-store-{}", std::process::id()));
+/// let identity = Identity::new("myjit", *b"MYJIT\0", "1.4.2")?;
+/// let store = Store::open(&root, identity.clone())?;
+/// let key = Key::of(&identity).source(b"fn main() {}").finish();
+/// assert!(matches!(store.load(&key)?, Lookup::Miss));
+///
+/// let mut builder = Builder::new();
+/// builder.code(&[0xc3][..]).function(0);
+/// store.put(&key, &builder.finish(&identity)?)?;
+/// assert!(matches!(store.load(&key)?, Lookup::Hit(_)));
+/// # std::fs::remove_dir_all(&root).unwrap();
+/// # Ok::<(), jitcache::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Store {
+    directory: PathBuf,
+    identity: Identity,
+    mapped: bool,
+    swept: Once,
+}
+
+impl Store {
+    /// Opens the directory of `identity` under `root`, and creates it if need be, for this user alone.
+    ///
+    /// Entries are read, never mapped: whatever happens to a file, this process is not harmed. Whoever can write to the
+    /// directory can still have their code run: the directory must be as safe as the program itself.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] if the directory cannot be created.
+    pub fn open(root: impl AsRef<Path>, identity: Identity) -> Result<Self, Error> {
+        let directory = root.as_ref().join(identity.directory_name());
+        file::create_directory(&directory)?;
+        Ok(Self { directory, identity, mapped: false, swept: Once::new() })
+    }
+
+    /// Opens a directory as [`Store::open`] does, and maps its larger entries instead of reading them, which is faster.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Store::open`].
+    ///
+    /// # Safety
+    ///
+    /// While this store, or anything that came from it, is alive, nobody may change an entry in place or shorten it: the
+    /// promise of [`FileBytes::map`], for every file in the directory. A directory that is written through this crate
+    /// and wazero alone keeps it.
+    #[expect(unsafe_code, reason = "the caller's promise, kept in `mapped`")]
+    pub unsafe fn open_mapped(root: impl AsRef<Path>, identity: Identity) -> Result<Self, Error> {
+        Ok(Self { mapped: true, ..Self::open(root, identity)? })
+    }
+
+    /// Returns whose entries these are.
+    #[must_use]
+    pub const fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// Returns the directory that holds the entries.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Looks an entry up and returns the bytes of its file, which [`Entry::parse`] takes. Only lengths are checked.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] and [`Error::Memory`] from the system.
+    pub fn get(&self, key: &Key) -> Result<Lookup<FileBytes>, Error> {
+        self.look_up(key, |file| Entry::parse(&file, &self.identity).map(drop).map(|()| file))
+    }
+
+    /// Looks an entry up and makes its code executable.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`], [`Error::Memory`] and [`Error::UnsupportedMachine`] from the system.
+    pub fn load(&self, key: &Key) -> Result<Lookup<Module>, Error> {
+        self.look_up(key, |file| Module::load_file(file, &self.identity))
+    }
+
+    fn look_up<T>(&self, key: &Key, take: impl FnOnce(FileBytes) -> Result<T, Error>) -> Result<Lookup<T>, Error> {
+        match self.read(&self.path(key)) {
+            Ok(None) => Ok(Lookup::Miss),
+            Ok(Some(file)) => Lookup::of(take(file)),
+            Err(error) => Lookup::of(Err(error)),
+        }
+    }
+
+    #[expect(unsafe_code, reason = "the promise was made at `open_mapped`")]
+    fn read(&self, path: &Path) -> Result<Option<FileBytes>, Error> {
+        if self.mapped {
+            // SAFETY: whoever called `open_mapped` promised it for every file in the directory.
+            unsafe { FileBytes::map(path) }
+        } else {
+            FileBytes::read(path)
+        }
+    }
+
+    /// Publishes an entry under a key: after this returns, the entry survives a power cut, and until then nobody sees it.
+    ///
+    /// The first call of a store also does what [`Store::sweep`] does.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`], and the directory is as it was; [`Error::Invalid`] for an entry of another identity.
+    pub fn put(&self, key: &Key, entry: &Entry<'_>) -> Result<(), Error> {
+        if entry.magic() != self.identity.magic() || entry.version() != self.identity.version().as_bytes() {
+            return Err(Error::Invalid { what: "entry", rule: "must have the magic and the version of the store" });
+        }
+        // What cannot be swept now is in nobody's way; `sweep` tells why.
+        self.swept.call_once(|| drop(self.sweep()));
+        file::publish(
+            &self.path(key),
+            || self.directory.join(format!("{key}.{:016x}.tmp", RandomState::new().hash_one(()))),
+            |file| {
+                let mut file = BufWriter::new(file);
+                entry.write(&mut file)?;
+                file.flush()
+            },
+        )
+    }
+
+    /// Removes an entry and returns whether it was there.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] from the system.
+    pub fn remove(&self, key: &Key) -> Result<bool, Error> {
+        file::remove(&self.path(key))
+    }
+
+    /// Returns the keys of all entries, sound or not, in no order. What else lies in the directory is passed over.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] from the system, at once or in the iteration.
+    pub fn list(&self) -> Result<impl Iterator<Item = Result<Key, Error>>, Error> {
+        let names = file::names(&self.directory)?;
+        Ok(names.filter_map(|name| name.map(|name| name.parse().ok()).transpose()))
+    }
+
+    /// Removes the temporary files of writers that died, and returns how many there were.
+    ///
+    /// Those of living writers are left alone, and so are wazero's, which cannot be told from living ones.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] from the system; whatever could be removed is removed.
+    pub fn sweep(&self) -> Result<usize, Error> {
+        let mut swept = 0;
+        let mut result = Ok(());
+        for name in file::names(&self.directory)? {
+            let removed = match name {
+                Ok(name) if is_temporary(&name) => file::sweep(&self.directory.join(name)),
+                Ok(_) => Ok(false),
+                Err(error) => Err(error),
+            };
+            match removed {
+                Ok(removed) => swept = usize::saturating_add(swept, removed.into()),
+                Err(error) => result = Err(error),
+            }
+        }
+        result.map(|()| swept)
+    }
+
+    fn path(&self, key: &Key) -> PathBuf {
+        self.directory.join(key.to_string())
+    }
+}
+
+/// Tells whether a name is one that [`Store::put`] gives a temporary file; wazero's have at most ten digits in the middle.
+fn is_temporary(name: &str) -> bool {
+    let Some((key, rest)) = name.split_once('.') else { return false };
+    let Some(nonce) = rest.strip_suffix(".tmp") else { return false };
+    let hexadecimal = nonce.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    key.parse::<Key>().is_ok() && nonce.len() == 16 && hexadecimal
+}
