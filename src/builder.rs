@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use crate::entry::Entry;
 use crate::error::{Bound, Error, Field};
-use crate::format::{self, Body, CatchClause, CatchClauses, Header, Section, SourceMap, Table, TryTable};
+use crate::format::{self, Body, CatchClause, CatchClauses, Header, Row, Section, SourceMap, Table, TryTable};
 use crate::identity::{Identity, Revision};
 
 /// The parts of an entry, handed in by the engine that compiled it.
@@ -23,8 +23,8 @@ use crate::identity::{Identity, Revision};
 #[derive(Clone, Debug, Default)]
 pub struct Builder<'a> {
     code: Cow<'a, [u8]>,
-    functions: Vec<[[u8; 8]; 1]>,
-    source_map: Option<Vec<[[u8; 8]; 2]>>,
+    functions: Vec<Row<1>>,
+    source_map: Option<Vec<Row<2>>>,
     /// The try tables as they will stand in the file.
     try_tables: Vec<u8>,
     try_table_count: u32,

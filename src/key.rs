@@ -41,7 +41,6 @@ impl Key {
     /// assert_ne!(key, other);
     /// # Ok::<(), jitcache::Error>(())
     /// ```
-    #[must_use]
     pub fn of(identity: &Identity) -> KeyBuilder {
         KeyBuilder(Sha256::new())
             .part(b"jitcache key 1")
@@ -212,7 +211,7 @@ mod tests {
             Key::of(&identity()).cpu(CpuFeatures::from_bits(Arch::Amd64, 1)).finish(),
             Key::of(&identity()).cpu(CpuFeatures::from_bits(Arch::Arm64, 1)).finish(),
             Key::of(&Identity::new("test", *b"TEST\0\0", "11").unwrap()).finish(),
-            Key::of(&Identity::new("test", *b"TEST\01", "1").unwrap()).finish(),
+            Key::of(&Identity::new("test", *b"TEST\0B", "1").unwrap()).finish(),
         ];
         let mut sorted = keys;
         sorted.sort_unstable();

@@ -1,4 +1,51 @@
-//! x
+//! A cache format for compiled machine code: write it once, find it again, know that it is whole, have it executable in
+//! microseconds.
+//!
+//! Engines that compile at run time - WebAssembly runtimes, query compilers, regex, eBPF and language JITs - compile again
+//! at every start. With this crate they keep the code. The format is that of wazero's compilation cache, and wazero's own
+//! directories open as they are; other engines use it under a magic and version of their own.
+//!
+//! ```
+//! # #[cfg(target_arch = "x86_64")] {
+//! use jitcache::{Cache, CpuFeatures, Error, Identity, Key};
+//!
+//! # let root = std::env::temp_dir().join(format!("jitcache-lib-{}", std::process::id()));
+//! let identity = Identity::new("myjit", *b"MYJIT\0", env!("CARGO_PKG_VERSION"))?;
+//! let cache = Cache::open(&root, identity.clone())?;
+//!
+//! let program = b"fn main() { 42 }";
+//! let key = Key::of(&identity).source(program).flag("opt", "2").cpu(CpuFeatures::host()).finish();
+//! let module = cache.get_or_compile(&key, |entry| {
+//!     entry.code(vec![0xb8, 0x2a, 0, 0, 0, 0xc3]); // what the compiler made: mov eax, 42; ret
+//!     entry.function(0).source(0, 12);
+//!     Ok::<(), Error>(())
+//! })?;
+//!
+//! let main = module.function(0).unwrap();
+//! // SAFETY: the code of `main` takes nothing and returns an int, in the C calling convention.
+//! let main: extern "C" fn() -> i32 = unsafe { std::mem::transmute(main) };
+//! assert_eq!(main(), 42);
+//! assert_eq!(cache.locate(module.address_range().start + 5).unwrap().source, Some(12));
+//! # std::fs::remove_dir_all(&root).unwrap();
+//! # }
+//! # Ok::<(), jitcache::Error>(())
+//! ```
+//!
+//! Each floor can be used without those above it:
+//!
+//! | floor | types |
+//! |---|---|
+//! | the format: bytes in, a borrowed view out | [`Entry`], [`Builder`], [`Identity`], [`Key`] |
+//! | the loader: code in executable pages | [`Module`], [`FileBytes`], [`Registry`] |
+//! | the store: a directory that processes share | [`Store`], [`Lookup`] |
+//! | the cache: memory over store over compiler | [`Cache`] |
+//!
+//! # What is promised
+//!
+//! Any bytes whatever can be parsed, verified and loaded: the outcome is a sound entry or an error that says what is wrong
+//! and where, never a panic and never an allocation beyond the size of the file. *Running* code is the engine's own
+//! `unsafe`. Checksums find damage and not malice: whoever can write to the directory can have their code run.
+
 mod builder;
 mod cache;
 mod cpu;
@@ -29,3 +76,6 @@ pub use registry::Registry;
 pub use store::{Lookup, Store};
 pub use tables::{Clauses, FunctionOffsets, SourceMap, SourceRow, TryTables};
 pub use target::{Arch, Os, Target};
+
+#[doc = include_str!("../SPEC.md")]
+pub mod spec {}

@@ -5,7 +5,7 @@ use std::ops::Range;
 use crate::entry::Entry;
 use crate::error::Error;
 use crate::file::FileBytes;
-use crate::format::{Body, CatchClauses, Section, Table, size};
+use crate::format::{Body, CatchClauses, Row, Section, Table, size};
 use crate::identity::Identity;
 use crate::memory::{CodeMemory, WritableCode};
 use crate::tables::{FunctionOffsets, SourceMap, SourceRow, TryTables};
@@ -35,7 +35,7 @@ use crate::tables::{FunctionOffsets, SourceMap, SourceRow, TryTables};
 pub struct Module {
     code: CodeMemory,
     /// A copy: function offsets become jump targets, and nobody may change them after the check.
-    function_offsets: Box<[[[u8; 8]; 1]]>,
+    function_offsets: Box<[Row<1>]>,
     /// What the ranges below lie in. What stands there only ever becomes a number.
     tables: FileBytes,
     source_map: Option<Range<u64>>,
@@ -161,7 +161,7 @@ impl Module {
 }
 
 /// Copies and checks what becomes executable, and the offsets that lead into it.
-fn publish(entry: &Entry<'_>) -> Result<(CodeMemory, Box<[[[u8; 8]; 1]]>), Error> {
+fn publish(entry: &Entry<'_>) -> Result<(CodeMemory, Box<[Row<1>]>), Error> {
     let function_offsets: Box<[_]> = entry.body.function_offsets.rows().into();
     entry.check_function_offsets(entry.body.function_offsets.copied(&function_offsets))?;
     let mut checksum = 0;

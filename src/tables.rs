@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::error::{Bound, Error, Field};
-use crate::format::{self, CatchClause, CatchClauses, Section, Table, TryTable, size};
+use crate::format::{self, CatchClause, CatchClauses, Row, Section, Table, TryTable, size};
 
 /// The function offsets of an entry, read in place. Returned by [`Entry::functions`].
 #[derive(Clone, Copy, PartialEq)]
@@ -95,7 +95,7 @@ impl fmt::Debug for SourceMap<'_> {
     }
 }
 
-fn row(&[source, code]: &[[u8; 8]; 2]) -> SourceRow {
+fn row(&[source, code]: &Row<2>) -> SourceRow {
     SourceRow { source: u64::from_le_bytes(source), code: u64::from_le_bytes(code) }
 }
 

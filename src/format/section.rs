@@ -75,15 +75,18 @@ impl BinWrite for Section<'_> {
     }
 }
 
+/// A row of `N` little-endian u64.
+pub(crate) type Row<const N: usize> = [[u8; 8]; N];
+
 /// A run of rows of `N` little-endian u64 and where it lies in the file, read in place.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Table<'a, const N: usize> {
     at: u64,
-    rows: &'a [[[u8; 8]; N]],
+    rows: &'a [Row<N>],
 }
 
 impl<'a, const N: usize> Table<'a, N> {
-    pub(crate) const fn new(rows: &'a [[[u8; 8]; N]]) -> Self {
+    pub(crate) const fn new(rows: &'a [Row<N>]) -> Self {
         Self { at: 0, rows }
     }
 
@@ -93,11 +96,11 @@ impl<'a, const N: usize> Table<'a, N> {
     }
 
     /// Returns the table with its bytes elsewhere, at the same place in the file.
-    pub(crate) const fn copied<'c>(&self, rows: &'c [[[u8; 8]; N]]) -> Table<'c, N> {
+    pub(crate) const fn copied<'c>(&self, rows: &'c [Row<N>]) -> Table<'c, N> {
         Table { at: self.at, rows }
     }
 
-    pub(crate) const fn rows(&self) -> &'a [[[u8; 8]; N]] {
+    pub(crate) const fn rows(&self) -> &'a [Row<N>] {
         self.rows
     }
 
@@ -111,7 +114,7 @@ impl<'a, const N: usize> Table<'a, N> {
     }
 
     /// Returns the last row whose number in `column` is smaller than `bound`, with its index; the table ascends there.
-    pub(crate) fn last_below(&self, column: usize, bound: u64) -> Option<(usize, &'a [[u8; 8]; N])> {
+    pub(crate) fn last_below(&self, column: usize, bound: u64) -> Option<(usize, &'a Row<N>)> {
         let row = self.rows.partition_point(|row| number(row, column) < bound).checked_sub(1)?;
         Some((row, self.rows.get(row)?))
     }
@@ -162,7 +165,7 @@ impl<'a, const N: usize> BinRead for Table<'a, N> {
     type Args<'b> = (&'a [u8], u64);
 
     fn read_options<R: Read + Seek>(reader: &mut R, endian: Endian, (file, rows): Self::Args<'_>) -> BinResult<Self> {
-        let length = rows.saturating_mul(size(&[[0; 8]; N].as_flattened()));
+        let length = rows.saturating_mul(size([[0; 8]; N].as_flattened()));
         let section = Section::read_options(reader, endian, (file, Some(length)))?;
         Ok(Self { at: section.at, ..Self::of(section.bytes) })
     }
@@ -184,7 +187,7 @@ pub(crate) struct Violation {
     pub(crate) found: u64,
 }
 
-fn number<const N: usize>(row: &[[u8; 8]; N], column: usize) -> u64 {
+fn number<const N: usize>(row: &Row<N>, column: usize) -> u64 {
     // The columns are constants of the callers and smaller than N.
     row.get(column).map_or(0, |bytes| u64::from_le_bytes(*bytes))
 }

@@ -1,0 +1,127 @@
+//! Every byte of an entry, in file order. SPEC.md is its prose.
+//!
+//! One set of structs reads and writes. Integers are little-endian and nothing is aligned. Lengths and order are told
+//! here; what the numbers may be is checked where the structs are used.
+
+#![expect(clippy::as_conversions, reason = "the code that binrw derives is full of them; there are none beside it")]
+
+use binrw::binrw;
+
+use super::section::{Section, Table};
+use crate::error::Field;
+
+/// The part of an entry that means the same in every version of every engine.
+#[binrw]
+#[brw(little)]
+#[br(import_raw(file: &'a [u8]))]
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Header<'a> {
+    #[br(err_context(Field::Magic))]
+    pub(crate) magic: [u8; 6],
+
+    #[br(temp, err_context(Field::VersionLength))]
+    #[bw(try_calc(u8::try_from(version.bytes().len())))]
+    version_length: u8,
+
+    #[br(args(file, Some(version_length.into())), err_context(Field::Version))]
+    pub(crate) version: Section<'a>,
+}
+
+/// What follows a header whose magic and version are the expected ones.
+#[binrw]
+#[brw(little)]
+#[br(import(file: &'a [u8], has_catch_clauses: bool))]
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Body<'a> {
+    #[br(temp, err_context(Field::FunctionCount))]
+    #[bw(try_calc(u32::try_from(function_offsets.rows().len())))]
+    function_count: u32,
+
+    /// Offset of each function from the start of the code.
+    #[br(args(file, function_count.into()), err_context(Field::FunctionOffsets))]
+    pub(crate) function_offsets: Table<'a, 1>,
+
+    #[br(temp, err_context(Field::CodeLength))]
+    #[bw(try_calc(u64::try_from(code.bytes().len())))]
+    code_length: u64,
+
+    #[br(args(file, Some(code_length)), err_context(Field::Code))]
+    pub(crate) code: Section<'a>,
+
+    /// CRC-32C of the code alone. It is there even if there is no code.
+    #[br(err_context(Field::CodeChecksum))]
+    pub(crate) code_checksum: u32,
+
+    /// 1 if a source map follows, 0 if not. Kept as it was found: [`Option`] could not tell 0 from 2.
+    #[br(err_context(Field::SourceMapFlag))]
+    pub(crate) source_map_flag: u8,
+
+    #[br(if(source_map_flag == 1), args_raw = file)]
+    pub(crate) source_map: Option<SourceMap<'a>>,
+
+    #[br(if(has_catch_clauses), args_raw = file)]
+    pub(crate) catch_clauses: Option<CatchClauses<'a>>,
+}
+
+/// Rows of the source offset and the code offset, ascending in the latter.
+#[binrw]
+#[brw(little)]
+#[br(import_raw(file: &'a [u8]))]
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct SourceMap<'a> {
+    #[br(temp, err_context(Field::SourceMapLength))]
+    #[bw(try_calc(u64::try_from(rows.rows().len())))]
+    length: u64,
+
+    #[br(args(file, length), err_context(Field::SourceMap))]
+    pub(crate) rows: Table<'a, 2>,
+}
+
+/// The catch clauses of every try table of the module.
+#[binrw]
+#[brw(little)]
+#[br(import_raw(file: &'a [u8]))]
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct CatchClauses<'a> {
+    #[br(err_context(Field::TryTableCount))]
+    pub(crate) try_table_count: u32,
+
+    /// That many [`TryTable`]s, up to the end of `file`.
+    #[br(args(file, None))]
+    pub(crate) try_tables: Section<'a>,
+}
+
+/// The catch clauses of one try table.
+#[binrw]
+#[brw(little)]
+#[br(import_raw(file: &'a [u8]))]
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct TryTable<'a> {
+    #[br(err_context(Field::CatchClauseCount))]
+    pub(crate) clause_count: u32,
+
+    /// That many [`CatchClause`]s.
+    #[br(args(file, Some(u64::from(clause_count).saturating_mul(CatchClause::SIZE))), err_context(Field::CatchClauses))]
+    pub(crate) clauses: Section<'a>,
+}
+
+/// One clause of a try table, as WebAssembly's exception handling defines it.
+#[binrw]
+#[brw(little)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CatchClause {
+    #[br(err_context(Field::CatchClauses))]
+    /// The kind: 0 `catch`, 1 `catch_ref`, 2 `catch_all`, 3 `catch_all_ref`.
+    pub kind: u8,
+    #[br(err_context(Field::CatchClauses))]
+    /// The index of the tag, 0 for the kinds that catch all.
+    pub tag: u32,
+}
+
+impl CatchClause {
+    /// Size of a clause in the file, in bytes.
+    const SIZE: u64 = 5;
+
+    /// The largest kind there is.
+    pub(crate) const LAST_KIND: u8 = 3;
+}
