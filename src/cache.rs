@@ -91,7 +91,7 @@ pub struct Cache {
 }
 
 impl Cache {
-    /// Returns a cache over the directory of `identity` under `root`: see [`Store::open`].
+    /// Returns a cache over the directory of `identity` under `root`, whose entries are read: see [`Store::open`].
     ///
     /// # Errors
     ///
@@ -100,22 +100,17 @@ impl Cache {
         Store::open(root, identity).map(Self::over)
     }
 
-    /// Returns a cache over a directory whose larger entries are mapped, which is faster: see [`Store::open_mapped`].
+    /// Returns a cache over a store, which may be one that maps its entries.
     ///
-    /// # Errors
+    /// ```no_run
+    /// use jitcache::{Access, Cache, Error, Identity, Store};
     ///
-    /// Those of [`Cache::open`].
-    ///
-    /// # Safety
-    ///
-    /// The promise of [`Store::open_mapped`].
-    #[expect(unsafe_code, reason = "the caller's promise is handed on")]
-    pub unsafe fn open_mapped(root: impl AsRef<Path>, identity: Identity) -> Result<Self, Error> {
-        // SAFETY: the caller promises what `open_mapped` asks for.
-        unsafe { Store::open_mapped(root, identity) }.map(Self::over)
-    }
-
-    /// Returns a cache over a store.
+    /// fn open(root: &str, identity: Identity) -> Result<Cache, Error> {
+    ///     // SAFETY: this directory is written by jitcache alone, which replaces files and never edits one in place.
+    ///     let access = unsafe { Access::map() };
+    ///     Ok(Cache::over(Store::open(root, identity)?.with_access(access)))
+    /// }
+    /// ```
     #[must_use]
     pub fn over(store: Store) -> Self {
         let cache = Self::in_memory(store.identity().clone());

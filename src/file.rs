@@ -7,7 +7,7 @@ use std::ops::Deref;
 use std::path::{Path, PathBuf};
 
 use crate::error::Error;
-use crate::memory;
+use crate::memory::{self, Access};
 
 /// The bytes of an entry's file, read into memory or mapped.
 pub struct FileBytes(Bytes);
@@ -21,50 +21,27 @@ enum Bytes {
 const MAP_FROM: u64 = 64 * 1024;
 
 impl FileBytes {
-    /// Reads a file, or returns `None` if there is none.
+    /// Opens a file and reads or maps it, or returns `None` if there is none.
     ///
     /// # Errors
     ///
     /// [`Error::NotAFile`] for a link, a directory and anything else that is no regular file; [`Error::Io`] and
     /// [`Error::Memory`] from the system.
-    pub fn read(path: &Path) -> Result<Option<Self>, Error> {
+    pub fn open(path: &Path, access: Access) -> Result<Option<Self>, Error> {
         let Some((file, length)) = open(path)? else { return Ok(None) };
-        Self::read_open(path, &file, length).map(Some)
-    }
-
-    /// Maps a file, or reads it if it is small; returns `None` if there is none.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`FileBytes::read`].
-    ///
-    /// # Safety
-    ///
-    /// Nobody may change the file in place or shorten it while the value, or a [`Module`](crate::Module) loaded from it,
-    /// is alive: not in this process and not in another. Replacing the file by renaming another one over it is allowed,
-    /// and so is removing it; that is how a [`Store`](crate::Store) and wazero write.
-    #[expect(unsafe_code, reason = "the caller's promise is handed on to the room that needs it")]
-    pub unsafe fn map(path: &Path) -> Result<Option<Self>, Error> {
-        let Some((file, length)) = open(path)? else { return Ok(None) };
-        match usize::try_from(length) {
-            Ok(bytes) if length >= MAP_FROM => {
-                // SAFETY: the caller promises what `memory::map` asks for.
-                let map = unsafe { memory::map(&file, bytes) };
-                let map = map.map_err(|source| Error::Memory { action: "map", length, source })?;
-                Ok(Some(Self(Bytes::Mapped(map))))
-            }
-            _ => Self::read_open(path, &file, length).map(Some),
+        let refused = |action| move |source| Error::Memory { action, length, source };
+        let bytes = usize::try_from(length).map_err(|_| refused("allocate")(ErrorKind::OutOfMemory.into()))?;
+        if let Access(Some(promise)) = access
+            && length >= MAP_FROM
+        {
+            let map = memory::map(&file, bytes, promise).map_err(refused("map"))?;
+            return Ok(Some(Self(Bytes::Mapped(map))));
         }
-    }
-
-    fn read_open(path: &Path, file: &File, length: u64) -> Result<Self, Error> {
-        let mut bytes = Vec::new();
-        let reserved = usize::try_from(length).map_err(|_| ErrorKind::OutOfMemory.into());
-        let reserved = reserved.and_then(|length| Ok(bytes.try_reserve_exact(length)?));
-        reserved.map_err(|source| Error::Memory { action: "allocate", length, source })?;
+        let mut read = Vec::new();
+        read.try_reserve_exact(bytes).map_err(|error| refused("allocate")(error.into()))?;
         // No further than the length that was asked for: a file that grows meanwhile is not what was opened.
-        file.take(length).read_to_end(&mut bytes).map_err(failed("read", path))?;
-        Ok(Self(Bytes::Read(bytes)))
+        file.take(length).read_to_end(&mut read).map_err(failed("read", path))?;
+        Ok(Some(Self(Bytes::Read(read))))
     }
 }
 

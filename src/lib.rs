@@ -36,7 +36,7 @@
 //! | floor | types |
 //! |---|---|
 //! | the format: bytes in, a borrowed view out | [`Entry`], [`Builder`], [`Identity`], [`Key`] |
-//! | the loader: code in executable pages | [`Module`], [`FileBytes`], [`Registry`] |
+//! | the loader: code in executable pages | [`Module`], [`FileBytes`], [`Access`], [`Registry`] |
 //! | the store: a directory that processes share | [`Store`], [`Lookup`] |
 //! | the cache: memory over store over compiler | [`Cache`] |
 //!
@@ -71,6 +71,7 @@ pub use file::FileBytes;
 pub use format::CatchClause;
 pub use identity::{Identity, Magic, Revision, Version};
 pub use key::{Key, KeyBuilder, WazeroFeatures, WazeroModuleId};
+pub use memory::Access;
 pub use module::{Location, Module};
 pub use registry::Registry;
 pub use store::{Lookup, Store};

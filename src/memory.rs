@@ -103,14 +103,38 @@ impl fmt::Debug for CodeMemory {
     }
 }
 
+/// How the bytes of entries get from their files into memory.
+///
+/// This is the door at which a caller makes the promise that mapping needs; everything behind it is safe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Access(pub(crate) Option<Unchanging>);
+
+/// The promise of [`Access::map`]: only that function makes one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Unchanging(());
+
+impl Access {
+    /// Files are read. Whatever happens to a file meanwhile, an entry is sound or rejected.
+    pub const READ: Self = Self(None);
+
+    /// Files are mapped, except small ones, which are read faster than mapped.
+    ///
+    /// # Safety
+    ///
+    /// While anything that was opened with this access is alive - [`FileBytes`](crate::FileBytes),
+    /// [`Store`](crate::Store), [`Cache`](crate::Cache), [`Module`](crate::Module) - nobody may change a file that it
+    /// opened in place or shorten it, in this process or another. Replacing the file by renaming another one over it is
+    /// allowed, and so is removing it: that is how a [`Store`](crate::Store) and wazero write.
+    #[must_use]
+    pub const unsafe fn map() -> Self {
+        Self(Some(Unchanging(())))
+    }
+}
+
 /// Maps a file for reading.
-///
-/// # Safety
-///
-/// While the map is alive nobody may change the file in place or shorten it, in this process or another. Replacing the
-/// file by renaming, and removing it, are allowed.
-pub(crate) unsafe fn map(file: &File, length: usize) -> io::Result<memmap2::Mmap> {
-    // SAFETY: the caller's promise is the one that `map` asks for.
+pub(crate) fn map(file: &File, length: usize, Unchanging(()): Unchanging) -> io::Result<memmap2::Mmap> {
+    // SAFETY: `map` asks that the file is not changed in place or shortened while it is mapped. Whoever made the
+    // `Unchanging` promised that, at `Access::map`.
     unsafe { memmap2::MmapOptions::new().len(length).map(file) }
 }
 

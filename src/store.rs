@@ -10,6 +10,7 @@ use crate::error::Error;
 use crate::file::{self, FileBytes};
 use crate::identity::{Identity, Version};
 use crate::key::Key;
+use crate::memory::Access;
 use crate::module::Module;
 
 /// What looking a key up came to. Each outcome has its own remedy.
@@ -71,15 +72,14 @@ impl<T> Lookup<T> {
 pub struct Store {
     directory: PathBuf,
     identity: Identity,
-    mapped: bool,
+    access: Access,
     swept: Once,
 }
 
 impl Store {
     /// Opens the directory of `identity` under `root`, and creates it if need be, for this user alone.
     ///
-    /// Entries are read, never mapped: whatever happens to a file, this process is not harmed. Whoever can write to the
-    /// directory can still have their code run: the directory must be as safe as the program itself.
+    /// Whoever can write to the directory can have their code run: it must be as safe as the program itself.
     ///
     /// # Errors
     ///
@@ -87,23 +87,14 @@ impl Store {
     pub fn open(root: impl AsRef<Path>, identity: Identity) -> Result<Self, Error> {
         let directory = root.as_ref().join(identity.directory_name());
         file::create_directory(&directory)?;
-        Ok(Self { directory, identity, mapped: false, swept: Once::new() })
+        Ok(Self { directory, identity, access: Access::READ, swept: Once::new() })
     }
 
-    /// Opens a directory as [`Store::open`] does, and maps its larger entries instead of reading them, which is faster.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`Store::open`].
-    ///
-    /// # Safety
-    ///
-    /// While this store, or anything that came from it, is alive, nobody may change an entry in place or shorten it: the
-    /// promise of [`FileBytes::map`], for every file in the directory. A directory that is written through this crate
-    /// and wazero alone keeps it.
-    #[expect(unsafe_code, reason = "the caller's promise, kept in `mapped`")]
-    pub unsafe fn open_mapped(root: impl AsRef<Path>, identity: Identity) -> Result<Self, Error> {
-        Ok(Self { mapped: true, ..Self::open(root, identity)? })
+    /// Sets how entries are read; it is [`Access::READ`] otherwise.
+    #[must_use]
+    pub const fn with_access(mut self, access: Access) -> Self {
+        self.access = access;
+        self
     }
 
     /// Returns whose entries these are.
@@ -137,20 +128,10 @@ impl Store {
     }
 
     fn look_up<T>(&self, key: &Key, take: impl FnOnce(FileBytes) -> Result<T, Error>) -> Result<Lookup<T>, Error> {
-        match self.read(&self.path(key)) {
+        match FileBytes::open(&self.path(key), self.access) {
             Ok(None) => Ok(Lookup::Miss),
             Ok(Some(file)) => Lookup::of(take(file)),
             Err(error) => Lookup::of(Err(error)),
-        }
-    }
-
-    #[expect(unsafe_code, reason = "the promise was made at `open_mapped`")]
-    fn read(&self, path: &Path) -> Result<Option<FileBytes>, Error> {
-        if self.mapped {
-            // SAFETY: whoever called `open_mapped` promised it for every file in the directory.
-            unsafe { FileBytes::map(path) }
-        } else {
-            FileBytes::read(path)
         }
     }
 

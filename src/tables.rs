@@ -5,7 +5,7 @@ use std::fmt;
 use crate::error::{Bound, Error, Field};
 use crate::format::{self, CatchClause, CatchClauses, Row, Section, Table, TryTable, size};
 
-/// The function offsets of an entry, read in place. Returned by [`Entry::functions`].
+/// The function offsets of an entry, read in place. Returned by [`Entry::functions`](crate::Entry::functions).
 #[derive(Clone, Copy, PartialEq)]
 pub struct FunctionOffsets<'a>(pub(crate) Table<'a, 1>);
 
@@ -50,7 +50,7 @@ pub struct SourceRow {
     pub code: u64,
 }
 
-/// The source map of an entry, read in place. Returned by [`Entry::source_map`].
+/// The source map of an entry, read in place. Returned by [`Entry::source_map`](crate::Entry::source_map).
 #[derive(Clone, Copy, PartialEq)]
 pub struct SourceMap<'a>(pub(crate) Table<'a, 2>);
 
