@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use crate::entry::Entry;
 use crate::error::{Bound, Error, Field};
-use crate::format::{self, Body, CatchClause, CatchClauses, Header, Row, Section, SourceMap, Table, TryTable};
+use crate::format::{self, Body, Bytes, CatchClause, CatchClauses, Header, Row, Section, SourceMap, Table, TryTable};
 use crate::identity::{Identity, Revision};
 
 /// The parts of an entry, handed in by the engine that compiled it.
@@ -96,7 +96,7 @@ impl<'a> Builder<'a> {
             return Err(unwritable(Field::FunctionCount, Bound::AtMost(u32::MAX.into()), functions));
         }
         let entry = Entry {
-            header: Header { magic: identity.magic().0, version: Section::new(identity.version().as_bytes()) },
+            header: Header { magic: Bytes(identity.magic().0), version: Section::new(identity.version().as_bytes()) },
             body: Body {
                 function_offsets: Table::new(&self.functions),
                 code: Section::new(&self.code),

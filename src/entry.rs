@@ -55,11 +55,11 @@ impl<'a> Entry<'a> {
         }
         let has_catch_clauses = identity.revision() == Revision::CatchClauses;
         let (body, end) = format::read::<Body<'_>>(whole, at, (file, has_catch_clauses))?;
+        let entry = Self { header, body, function_alignment: identity.function_alignment() };
+        entry.check_source_map_flag()?;
         if end != size(file) {
             return Err(Error::Trailing { at: end, expected: end, found: size(file) });
         }
-        let entry = Self { header, body, function_alignment: identity.function_alignment() };
-        entry.check_source_map_flag()?;
         Ok(entry)
     }
 
@@ -78,7 +78,7 @@ impl<'a> Entry<'a> {
     /// Returns the six bytes that the entry begins with.
     #[must_use]
     pub const fn magic(&self) -> Magic {
-        Magic(self.header.magic)
+        Magic(self.header.magic.0)
     }
 
     /// Returns the version of the engine that wrote the entry.

@@ -12,7 +12,7 @@ use binrw::{BinRead, BinWrite};
 use crate::error::Error;
 pub use schema::CatchClause;
 pub(crate) use schema::{Body, CatchClauses, Header, SourceMap, TryTable};
-pub(crate) use section::{Row, Section, Table, Violation, size};
+pub(crate) use section::{Bytes, Row, Section, Table, Violation, size};
 use section::{Source, truncation};
 
 /// Reads one struct of the schema from `file`, starting at byte `at` of it, and returns it with the offset of its end.

@@ -7,7 +7,7 @@
 
 use binrw::binrw;
 
-use super::section::{Section, Table};
+use super::section::{Bytes, Section, Table};
 use crate::error::Field;
 
 /// The part of an entry that means the same in every version of every engine.
@@ -17,7 +17,7 @@ use crate::error::Field;
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Header<'a> {
     #[br(err_context(Field::Magic))]
-    pub(crate) magic: [u8; 6],
+    pub(crate) magic: Bytes<6>,
 
     #[br(temp, err_context(Field::VersionLength))]
     #[bw(try_calc(u8::try_from(version.bytes().len())))]

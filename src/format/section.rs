@@ -75,6 +75,28 @@ impl BinWrite for Section<'_> {
     }
 }
 
+/// `N` bytes that mean something only together, read and written as one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Bytes<const N: usize>(pub(crate) [u8; N]);
+
+impl<const N: usize> BinRead for Bytes<N> {
+    type Args<'b> = ();
+
+    fn read_options<R: Read + Seek>(reader: &mut R, _: Endian, (): ()) -> BinResult<Self> {
+        let mut bytes = [0; N];
+        reader.read_exact(&mut bytes)?;
+        Ok(Self(bytes))
+    }
+}
+
+impl<const N: usize> BinWrite for Bytes<N> {
+    type Args<'b> = ();
+
+    fn write_options<W: Write + Seek>(&self, writer: &mut W, _: Endian, (): ()) -> BinResult<()> {
+        Ok(writer.write_all(&self.0)?)
+    }
+}
+
 /// A row of `N` little-endian u64.
 pub(crate) type Row<const N: usize> = [[u8; 8]; N];
 

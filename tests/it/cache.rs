@@ -1,0 +1,222 @@
+//! The cache: an engine is never worse off with it than without.
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use jitcache::{Access, Builder, Cache, Error, Event, Identity, Key, Lookup, Store};
+
+use crate::machine;
+use crate::scratch::Scratch;
+
+fn identity() -> Identity {
+    Identity::new("cache", *b"CACHE\0", "1").unwrap()
+}
+
+fn key(n: u16) -> Key {
+    Key::of(&identity()).source(&n.to_le_bytes()).finish()
+}
+
+/// A cache over a directory that notes its events.
+struct Engine {
+    cache: Cache,
+    events: Arc<Mutex<Vec<String>>>,
+    compiled: AtomicU32,
+}
+
+impl Engine {
+    fn over(cache: Cache) -> Self {
+        let events: Arc<Mutex<Vec<String>>> = Arc::default();
+        let noted = Arc::clone(&events);
+        let cache = cache.on_event(move |_, event| {
+            let name = match event {
+                Event::Stale(_) => "stale",
+                Event::Rejected(_) => "rejected",
+                Event::Unread(_) => "unread",
+                Event::Unremoved(_) => "unremoved",
+                Event::Unwritten(_) => "unwritten",
+                _ => "new",
+            };
+            noted.lock().unwrap().push(name.to_owned());
+        });
+        Self { cache, events, compiled: AtomicU32::new(0) }
+    }
+
+    fn start(scratch: &Scratch) -> Self {
+        Self::over(Cache::open(scratch.path(), identity()).unwrap())
+    }
+
+    /// Returns what the module of `n` computes, and whether it had to be compiled.
+    fn run(&self, n: u16) -> (i32, bool) {
+        let before = self.compiled.load(Ordering::Relaxed);
+        let module = self.cache.get_or_compile(&key(n), |entry| {
+            self.compiled.fetch_add(1, Ordering::Relaxed);
+            *entry = machine::builder(n);
+            Ok::<(), Error>(())
+        });
+        (machine::next(&module.unwrap()), self.compiled.load(Ordering::Relaxed) > before)
+    }
+
+    fn events(&self) -> Vec<String> {
+        std::mem::take(&mut self.events.lock().unwrap())
+    }
+
+    fn path(&self, n: u16) -> PathBuf {
+        self.cache.store().unwrap().directory().join(key(n).to_string())
+    }
+}
+
+#[test]
+fn code_survives_a_restart() {
+    let scratch = Scratch::new();
+    let first = Engine::start(&scratch);
+    assert_eq!(first.run(1), (2, true));
+    assert_eq!(first.run(1), (2, false));
+    let statistics = first.cache.statistics();
+    assert_eq!((statistics.misses, statistics.memory_hits, statistics.hits), (1, 1, 0));
+
+    let second = Engine::start(&scratch);
+    assert_eq!(second.run(1), (2, false));
+    assert_eq!(second.run(2), (3, true));
+    let statistics = second.cache.statistics();
+    assert_eq!((statistics.misses, statistics.memory_hits, statistics.hits), (1, 0, 1));
+
+    // SAFETY: nobody changes the files of this test in place.
+    let mapped = Store::open(scratch.path(), identity()).unwrap().with_access(unsafe { Access::map() });
+    assert_eq!(Engine::over(Cache::over(mapped)).run(2), (3, false));
+    assert!(first.events().is_empty() && second.events().is_empty());
+}
+
+#[test]
+fn a_bad_entry_is_removed_and_rebuilt_and_told_once() {
+    let scratch = Scratch::new();
+    Engine::start(&scratch).run(1);
+    let path = Engine::start(&scratch).path(1);
+    let sound = fs::read(&path).unwrap();
+    let mut stale = sound.clone();
+    stale[7] = b'0';
+    let mut flipped = sound.clone();
+    flipped[70] ^= 1;
+    for (file, event) in [(&stale[..], "stale"), (&flipped, "rejected"), (b"", "rejected"), (&sound[..99], "rejected")] {
+        fs::write(&path, file).unwrap();
+        let engine = Engine::start(&scratch);
+        assert!(engine.cache.get(&key(1)).hit().is_none());
+        assert!(!path.exists());
+        assert_eq!(engine.run(1), (2, true));
+        assert_eq!(engine.events(), [event]);
+        assert_eq!(fs::read(&path).unwrap(), sound);
+        assert_eq!(Engine::start(&scratch).run(1), (2, false));
+    }
+}
+
+#[test]
+fn a_directory_that_cannot_be_used_costs_no_module() {
+    let scratch = Scratch::new();
+    let engine = Engine::start(&scratch);
+    fs::create_dir(engine.path(1)).unwrap();
+    assert_eq!(engine.run(1), (2, true));
+    assert_eq!(engine.events(), ["rejected", "unremoved", "unwritten"]);
+    fs::remove_dir_all(engine.cache.store().unwrap().directory()).unwrap();
+    assert_eq!(engine.run(2), (3, true));
+    assert_eq!(engine.events(), ["unwritten"]);
+    fs::write(engine.cache.store().unwrap().directory(), "a file where the directory was").unwrap();
+    assert_eq!(engine.run(3), (4, true));
+    assert_eq!(engine.events(), ["unread", "unwritten"]);
+    assert_eq!(engine.cache.statistics().failures, 5);
+    assert_eq!((engine.run(1), engine.run(2), engine.run(3)), ((2, false), (3, false), (4, false)));
+}
+
+#[test]
+fn a_compiler_that_fails_is_reported_as_it_is_and_leaves_nothing() {
+    let scratch = Scratch::new();
+    let engine = Engine::start(&scratch);
+    #[derive(Debug)]
+    enum Failure {
+        Syntax,
+        Cache(Error),
+    }
+    impl From<Error> for Failure {
+        fn from(error: Error) -> Self {
+            Self::Cache(error)
+        }
+    }
+    let failed = engine.cache.get_or_compile(&key(1), |_| Err(Failure::Syntax));
+    assert!(matches!(failed, Err(Failure::Syntax)));
+    let failed = engine.cache.get_or_compile(&key(1), |entry| {
+        entry.function(5);
+        Ok(())
+    });
+    assert!(matches!(failed, Err(Failure::Cache(Error::Unwritable { .. }))));
+    assert!(!engine.path(1).exists());
+    assert_eq!(engine.run(1), (2, true));
+}
+
+#[test]
+fn what_must_not_be_written_stays_in_memory() {
+    let scratch = Scratch::new();
+    let engine = Engine::start(&scratch);
+    let module = engine.cache.add_in_memory(&key(1), &machine::builder(1)).unwrap();
+    assert_eq!(engine.run(1), (2, false));
+    assert!(engine.cache.registry().module(module.address_range().start).is_some());
+    assert!(!engine.path(1).exists());
+
+    let engine = Engine::over(Cache::in_memory(identity()));
+    assert_eq!(engine.run(1), (2, true));
+    assert_eq!(engine.run(1), (2, false));
+}
+
+#[test]
+fn a_module_that_is_removed_is_no_longer_found_and_comes_back_from_the_store() {
+    let scratch = Scratch::new();
+    let engine = Engine::start(&scratch);
+    engine.run(1);
+    let Lookup::Hit(module) = engine.cache.get(&key(1)) else { panic!() };
+    let pc = module.address_range().start + 17;
+    assert_eq!(engine.cache.locate(pc).unwrap().source, Some(200));
+    let removed = engine.cache.remove(&key(1)).unwrap();
+    assert!(Arc::ptr_eq(&removed, &module));
+    assert!(engine.cache.remove(&key(1)).is_none());
+    assert_eq!(engine.cache.locate(pc), None);
+    assert_eq!(machine::next(&module), 2, "it is mapped while it is held");
+    assert_eq!(Arc::strong_count(&module), 2);
+    assert_eq!(engine.run(1), (2, false));
+}
+
+#[test]
+fn code_lent_by_the_engine_is_not_copied_into_the_builder() {
+    let code = machine::code(1);
+    let cache = Cache::in_memory(identity());
+    let module = cache.get_or_compile(&key(1), |entry: &mut Builder<'_>| {
+        entry.code(&code[..]).function(0);
+        Ok::<(), Error>(())
+    });
+    assert_eq!(module.unwrap().code(), code);
+}
+
+#[test]
+fn threads_get_the_same_module_of_the_same_key() {
+    let scratch = Scratch::new();
+    let engine = Engine::start(&scratch);
+    let modules: Vec<Vec<_>> = thread::scope(|scope| {
+        let threads: Vec<_> = (0..4)
+            .map(|_| {
+                scope.spawn(|| {
+                    let get = |n| engine.cache.get_or_compile(&key(n), |entry| {
+                        *entry = machine::builder(n);
+                        Ok::<(), Error>(())
+                    });
+                    (0..20).map(|n| get(n).unwrap()).collect::<Vec<_>>()
+                })
+            })
+            .collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    for (n, module) in modules[0].iter().enumerate() {
+        assert_eq!(machine::constant(module), n as i32);
+        assert!(modules.iter().all(|modules| Arc::ptr_eq(&modules[n], module)));
+    }
+    let statistics = engine.cache.statistics();
+    assert_eq!(statistics.memory_hits + statistics.hits + statistics.misses, 80);
+}

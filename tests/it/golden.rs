@@ -1,0 +1,132 @@
+//! What wazero wrote is read, found sound, and written again as the same bytes.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use jitcache::{Arch, CpuFeatures, Entry, Error, Field, Identity, Key, Lookup, Os, Revision, Store, Target};
+use jitcache::{WazeroFeatures, WazeroModuleId};
+use sha2::{Digest, Sha256};
+
+/// An entry under `tests/golden`, with its line of the manifest.
+pub struct Golden {
+    pub directory: String,
+    pub name: String,
+    pub file: Vec<u8>,
+    line: Vec<String>,
+}
+
+impl Golden {
+    /// Returns all 30 of them.
+    pub fn all() -> Vec<Self> {
+        let manifest = fs::read_to_string(directory().join("manifest.tsv")).unwrap();
+        let lines = manifest.lines().skip(1).map(|line| line.split('\t').map(str::to_owned).collect::<Vec<_>>());
+        lines
+            .map(|line| {
+                let (directory, name) = line[0].split_once('/').unwrap();
+                Self {
+                    file: fs::read(self::directory().join(directory).join(name)).unwrap(),
+                    directory: directory.to_owned(),
+                    name: name.to_owned(),
+                    line,
+                }
+            })
+            .collect()
+    }
+
+    pub fn identity(&self) -> Identity {
+        Identity::wazero_from_directory_name(&self.directory).unwrap()
+    }
+
+    /// Returns the WebAssembly module that the entry was compiled from.
+    pub fn module(&self) -> Vec<u8> {
+        fs::read(directory().join("modules").join(format!("{}.wasm", self.line[1]))).unwrap()
+    }
+
+    fn number(&self, column: usize) -> usize {
+        self.line[column].parse().unwrap()
+    }
+}
+
+pub fn directory() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
+}
+
+fn digest(bytes: &[u8]) -> String {
+    Sha256::digest(bytes)[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[test]
+fn every_entry_is_what_the_manifest_says_and_is_written_again_as_the_same_bytes() {
+    let golden = Golden::all();
+    assert_eq!(golden.len(), 30);
+    for golden in golden {
+        let identity = golden.identity();
+        let entry = Entry::parse(&golden.file, &identity).unwrap();
+        entry.verify().unwrap();
+        assert_eq!(golden.file.len(), golden.number(4));
+        assert_eq!(entry.version(), golden.line[5].as_bytes());
+        assert_eq!(entry.functions().len(), golden.number(6));
+        assert_eq!(entry.code_range().start as usize, golden.number(7));
+        assert_eq!(entry.code().len(), golden.number(8));
+        assert_eq!(format!("{:08x}", entry.code_checksum()), golden.line[9]);
+        let rows = entry.source_map().map_or("-".to_owned(), |map| map.len().to_string());
+        assert_eq!(rows, golden.line[10]);
+        let clauses = entry.try_tables().map(|table| table.unwrap().count().to_string()).collect::<Vec<_>>().join(",");
+        let catch_table = match identity.revision() {
+            Revision::SourceMap => "-".to_owned(),
+            Revision::CatchClauses if clauses.is_empty() => "none".to_owned(),
+            Revision::CatchClauses => clauses,
+        };
+        assert_eq!(catch_table, golden.line[11]);
+        assert_eq!(digest(entry.code()), golden.line[13]);
+        let offsets: Vec<u8> = entry.functions().iter().flat_map(u64::to_le_bytes).collect();
+        assert_eq!(digest(&offsets), golden.line[14]);
+        assert_eq!(entry.to_vec(), golden.file, "{}", golden.line[0]);
+    }
+}
+
+#[test]
+fn every_name_is_recomputed_from_the_module() {
+    for golden in Golden::all() {
+        let module = WazeroModuleId::new(&golden.module(), &[], false);
+        let key = Key::wazero(module, golden.number(3) as u64);
+        assert_eq!(key.to_string(), golden.name, "{}", golden.line[0]);
+    }
+}
+
+#[test]
+fn the_feature_words_are_those_of_machines_that_have_everything() {
+    let amd64 = CpuFeatures::from_bits(Arch::Amd64, u64::MAX);
+    let arm64 = CpuFeatures::from_bits(Arch::Arm64, u64::MAX);
+    for golden in Golden::all() {
+        let release = if golden.line[5] == "v1.9.0" { WazeroFeatures::UpTo1_9 } else { WazeroFeatures::From1_11 };
+        let features = if golden.line[2] == "amd64" { amd64 } else { arm64 };
+        assert_eq!(release.word(features), golden.number(3) as u64);
+    }
+}
+
+#[test]
+fn a_directory_of_wazero_opens_as_a_store() {
+    let mut found = 0;
+    for (version, arch) in [("v1.9.0", Arch::Amd64), ("v1.12.0", Arch::Amd64), ("v1.9.0", Arch::Arm64), ("v1.12.0", Arch::Arm64)] {
+        let identity = Identity::wazero(version).unwrap().with_target(Target { arch, os: Os::Linux });
+        let store = Store::open(directory(), identity).unwrap();
+        for key in store.list().unwrap() {
+            assert!(matches!(store.get(&key.unwrap()).unwrap(), Lookup::Hit(_)));
+            found += 1;
+        }
+    }
+    assert_eq!(found, 30);
+}
+
+#[test]
+fn an_entry_of_1_9_read_as_1_12_is_cut_where_the_catch_clauses_should_be() {
+    for golden in Golden::all().iter().filter(|golden| golden.line[5] == "v1.9.0") {
+        let identity = golden.identity().with_revision(Revision::CatchClauses);
+        let length = golden.file.len() as u64;
+        match Entry::parse(&golden.file, &identity) {
+            Err(Error::Truncated { field: Field::TryTableCount, at, expected: 4, found: 0 }) => assert_eq!(at, length),
+            other => panic!("{other:?}"),
+        }
+    }
+}

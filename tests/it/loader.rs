@@ -1,0 +1,212 @@
+//! Loaded code runs, is where the module says, and is what the entry holds.
+
+use std::sync::Arc;
+use std::{fs, thread};
+
+use jitcache::{Access, Builder, Entry, Error, Field, FileBytes, Identity, Location, Module, Registry};
+
+use crate::machine::{self, AFTER_CALL, FUNCTIONS};
+use crate::scratch::Scratch;
+
+fn identity() -> Identity {
+    Identity::new("loader", *b"LOADER", "1").unwrap()
+}
+
+fn file(constant: u16) -> Vec<u8> {
+    machine::builder(constant).finish(&identity()).unwrap().to_vec()
+}
+
+/// The two doors.
+fn accesses() -> [Access; 2] {
+    // SAFETY: the tests here do not change a file while anything loaded from it is alive.
+    [Access::READ, unsafe { Access::map() }]
+}
+
+#[test]
+fn code_runs_after_loading_by_every_door() {
+    let scratch = Scratch::new();
+    let path = scratch.path().join("entry");
+    let from_view = Module::load(&Entry::parse(&file(41), &identity()).unwrap()).unwrap();
+    assert_eq!((machine::add(&from_view, 2, 3), machine::constant(&from_view), machine::next(&from_view)), (5, 41, 42));
+    // Short ones are always read; long ones take either door.
+    for length in [0, 1 << 20] {
+        let mut code = machine::code(7);
+        code.resize(code.len() + length, 0xcc);
+        let mut builder = machine::builder(7);
+        builder.code(code.clone());
+        fs::write(&path, builder.finish(&identity()).unwrap().to_vec()).unwrap();
+        for access in accesses() {
+            let bytes = FileBytes::open(&path, access).unwrap().unwrap();
+            assert_eq!(format!("{bytes:?}").contains("mapped"), length > 0 && access != Access::READ);
+            let module = Module::load_file(bytes, &identity()).unwrap();
+            assert_eq!((machine::add(&module, 2, 3), machine::constant(&module), machine::next(&module)), (5, 7, 8));
+            assert_eq!(module.code(), code);
+        }
+    }
+}
+
+#[test]
+fn a_program_counter_is_found_by_the_rules_of_the_specification() {
+    let scratch = Scratch::new();
+    let path = scratch.path().join("entry");
+    fs::write(&path, file(1)).unwrap();
+    let read = Module::load_file(FileBytes::open(&path, Access::READ).unwrap().unwrap(), &identity()).unwrap();
+    let built = Module::load(&machine::builder(1).finish(&identity()).unwrap()).unwrap();
+    for module in [read, built] {
+        let range = module.address_range();
+        // Code offset, function, source of a return address, source of an instruction.
+        for (offset, function, of_return, of_instruction) in [
+            (0, 0, None, Some(100)),
+            (1, 0, Some(100), Some(100)),
+            (15, 0, Some(100), Some(100)),
+            (16, 1, Some(100), Some(200)),
+            (17, 1, Some(200), Some(200)),
+            (32, 2, Some(200), Some(300)),
+            (AFTER_CALL, 2, Some(300), Some(310)),
+            (AFTER_CALL + 1, 2, Some(310), Some(310)),
+        ] {
+            let location = |source| Some(Location { function: Some(function), code: offset, source });
+            let pc = range.start + offset as usize;
+            assert_eq!(module.locate(pc), location(of_return), "{offset}");
+            assert_eq!(module.locate_instruction(pc), location(of_instruction), "{offset}");
+        }
+        assert!(module.locate(range.end - 1).is_some());
+        assert_eq!(module.locate(range.end), None);
+        assert_eq!(module.locate(range.start - 1), None);
+        for (i, offset) in FUNCTIONS.into_iter().enumerate() {
+            assert_eq!(module.function(i).unwrap() as usize, range.start + offset as usize);
+        }
+        assert_eq!(module.function(FUNCTIONS.len()), None);
+    }
+}
+
+#[test]
+fn bytes_in_front_of_the_first_function_are_in_no_function() {
+    let mut builder = Builder::new();
+    builder.code(vec![0xcc; 32]).function(16);
+    let module = Module::load(&builder.finish(&identity()).unwrap()).unwrap();
+    let start = module.address_range().start;
+    assert_eq!(module.locate(start + 15).unwrap(), Location { function: None, code: 15, source: None });
+    assert_eq!(module.locate(start + 16).unwrap().function, Some(0));
+}
+
+#[test]
+fn an_entry_without_code_is_a_module_without_addresses() {
+    let module = Module::load(&Builder::new().finish(&identity()).unwrap()).unwrap();
+    assert!(module.address_range().is_empty());
+    assert_eq!(module.function(0), None);
+    assert_eq!(module.locate(0), None);
+    let registry = Registry::new();
+    registry.insert(Arc::new(module));
+    assert!(registry.module(0).is_none());
+}
+
+#[test]
+fn what_is_not_a_regular_file_is_not_opened() {
+    let scratch = Scratch::new();
+    let path = |name: &str| scratch.path().join(name);
+    fs::write(path("entry"), file(1)).unwrap();
+    fs::create_dir(path("directory")).unwrap();
+    assert!(FileBytes::open(&path("nothing"), Access::READ).unwrap().is_none());
+    let refused = |name: &str| match FileBytes::open(&path(name), Access::READ) {
+        Err(Error::NotAFile { path: found }) => assert_eq!(found, path(name)),
+        other => panic!("{name}: {other:?}"),
+    };
+    refused("directory");
+    #[cfg(unix)]
+    {
+        std::os::unix::fs::symlink("entry", path("link")).unwrap();
+        std::os::unix::fs::symlink("nothing", path("dangling")).unwrap();
+        let _socket = std::os::unix::net::UnixListener::bind(path("socket")).unwrap();
+        let made = std::process::Command::new("mkfifo").arg(path("pipe")).status().unwrap();
+        assert!(made.success());
+        ["link", "dangling", "socket", "pipe"].into_iter().for_each(refused);
+    }
+}
+
+#[test]
+fn a_damaged_copy_is_never_made_executable() {
+    let mut file = file(1);
+    let entry = Entry::parse(&file, &identity()).unwrap();
+    let at = entry.code_range().start;
+    file[at as usize + 3] ^= 0x40;
+    match Module::load_file(file.into(), &identity()) {
+        Err(Error::Checksum { field: Field::Code, at: found, .. }) => assert_eq!(found, at),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn nothing_stays_mapped_when_a_module_is_gone_or_never_came_to_be() {
+    let maps = || fs::read_to_string("/proc/self/maps").unwrap();
+    let module = Module::load(&machine::builder(1).finish(&identity()).unwrap()).unwrap();
+    let start = format!("{:x}-", module.address_range().start);
+    assert!(maps().lines().any(|line| line.starts_with(&start)));
+    drop(module);
+    assert!(!maps().lines().any(|line| line.starts_with(&start)));
+
+    // Larger than anything the other tests map, so that their maps can be told from what a failure leaves.
+    let length = 77 << 20;
+    let mut builder = Builder::new();
+    builder.code(vec![0xcc; length]).function(0);
+    let mut file = builder.finish(&identity()).unwrap().to_vec();
+    let at = Entry::parse(&file, &identity()).unwrap().code_range().start as usize;
+    file[at] = 0;
+    assert!(Module::load_file(file.into(), &identity()).is_err());
+    let large = maps().lines().any(|line| {
+        let (start, end) = line.split(' ').next().unwrap().split_once('-').unwrap();
+        let bytes = |hex| usize::from_str_radix(hex, 16).unwrap();
+        bytes(end) - bytes(start) == (length + 4095) / 4096 * 4096
+    });
+    assert!(!large);
+}
+
+#[test]
+fn a_registry_finds_each_of_many_modules_while_threads_add_and_remove() {
+    let registry = Registry::new();
+    let modules: Vec<_> = (0..50_u16)
+        .map(|constant| Arc::new(Module::load(&machine::builder(constant).finish(&identity()).unwrap()).unwrap()))
+        .collect();
+    for module in &modules {
+        registry.insert(Arc::clone(module));
+    }
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                for constant in 0..200 {
+                    let module = Module::load(&machine::builder(constant).finish(&identity()).unwrap()).unwrap();
+                    let module = Arc::new(module);
+                    let pc = module.address_range().start + 16;
+                    registry.insert(Arc::clone(&module));
+                    assert_eq!(registry.locate(pc).unwrap().function, Some(1));
+                    assert!(Arc::ptr_eq(&registry.module(pc).unwrap(), &module));
+                    assert!(registry.remove(&module));
+                    assert!(!registry.remove(&module));
+                    assert!(registry.module(pc).is_none());
+                }
+            });
+        }
+        for _ in 0..20 {
+            for module in &modules {
+                let found = registry.module(module.address_range().end - 1).unwrap();
+                assert!(Arc::ptr_eq(&found, module));
+            }
+        }
+    });
+    for module in &modules {
+        assert_eq!(registry.locate_instruction(module.address_range().start).unwrap().source, Some(100));
+        assert_eq!(registry.locate(module.address_range().start).unwrap().source, None);
+    }
+}
+
+#[test]
+fn a_module_that_is_unregistered_stays_mapped_while_somebody_holds_it() {
+    let registry = Registry::new();
+    let module = Arc::new(Module::load(&machine::builder(5).finish(&identity()).unwrap()).unwrap());
+    registry.insert(Arc::clone(&module));
+    let held = registry.module(module.address_range().start).unwrap();
+    registry.remove(&module);
+    drop(module);
+    assert_eq!(machine::next(&held), 6);
+}

@@ -1,0 +1,70 @@
+//! Three functions in machine code, assembled by hand: the code that tests execute.
+
+use std::mem::transmute;
+
+use jitcache::{Builder, Module};
+
+/// Offsets of the functions: `add(a, b)`, `constant()`, and `next()`, which calls `constant` and adds one.
+pub const FUNCTIONS: [u64; 3] = [0, 16, 32];
+
+/// Returns the code, in which `constant()` returns `constant`.
+pub fn code(constant: u16) -> Vec<u8> {
+    let [low, high] = constant.to_le_bytes();
+    let functions: [Vec<u8>; 3] = if cfg!(target_arch = "x86_64") {
+        [
+            vec![0x8d, 0x04, 0x37, 0xc3],                                     // lea eax, [rdi + rsi]; ret
+            vec![0xb8, low, high, 0, 0, 0xc3],                                // mov eax, constant; ret
+            vec![0xe8, 0xeb, 0xff, 0xff, 0xff, 0x83, 0xc0, 0x01, 0xc3],       // call constant; add eax, 1; ret
+        ]
+    } else if cfg!(target_arch = "aarch64") {
+        let words = |words: &[u32]| words.iter().flat_map(|word| word.to_le_bytes()).collect();
+        [
+            words(&[0x0b01_0000, 0xd65f_03c0]),                               // add w0, w0, w1; ret
+            words(&[0x5280_0000 | u32::from(constant) << 5, 0xd65f_03c0]),    // mov w0, constant; ret
+            words(&[0xa9bf_7bfd, 0x97ff_fffb, 0x1100_0400, 0xa8c1_7bfd, 0xd65f_03c0]),
+            // stp x29, x30, [sp, -16]!; bl constant; add w0, w0, 1; ldp x29, x30, [sp], 16; ret
+        ]
+    } else {
+        panic!("no code for this machine");
+    };
+    let mut code = Vec::new();
+    for (function, offset) in functions.iter().zip(FUNCTIONS) {
+        code.resize(offset as usize, 0xcc);
+        code.extend(function);
+    }
+    code
+}
+
+/// Returns a builder of an entry of the code, with a source map: rows at the functions and behind the call in `next`.
+pub fn builder(constant: u16) -> Builder<'static> {
+    let mut builder = Builder::new();
+    builder.code(code(constant));
+    for (offset, source) in FUNCTIONS.into_iter().zip([100, 200, 300]) {
+        builder.function(offset).source(offset, source);
+    }
+    builder.source(AFTER_CALL, 310);
+    builder
+}
+
+/// Offset of the instruction that the call in `next` returns to.
+pub const AFTER_CALL: u64 = if cfg!(target_arch = "aarch64") { 40 } else { 37 };
+
+pub fn add(module: &Module, a: i32, b: i32) -> i32 {
+    // SAFETY: function 0 of `code` takes two integers and returns one, in the C calling convention.
+    let add: extern "C" fn(i32, i32) -> i32 = unsafe { transmute(module.function(0).unwrap()) };
+    add(a, b)
+}
+
+pub fn constant(module: &Module) -> i32 {
+    call(module, 1)
+}
+
+pub fn next(module: &Module) -> i32 {
+    call(module, 2)
+}
+
+fn call(module: &Module, function: usize) -> i32 {
+    // SAFETY: functions 1 and 2 of `code` take nothing and return an integer, in the C calling convention.
+    let function: extern "C" fn() -> i32 = unsafe { transmute(module.function(function).unwrap()) };
+    function()
+}

@@ -1,0 +1,28 @@
+//! The integration tests, one binary.
+
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::as_conversions,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a panic is how a test fails, and tests compute with numbers they have chosen"
+)]
+#![allow(unsafe_code, reason = "loaded code is called, and files are mapped; every block carries its proof")]
+#![allow(unreachable_pub, reason = "a test binary exports nothing")]
+
+mod cache;
+mod damage;
+mod generate;
+mod golden;
+mod loader;
+mod machine;
+mod naive;
+mod properties;
+mod scratch;
+mod specification;
+mod store;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+#[cfg(any())]
+mod wazero;
