@@ -79,8 +79,10 @@ fn the_view_of_a_file_allocates_nothing() {
 #[test]
 fn no_file_of_64_bytes_makes_any_call_allocate_more_than_4_kib() {
     let identity = identity();
-    let mut sound = sound(1);
-    sound.resize(64, 0);
+    let mut builder = Builder::new();
+    builder.code(vec![0xcc; 3]).function(0).source(0, 5);
+    let sound = builder.finish(&identity).unwrap().to_vec();
+    assert_eq!(sound.len(), 64);
     let mut most = 0;
     // Every byte with every value, and every run of eight bytes as a hostile number.
     let hostile = [0, 1, 63, 64, 65, 1 << 31, (1 << 32) - 1, 1 << 32, (1 << 63) - 1, 1 << 63, u64::MAX];

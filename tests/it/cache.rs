@@ -99,7 +99,8 @@ fn a_bad_entry_is_removed_and_rebuilt_and_told_once() {
     stale[7] = b'0';
     let mut flipped = sound.clone();
     flipped[70] ^= 1;
-    for (file, event) in [(&stale[..], "stale"), (&flipped, "rejected"), (b"", "rejected"), (&sound[..99], "rejected")] {
+    for (file, event) in [(&stale[..], "stale"), (&flipped, "rejected"), (b"", "rejected"), (&sound[..99], "rejected")]
+    {
         fs::write(&path, file).unwrap();
         let engine = Engine::start(&scratch);
         assert!(engine.cache.get(&key(1)).hit().is_none());
@@ -203,10 +204,12 @@ fn threads_get_the_same_module_of_the_same_key() {
         let threads: Vec<_> = (0..4)
             .map(|_| {
                 scope.spawn(|| {
-                    let get = |n| engine.cache.get_or_compile(&key(n), |entry| {
-                        *entry = machine::builder(n);
-                        Ok::<(), Error>(())
-                    });
+                    let get = |n| {
+                        engine.cache.get_or_compile(&key(n), |entry| {
+                            *entry = machine::builder(n);
+                            Ok::<(), Error>(())
+                        })
+                    };
                     (0..20).map(|n| get(n).unwrap()).collect::<Vec<_>>()
                 })
             })

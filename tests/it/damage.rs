@@ -59,15 +59,18 @@ fn each_damage_is_told_with_its_field_offset_and_both_values() {
     let (whole, mut flipped) = (sound(), sound());
     flipped[at::CODE + 5] ^= 1;
     let cases: Vec<(Damage, Error)> = vec![
-        (
-            Box::new(put(0, b"X")),
-            Error::Magic { at: 0, expected: Magic(*b"DAMAGE"), found: Magic(*b"XAMAGE") },
-        ),
+        (Box::new(put(0, b"X")), Error::Magic { at: 0, expected: Magic(*b"DAMAGE"), found: Magic(*b"XAMAGE") }),
         (Box::new(put(6, &[200])), truncated(Field::Version, at::VERSION, 200)),
-        (Box::new(put(at::FUNCTION_COUNT, &[0xff; 4])), truncated(Field::FunctionOffsets, at::FUNCTIONS, 8 * 0xffff_ffff)),
+        (
+            Box::new(put(at::FUNCTION_COUNT, &[0xff; 4])),
+            truncated(Field::FunctionOffsets, at::FUNCTIONS, 8 * 0xffff_ffff),
+        ),
         (Box::new(put_u64(at::FUNCTIONS, 16)), value(Field::FunctionOffsets, at::FUNCTIONS + 8, Bound::Above(16), 16)),
         (Box::new(put_u64(at::FUNCTIONS, 2)), value(Field::FunctionOffsets, at::FUNCTIONS, Bound::MultipleOf(4), 2)),
-        (Box::new(put_u64(at::FUNCTIONS + 8, 32)), value(Field::FunctionOffsets, at::FUNCTIONS + 8, Bound::Below(32), 32)),
+        (
+            Box::new(put_u64(at::FUNCTIONS + 8, 32)),
+            value(Field::FunctionOffsets, at::FUNCTIONS + 8, Bound::Below(32), 32),
+        ),
         (
             Box::new(put_u64(at::FUNCTIONS + 8, u64::MAX)),
             value(Field::FunctionOffsets, at::FUNCTIONS + 8, Bound::Below(32), u64::MAX),
@@ -88,11 +91,10 @@ fn each_damage_is_told_with_its_field_offset_and_both_values() {
         (Box::new(put_u64(at::MAP + 8, 20)), value(Field::SourceMap, at::MAP + 24, Bound::Above(20), 20)),
         (Box::new(put_u64(at::MAP + 24, 32)), value(Field::SourceMap, at::MAP + 24, Bound::Below(32), 32)),
         (Box::new(put(at::TRY_TABLE_COUNT, &[2])), truncated(Field::CatchClauseCount, at::END, 4)),
-        (Box::new(put(at::TRY_TABLE_COUNT, &[0])), Error::Trailing {
-            at: at::CLAUSE_COUNT as u64,
-            expected: at::CLAUSE_COUNT as u64,
-            found: at::END as u64,
-        }),
+        (
+            Box::new(put(at::TRY_TABLE_COUNT, &[0])),
+            Error::Trailing { at: at::CLAUSE_COUNT as u64, expected: at::CLAUSE_COUNT as u64, found: at::END as u64 },
+        ),
         (Box::new(put(at::CLAUSE_COUNT, &[0xff; 4])), truncated(Field::CatchClauses, at::CLAUSE, 5 * 0xffff_ffff)),
         (Box::new(put(at::CLAUSE, &[4])), value(Field::CatchClauses, at::CLAUSE, Bound::AtMost(3), 4)),
         (
@@ -193,7 +195,8 @@ fn what_no_reader_would_accept_is_not_written() {
 fn the_generator_makes_entries_of_every_shape() {
     let parts: Vec<_> = (0..400_u32)
         .map(|seed| {
-            let bytes: Vec<u8> = (0..1200_u32).map(|i| (seed.wrapping_mul(2_654_435_761).wrapping_add(i * i * 97) >> 7) as u8).collect();
+            let bytes: Vec<u8> =
+                (0..1200_u32).map(|i| (seed.wrapping_mul(2_654_435_761).wrapping_add(i * i * 97) >> 7) as u8).collect();
             Parts::from_bytes(&bytes)
         })
         .collect();

@@ -108,7 +108,9 @@ fn the_feature_words_are_those_of_machines_that_have_everything() {
 #[test]
 fn a_directory_of_wazero_opens_as_a_store() {
     let mut found = 0;
-    for (version, arch) in [("v1.9.0", Arch::Amd64), ("v1.12.0", Arch::Amd64), ("v1.9.0", Arch::Arm64), ("v1.12.0", Arch::Arm64)] {
+    for (version, arch) in
+        [("v1.9.0", Arch::Amd64), ("v1.12.0", Arch::Amd64), ("v1.9.0", Arch::Arm64), ("v1.12.0", Arch::Arm64)]
+    {
         let identity = Identity::wazero(version).unwrap().with_target(Target { arch, os: Os::Linux });
         let store = Store::open(directory(), identity).unwrap();
         for key in store.list().unwrap() {

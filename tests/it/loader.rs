@@ -157,7 +157,7 @@ fn nothing_stays_mapped_when_a_module_is_gone_or_never_came_to_be() {
     let large = maps().lines().any(|line| {
         let (start, end) = line.split(' ').next().unwrap().split_once('-').unwrap();
         let bytes = |hex| usize::from_str_radix(hex, 16).unwrap();
-        bytes(end) - bytes(start) == (length + 4095) / 4096 * 4096
+        bytes(end) - bytes(start) == length.next_multiple_of(4096)
     });
     assert!(!large);
 }

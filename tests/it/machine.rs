@@ -12,15 +12,15 @@ pub fn code(constant: u16) -> Vec<u8> {
     let [low, high] = constant.to_le_bytes();
     let functions: [Vec<u8>; 3] = if cfg!(target_arch = "x86_64") {
         [
-            vec![0x8d, 0x04, 0x37, 0xc3],                                     // lea eax, [rdi + rsi]; ret
-            vec![0xb8, low, high, 0, 0, 0xc3],                                // mov eax, constant; ret
-            vec![0xe8, 0xeb, 0xff, 0xff, 0xff, 0x83, 0xc0, 0x01, 0xc3],       // call constant; add eax, 1; ret
+            vec![0x8d, 0x04, 0x37, 0xc3],                               // lea eax, [rdi + rsi]; ret
+            vec![0xb8, low, high, 0, 0, 0xc3],                          // mov eax, constant; ret
+            vec![0xe8, 0xeb, 0xff, 0xff, 0xff, 0x83, 0xc0, 0x01, 0xc3], // call constant; add eax, 1; ret
         ]
     } else if cfg!(target_arch = "aarch64") {
         let words = |words: &[u32]| words.iter().flat_map(|word| word.to_le_bytes()).collect();
         [
-            words(&[0x0b01_0000, 0xd65f_03c0]),                               // add w0, w0, w1; ret
-            words(&[0x5280_0000 | u32::from(constant) << 5, 0xd65f_03c0]),    // mov w0, constant; ret
+            words(&[0x0b01_0000, 0xd65f_03c0]),                            // add w0, w0, w1; ret
+            words(&[0x5280_0000 | u32::from(constant) << 5, 0xd65f_03c0]), // mov w0, constant; ret
             words(&[0xa9bf_7bfd, 0x97ff_fffb, 0x1100_0400, 0xa8c1_7bfd, 0xd65f_03c0]),
             // stp x29, x30, [sp, -16]!; bl constant; add w0, w0, 1; ldp x29, x30, [sp], 16; ret
         ]

@@ -19,10 +19,10 @@ mod golden;
 mod loader;
 mod machine;
 mod naive;
+mod oracle;
 mod properties;
 mod scratch;
 mod specification;
 mod store;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-#[cfg(any())]
 mod wazero;

@@ -26,8 +26,10 @@ fn put(store: &Store, key: &Key, constant: u16) {
 }
 
 fn names(store: &Store) -> Vec<String> {
-    let mut names: Vec<_> =
-        fs::read_dir(store.directory()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    let mut names: Vec<_> = fs::read_dir(store.directory())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
     names.sort();
     names
 }
@@ -90,7 +92,9 @@ fn stale_and_rejected_entries_are_told_apart_from_hits_and_misses() {
     assert!(matches!(store.load(&key(1)).unwrap(), Lookup::Stale(version) if version.as_bytes() == b"0"));
     let mut damaged = sound.clone();
     damaged[60] ^= 1;
-    for (file, name) in [(&damaged[..], "checksum"), (&sound[..50], "code"), (b"", "magic"), (b"what is this?", "magic")] {
+    for (file, name) in
+        [(&damaged[..], "checksum"), (&sound[..50], "code"), (b"", "magic"), (b"what is this?", "magic")]
+    {
         fs::write(&path, file).unwrap();
         match store.load(&key(1)).unwrap() {
             Lookup::Rejected(error) => assert!(error.to_string().starts_with(name), "{error}"),

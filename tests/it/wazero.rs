@@ -6,14 +6,15 @@
 use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::process::{self, Command};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::process::Command;
 use std::{env, fs, thread};
 
 use jitcache::{
     Builder, CatchClause, CpuFeatures, Entry, Error, Identity, Key, Lookup, Revision, SourceRow, Store, WazeroFeatures,
     WazeroModuleId,
 };
+
+use crate::scratch::Scratch;
 
 /// Programs, the versions that their entries carry, and how they tell processors apart.
 const PROGRAMS: [(&str, &str, WazeroFeatures); 4] = [
@@ -142,20 +143,19 @@ fn bytes_behind_the_end_are_ignored_by_wazero_and_an_error_for_us() {
     }
 }
 
-/// A program with a cache of its own, in a directory that goes when it does.
+/// A program with a cache of its own.
 struct Wazero {
     binary: PathBuf,
     /// buf runs a module as its plugin and closes it when a context is done; the command line program does neither.
     is_buf: bool,
     identity: Identity,
     features: WazeroFeatures,
-    scratch: PathBuf,
+    scratch: Scratch,
     cache: PathBuf,
 }
 
 /// Returns every program, or none if they are not on this machine; the tests pass with none.
 fn wazeros() -> Vec<Wazero> {
-    static COUNT: AtomicU32 = AtomicU32::new(0);
     let directory = env::var_os("JITCACHE_WAZERO").unwrap_or_else(|| "target/wazero".into());
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join(directory);
     if let Some((missing, ..)) = PROGRAMS.iter().find(|(name, ..)| !directory.join(name).is_file()) {
@@ -167,22 +167,13 @@ fn wazeros() -> Vec<Wazero> {
         return Vec::new();
     }
     let wazero = |(name, version, features): (&str, _, _)| {
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let scratch = env::temp_dir().join(format!("jitcache-wazero-{}-{count}", process::id()));
-        fs::create_dir(&scratch).unwrap();
+        let scratch = Scratch::new();
         // Where buf has its cache, below the directory that it is told; the other program is told all of this.
-        let cache = scratch.join("buf/v3/wasmruntime");
+        let cache = scratch.path().join("buf/v3/wasmruntime");
         let (binary, is_buf) = (directory.join(name), name.starts_with("buf"));
         Wazero { binary, is_buf, identity: Identity::wazero(version).unwrap(), features, scratch, cache }
     };
     PROGRAMS.map(wazero).into()
-}
-
-impl Drop for Wazero {
-    fn drop(&mut self) {
-        // A directory that stays is no reason to panic, least of all while a failed test unwinds.
-        let _ = fs::remove_dir_all(&self.scratch);
-    }
 }
 
 impl Wazero {
@@ -227,13 +218,13 @@ impl Wazero {
     /// Runs a module, and returns how the program exited and what it said.
     fn execute(&self, module: &str) -> (Option<i32>, String) {
         let mut command = Command::new(&self.binary);
-        command.env_clear().current_dir(&self.scratch);
+        command.env_clear().current_dir(self.scratch.path());
         if self.is_buf {
-            let write = |name: &str, content: &[u8]| fs::write(self.scratch.join(name), content).unwrap();
+            let write = |name: &str, content: &[u8]| fs::write(self.scratch.path().join(name), content).unwrap();
             write("buf.yaml", b"version: v2\nplugins: [{plugin: plug.wasm}]\n");
             write("a.proto", b"syntax = \"proto3\";\n");
             write("plug.wasm", &fs::read(wasm(module)).unwrap());
-            command.arg("lint").env("XDG_CACHE_HOME", &self.scratch);
+            command.arg("lint").env("XDG_CACHE_HOME", self.scratch.path());
         } else {
             command.arg("run").arg("-cachedir").arg(&self.cache).arg(wasm(module));
         }
