@@ -30,6 +30,18 @@ pub enum Event<'a> {
     Unwritten(&'a Error),
 }
 
+impl fmt::Display for Event<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stale(version) => write!(f, "entry removed: written by version {version}"),
+            Self::Rejected(error) => write!(f, "entry removed: {error}"),
+            Self::Unread(error) => write!(f, "entry not read: {error}"),
+            Self::Unremoved(error) => write!(f, "entry not removed: {error}"),
+            Self::Unwritten(error) => write!(f, "entry not written: {error}"),
+        }
+    }
+}
+
 /// How often a cache did what. Returned by [`Cache::statistics`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -70,9 +82,8 @@ type Hook = Box<dyn Fn(&Key, Event<'_>) + Send + Sync>;
 /// use jitcache::{Cache, Error, Identity, Key};
 ///
 /// # let root = std::env::temp_dir().join(format!("jitcache-cache-{}", std::process::id()));
-/// let identity = Identity::new("myjit", *b"MYJIT\0", "1.4.2")?;
-/// let key = Key::of(&identity).source(b"fn main() {}").finish();
-/// let cache = Cache::open(&root, identity)?;
+/// let cache = Cache::open(&root, Identity::new("myjit", *b"MYJIT\0", "1.4.2")?)?;
+/// let key = Key::of(cache.identity()).source(b"fn main() {}").finish();
 /// let module = cache.get_or_compile(&key, |entry| {
 ///     entry.code(vec![0xc3]).function(0); // what the compiler made
 ///     Ok::<(), Error>(())
@@ -236,6 +247,18 @@ impl Cache {
     #[must_use]
     pub fn locate(&self, pc: usize) -> Option<Location> {
         self.registry.locate(pc)
+    }
+
+    /// Returns where the instruction at `pc` is, by the rules of [`Module::locate_instruction`].
+    #[must_use]
+    pub fn locate_instruction(&self, pc: usize) -> Option<Location> {
+        self.registry.locate_instruction(pc)
+    }
+
+    /// Returns whose modules these are: what [`Key::of`] takes.
+    #[must_use]
+    pub const fn identity(&self) -> &Identity {
+        &self.identity
     }
 
     /// Returns the modules in memory by their addresses.

@@ -10,11 +10,10 @@
 //! use jitcache::{Cache, CpuFeatures, Error, Identity, Key};
 //!
 //! # let root = std::env::temp_dir().join(format!("jitcache-lib-{}", std::process::id()));
-//! let identity = Identity::new("myjit", *b"MYJIT\0", env!("CARGO_PKG_VERSION"))?;
-//! let cache = Cache::open(&root, identity.clone())?;
+//! let cache = Cache::open(&root, Identity::new("myjit", *b"MYJIT\0", env!("CARGO_PKG_VERSION"))?)?;
 //!
 //! let program = b"fn main() { 42 }";
-//! let key = Key::of(&identity).source(program).flag("opt", "2").cpu(CpuFeatures::host()).finish();
+//! let key = Key::of(cache.identity()).source(program).flag("opt", "2").cpu(CpuFeatures::host()).finish();
 //! let module = cache.get_or_compile(&key, |entry| {
 //!     entry.code(vec![0xb8, 0x2a, 0, 0, 0, 0xc3]); // what the compiler made: mov eax, 42; ret
 //!     entry.function(0).source(0, 12);
@@ -80,3 +79,7 @@ pub use target::{Arch, Os, Target};
 
 #[doc = include_str!("../SPEC.md")]
 pub mod spec {}
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}

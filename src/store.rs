@@ -202,7 +202,9 @@ impl Store {
         result.map(|()| swept)
     }
 
-    fn path(&self, key: &Key) -> PathBuf {
+    /// Returns the path of the file that holds, or would hold, the entry of a key.
+    #[must_use]
+    pub fn path(&self, key: &Key) -> PathBuf {
         self.directory.join(key.to_string())
     }
 }

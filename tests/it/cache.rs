@@ -64,7 +64,7 @@ impl Engine {
     }
 
     fn path(&self, n: u16) -> PathBuf {
-        self.cache.store().unwrap().directory().join(key(n).to_string())
+        self.cache.store().unwrap().path(&key(n))
     }
 }
 

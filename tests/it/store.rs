@@ -83,7 +83,7 @@ fn stale_and_rejected_entries_are_told_apart_from_hits_and_misses() {
     let scratch = Scratch::new();
     let store = Store::open(scratch.path(), identity()).unwrap();
     put(&store, &key(1), 7);
-    let path = store.directory().join(key(1).to_string());
+    let path = store.path(&key(1));
     let sound = fs::read(&path).unwrap();
     let mut stale = sound.clone();
     stale[7] = b'0';
@@ -154,7 +154,7 @@ fn the_temporary_files_of_dead_writers_are_swept_and_nothing_else() {
 fn a_put_that_fails_leaves_nothing_behind() {
     let scratch = Scratch::new();
     let store = Store::open(scratch.path(), identity()).unwrap();
-    let path = store.directory().join(key(1).to_string());
+    let path = store.path(&key(1));
     fs::create_dir(&path).unwrap();
     let outcome = store.put(&key(1), &machine::builder(1).finish(&identity()).unwrap());
     assert!(matches!(outcome, Err(Error::Io { action: "rename", .. })), "{outcome:?}");
