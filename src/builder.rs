@@ -2,21 +2,28 @@
 
 use std::borrow::Cow;
 
+use crate::cpu::CpuFeatures;
 use crate::entry::Entry;
 use crate::error::{Bound, Error, Field};
-use crate::format::{self, Body, Bytes, CatchClause, CatchClauses, Header, Row, Section, SourceMap, Table, TryTable};
+use crate::format::{
+    self, Body, Bytes, CatchClause, CatchClauses, Header, Row, Seal, SealSection, Section, SourceMap, Table, TryTable,
+    size,
+};
 use crate::identity::{Identity, Revision};
+use crate::key::Key;
+use crate::seal::{METADATA, Sealed};
 
 /// The parts of an entry, handed in by the engine that compiled it.
 ///
 /// ```
-/// use jitcache::{Builder, Identity};
+/// use jitcache::{Builder, Identity, Key};
 ///
 /// let code = [0x90, 0xc3, 0xc3];
 /// let mut builder = Builder::new();
 /// builder.code(&code[..]).function(0).function(2).source(0, 17).source(2, 40);
 /// let identity = Identity::new("myjit", *b"MYJIT\0", "1.4.2")?;
-/// let entry = builder.finish(&identity)?;
+/// let key = Key::of(&identity).source(b"fn main() {}").finish();
+/// let entry = builder.finish(&identity, &key)?;
 /// assert_eq!(entry.functions().iter().collect::<Vec<_>>(), [0, 2]);
 /// # Ok::<(), jitcache::Error>(())
 /// ```
@@ -28,6 +35,9 @@ pub struct Builder<'a> {
     /// The try tables as they will stand in the file.
     try_tables: Vec<u8>,
     try_table_count: u32,
+    cpu_features: u64,
+    /// The sections as they will stand in the file.
+    sections: Vec<u8>,
 }
 
 impl<'a> Builder<'a> {
@@ -76,26 +86,50 @@ impl<'a> Builder<'a> {
         self
     }
 
+    /// Says which features the code needs beyond the baseline of its architecture: a machine without them rejects a sealed
+    /// entry. Those of another architecture than the identity's are of no use.
+    pub fn cpu(&mut self, features: CpuFeatures) -> &mut Self {
+        self.cpu_features = features.bits();
+        self
+    }
+
+    /// Adds a section for the engine, which a sealed entry keeps with the code. Tags are below 2^31, and must rise.
+    ///
+    /// A reader that does not know the tag rejects the entry if the section is `required`, and passes over it if not: see
+    /// [`Identity::with_sections`].
+    pub fn section(&mut self, tag: u32, required: bool, bytes: &[u8]) -> &mut Self {
+        let section = SealSection { tag, flags: required.into(), bytes: Section::new(bytes) };
+        let written = format::write(&section, &mut self.sections);
+        debug_assert!(written.is_ok(), "writing to memory cannot fail: {written:?}");
+        self
+    }
+
+    /// Adds bytes that mean something to the engine alone, behind all its sections.
+    pub fn metadata(&mut self, bytes: &[u8]) -> &mut Self {
+        self.section(METADATA, false, bytes)
+    }
+
     /// Returns the entry, every part of it checked as [`Entry::verify`] would check it.
+    ///
+    /// A sealed entry is bound to `key`; a plain one does not hold it.
     ///
     /// # Errors
     ///
     /// [`Error::Unwritable`], naming a part that no reader would accept.
-    pub fn finish<'e>(&'e self, identity: &'e Identity) -> Result<Entry<'e>, Error> {
-        let catch_clauses = match (identity.revision(), self.try_table_count) {
-            (Revision::CatchClauses, try_table_count) => {
-                Some(CatchClauses { try_table_count, try_tables: Section::new(&self.try_tables) })
-            }
-            (Revision::SourceMap, 0) => None,
-            (Revision::SourceMap, found) => {
-                return Err(unwritable(Field::TryTableCount, Bound::Exactly(0), found.into()));
-            }
-        };
+    pub fn finish<'e>(&'e self, identity: &'e Identity, key: &Key) -> Result<Entry<'e>, Error> {
+        let kind = identity.sealing().digest_kind();
+        if identity.revision() == Revision::SourceMap && self.try_table_count > 0 {
+            return Err(unwritable(Field::TryTableCount, Bound::Exactly(0), self.try_table_count.into()));
+        }
+        if kind.is_none() && !self.sections.is_empty() {
+            return Err(unwritable(Field::Section, Bound::Exactly(0), size(&self.sections)));
+        }
         let functions = u64::try_from(self.functions.len()).unwrap_or(u64::MAX);
         if u32::try_from(functions).is_err() {
             return Err(unwritable(Field::FunctionCount, Bound::AtMost(u32::MAX.into()), functions));
         }
-        let entry = Entry {
+        let has_catch_clauses = kind.is_some() || identity.revision() == Revision::CatchClauses;
+        let mut entry = Entry {
             header: Header { magic: Bytes(identity.magic().0), version: Section::new(identity.version().as_bytes()) },
             body: Body {
                 function_offsets: Table::new(&self.functions),
@@ -103,11 +137,29 @@ impl<'a> Builder<'a> {
                 code_checksum: crc32c::crc32c(&self.code),
                 source_map_flag: self.source_map.is_some().into(),
                 source_map: self.source_map.as_deref().map(|rows| SourceMap { rows: Table::new(rows) }),
-                catch_clauses,
+                catch_clauses: has_catch_clauses.then(|| CatchClauses {
+                    try_table_count: self.try_table_count,
+                    try_tables: Section::new(&self.try_tables),
+                }),
             },
+            sealed: None,
+            file: &[],
             function_alignment: identity.function_alignment(),
+            mac_key: identity.sealing().mac_key().cloned(),
         };
-        entry.check_tables().map_err(|error| match error {
+        if let Some(kind) = kind {
+            let seal = Seal {
+                key: Bytes(*key.as_bytes()),
+                arch: identity.target().arch.number(),
+                os: identity.target().os.number(),
+                cpu_features: self.cpu_features,
+                build_id: Section::new(identity.build_id()),
+                sections: Section::new(&self.sections),
+            };
+            entry.sealed = Some(Sealed::over(&entry, seal, kind));
+        }
+        let sections = entry.sealed.as_ref().map_or(Ok(()), |sealed| sealed.check_sections(|_| true));
+        sections.and_then(|()| entry.check_tables()).map_err(|error| match error {
             Error::Value { field, expected, found, .. } => unwritable(field, expected, found),
             Error::Trailing { expected, found, .. } => unwritable(Field::CatchClauses, Bound::Exactly(expected), found),
             error => error,

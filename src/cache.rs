@@ -215,7 +215,7 @@ impl Cache {
     ///
     /// Those of [`Builder::finish`] and [`Module::load`]. Nothing that is wrong with the store is an error.
     pub fn add(&self, key: &Key, compiled: &Builder<'_>) -> Result<Arc<Module>, Error> {
-        let entry = compiled.finish(&self.identity)?;
+        let entry = compiled.finish(&self.identity, key)?;
         let module = self.keep(key, Module::load(&entry)?);
         if let Some(store) = &self.store
             && let Err(error) = store.put(key, &entry)
@@ -231,7 +231,7 @@ impl Cache {
     ///
     /// Those of [`Cache::add`].
     pub fn add_in_memory(&self, key: &Key, compiled: &Builder<'_>) -> Result<Arc<Module>, Error> {
-        Ok(self.keep(key, Module::load(&compiled.finish(&self.identity)?)?))
+        Ok(self.keep(key, Module::load(&compiled.finish(&self.identity, key)?)?))
     }
 
     /// Takes a module out of memory, and returns it if it was there. Its entry stays in the store.

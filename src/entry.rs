@@ -3,9 +3,12 @@
 use std::io::{self, Write};
 use std::ops::Range;
 
+use crate::digest::{Digest, MacKey};
 use crate::error::{Bound, Error, Field};
 use crate::format::{self, Body, Header, Section, Table, Violation, size};
 use crate::identity::{Identity, Magic, Revision, Version};
+use crate::key::Key;
+use crate::seal::{METADATA, Sealed};
 use crate::tables::{FunctionOffsets, SourceMap, TryTables};
 
 /// An entry, borrowed from the bytes of its file or from the [`Builder`](crate::Builder) that made it.
@@ -13,65 +16,107 @@ use crate::tables::{FunctionOffsets, SourceMap, TryTables};
 /// [`Entry::parse`] looks at lengths only and takes the same time for any size; [`Entry::verify`] reads everything.
 ///
 /// ```
-/// use jitcache::{Builder, Entry, Identity};
+/// use jitcache::{Builder, Entry, Identity, Key};
 ///
 /// let identity = Identity::new("myjit", *b"MYJIT\0", "1.4.2")?;
+/// let key = Key::of(&identity).source(b"fn main() {}").finish();
 /// let mut builder = Builder::new();
 /// builder.code(&[0xc3][..]).function(0);
-/// let file = builder.finish(&identity)?.to_vec();
+/// let file = builder.finish(&identity, &key)?.to_vec();
 ///
 /// let entry = Entry::parse(&file, &identity)?;
 /// entry.verify()?;
 /// assert_eq!(entry.code(), [0xc3]);
 /// # Ok::<(), jitcache::Error>(())
 /// ```
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Entry<'a> {
     pub(crate) header: Header<'a>,
     pub(crate) body: Body<'a>,
+    pub(crate) sealed: Option<Sealed<'a>>,
+    /// The file that the entry was read from; empty if it was built, and then its digest is right by construction.
+    pub(crate) file: &'a [u8],
     pub(crate) function_alignment: u64,
+    pub(crate) mac_key: Option<MacKey>,
+}
+
+/// Entries are equal if they are the same bytes, wherever those lie.
+impl PartialEq for Entry<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.header, &self.body) == (&other.header, &other.body)
+            && self.sealed.as_ref().map(|sealed| (&sealed.seal, &sealed.footer))
+                == other.sealed.as_ref().map(|sealed| (&sealed.seal, &sealed.footer))
+    }
 }
 
 impl<'a> Entry<'a> {
     /// Borrows the entry that `file` is.
     ///
-    /// Only lengths, magic and version are checked, and nothing is allocated. The magic and the version are compared
-    /// before anything behind them is looked at.
+    /// Only lengths and what the entry says it is for are checked, and nothing is allocated. Magic and version are
+    /// compared before anything behind them is looked at, and the seal before the body.
     ///
     /// # Errors
     ///
-    /// [`Error::Magic`], [`Error::Stale`], [`Error::Truncated`], [`Error::Value`] or [`Error::Trailing`].
+    /// [`Error::Stale`], or any rejection: see [`Error::is_rejection`].
     pub fn parse(file: &'a [u8], identity: &Identity) -> Result<Self, Error> {
         if let Some(&found) = file.first_chunk()
             && found != identity.magic().0
         {
             return Err(Error::Magic { at: 0, expected: identity.magic(), found: Magic(found) });
         }
-        let whole = Section::new(file);
-        let (header, at) = format::read::<Header<'_>>(whole, 0, file)?;
+        let (header, at) = format::read::<Header<'_>>(Section::new(file), 0, file)?;
         if header.version.bytes() != identity.version().as_bytes() {
             let found = Version::found(header.version.bytes());
             return Err(Error::Stale { at: header.version.at(), expected: identity.version().clone(), found });
         }
-        let has_catch_clauses = identity.revision() == Revision::CatchClauses;
-        let (body, end) = format::read::<Body<'_>>(whole, at, (file, has_catch_clauses))?;
-        let entry = Self { header, body, function_alignment: identity.function_alignment() };
+        let kind = identity.sealing().digest_kind();
+        let has_catch_clauses = kind.is_some() || identity.revision() == Revision::CatchClauses;
+        let read_body = |end| {
+            let part = Section::of(file, &(0..end));
+            format::read::<Body<'_>>(part, at, (part.bytes(), has_catch_clauses))
+        };
+        let sealed = kind.map(|kind| Sealed::read(file, at, kind, identity)).transpose().or_else(|error| {
+            // A file without the end of a seal was cut, or never sealed: if the cut is in the body, that is the news.
+            match error {
+                Error::Unsealed { .. } | Error::Truncated { field: Field::SealLength, .. } => {
+                    read_body(size(file)).and(Err(error))
+                }
+                error => Err(error),
+            }
+        })?;
+        let body_end = sealed.as_ref().map_or(size(file), |sealed| sealed.at);
+        let (body, end) = read_body(body_end)?;
+        let (function_alignment, mac_key) = (identity.function_alignment(), identity.sealing().mac_key().cloned());
+        let entry = Self { header, body, sealed, file, function_alignment, mac_key };
         entry.check_source_map_flag()?;
-        if end != size(file) {
-            return Err(Error::Trailing { at: end, expected: end, found: size(file) });
+        if end != body_end {
+            return Err(Error::Trailing { at: end, expected: end, found: body_end });
         }
         Ok(entry)
     }
 
-    /// Checks everything that can be checked: the checksum of the code, every function offset, every row of the source
-    /// map and every catch clause.
+    /// Compares a key with the one that the entry was sealed under. A plain entry does not tell, and passes.
     ///
     /// # Errors
     ///
-    /// [`Error::Checksum`], [`Error::Value`], [`Error::Truncated`] or [`Error::Trailing`], for the first of those that is
-    /// wrong.
+    /// [`Error::Key`].
+    pub fn check_key(&self, key: &Key) -> Result<(), Error> {
+        self.sealed.as_ref().map_or(Ok(()), |sealed| sealed.check_key(key))
+    }
+
+    /// Checks everything that can be checked: the checksum of the code, every function offset, every row of the source
+    /// map, every catch clause and, if the entry is sealed, the digest of every byte.
+    ///
+    /// # Errors
+    ///
+    /// Any rejection: see [`Error::is_rejection`].
     pub fn verify(&self) -> Result<(), Error> {
-        self.check_code(crc32c::crc32c(self.code()))?;
+        let checksum = crc32c::crc32c(self.code());
+        self.check_code(checksum)?;
+        if let Some(mut digest) = self.begin_digest() {
+            digest.add_code(self.code());
+            self.end_digest(digest, checksum)?;
+        }
         self.check_tables()
     }
 
@@ -123,6 +168,26 @@ impl<'a> Entry<'a> {
         self.body.catch_clauses.as_ref().map_or_else(TryTables::default, TryTables::of)
     }
 
+    /// Returns the key that a sealed entry is bound to.
+    #[must_use]
+    pub fn key(&self) -> Option<Key> {
+        self.sealed.as_ref().map(Sealed::key)
+    }
+
+    /// Returns the section with the engine's `tag`, if a sealed entry has it.
+    #[must_use]
+    pub fn section(&self, tag: u32) -> Option<&'a [u8]> {
+        self.sealed.as_ref()?.sections().find(tag)
+    }
+
+    /// Returns what the engine keeps with the code, if a sealed entry has any: see [`Builder::metadata`].
+    ///
+    /// [`Builder::metadata`]: crate::Builder::metadata
+    #[must_use]
+    pub fn metadata(&self) -> Option<&'a [u8]> {
+        self.section(METADATA)
+    }
+
     /// Writes the entry as a file.
     ///
     /// # Errors
@@ -130,7 +195,12 @@ impl<'a> Entry<'a> {
     /// Those of `to`.
     pub fn write(&self, mut to: impl Write) -> io::Result<()> {
         format::write(&self.header, &mut to)?;
-        format::write(&self.body, &mut to)
+        format::write(&self.body, &mut to)?;
+        if let Some(sealed) = &self.sealed {
+            format::write(&sealed.seal, &mut to)?;
+            format::write(&sealed.footer, &mut to)?;
+        }
+        Ok(())
     }
 
     /// Returns the entry as the bytes of a file.
@@ -149,6 +219,24 @@ impl<'a> Entry<'a> {
             return Ok(());
         }
         Err(Error::Checksum { field: Field::Code, at: self.body.code.at(), expected, found })
+    }
+
+    /// Begins the digest of a sealed file with what stands in front of the code; `None` if there is none to check.
+    pub(crate) fn begin_digest(&self) -> Option<Digest> {
+        if self.sealed.is_none() || self.file.is_empty() {
+            return None;
+        }
+        let mut digest = Digest::new(self.mac_key.as_ref());
+        digest.add(Section::of(self.file, &(0..self.body.code.at())).bytes());
+        Some(digest)
+    }
+
+    /// Ends a digest to which the code was added, of which the CRC-32C is `checksum`, and compares it.
+    pub(crate) fn end_digest(&self, mut digest: Digest, checksum: u32) -> Result<(), Error> {
+        let Some(sealed) = &self.sealed else { return Ok(()) };
+        digest.end_code(checksum, size(self.code()));
+        digest.add(Section::of(self.file, &(self.body.code.range().end..sealed.digest_at())).bytes());
+        sealed.check_digest(digest)
     }
 
     pub(crate) fn check_tables(&self) -> Result<(), Error> {

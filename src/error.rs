@@ -4,7 +4,10 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
+use crate::cpu::CpuFeatures;
 use crate::identity::{Magic, Version};
+use crate::key::Key;
+use crate::target::Target;
 
 /// A part of an entry that an error can point at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -38,6 +41,38 @@ pub enum Field {
     CatchClauseCount,
     /// The catch clauses of one try table.
     CatchClauses,
+    /// The key that a sealed entry is bound to.
+    Key,
+    /// The number of the architecture.
+    Arch,
+    /// The number of the operating system.
+    Os,
+    /// The processor features that the code needs.
+    CpuFeatures,
+    /// The length of the build id, one byte.
+    BuildIdLength,
+    /// The build id of the engine.
+    BuildId,
+    /// The tag of a section.
+    SectionTag,
+    /// The flags of a section.
+    SectionFlags,
+    /// The length of a section.
+    SectionLength,
+    /// The bytes of a section.
+    Section,
+    /// The length of seal and footer.
+    SealLength,
+    /// The length of the whole file.
+    FileLength,
+    /// The number that tells how the digest is made.
+    DigestKind,
+    /// The digest of everything in front of it.
+    Digest,
+    /// The eight bytes that a sealed entry ends with.
+    SealMagic,
+    /// The whole file, up to its digest.
+    File,
 }
 
 impl Field {
@@ -59,6 +94,22 @@ impl Field {
             Self::TryTableCount => "try table count",
             Self::CatchClauseCount => "catch clause count",
             Self::CatchClauses => "catch clauses",
+            Self::Key => "key",
+            Self::Arch => "architecture",
+            Self::Os => "operating system",
+            Self::CpuFeatures => "CPU features",
+            Self::BuildIdLength => "build id length",
+            Self::BuildId => "build id",
+            Self::SectionTag => "section tag",
+            Self::SectionFlags => "section flags",
+            Self::SectionLength => "section length",
+            Self::Section => "section",
+            Self::SealLength => "seal length",
+            Self::FileLength => "file length",
+            Self::DigestKind => "digest kind",
+            Self::Digest => "digest",
+            Self::SealMagic => "seal magic",
+            Self::File => "file",
         }
     }
 }
@@ -165,6 +216,63 @@ pub enum Error {
         /// Length that the file has, in bytes.
         found: u64,
     },
+    /// The entry must be sealed, and the file does not end with a seal.
+    Unsealed {
+        /// Offset at which the seal's magic should stand.
+        at: u64,
+        /// The magic.
+        expected: [u8; 8],
+        /// What stands there.
+        found: [u8; 8],
+    },
+    /// The entry was sealed under another key: it was renamed, or its key is not what was compiled.
+    Key {
+        /// Offset of the key.
+        at: u64,
+        /// The key that was asked for.
+        expected: Key,
+        /// The key in the entry.
+        found: Key,
+    },
+    /// The code is for another architecture or operating system.
+    Target {
+        /// Offset of the architecture.
+        at: u64,
+        /// The target of the identity that asked.
+        expected: Target,
+        /// The target in the entry.
+        found: Target,
+    },
+    /// The code needs features that the processor does not have.
+    CpuFeatures {
+        /// Offset of the features.
+        at: u64,
+        /// The features that are there.
+        expected: CpuFeatures,
+        /// The features that the code needs.
+        found: CpuFeatures,
+    },
+    /// Another build of the engine wrote the entry.
+    BuildId {
+        /// Offset of the build id.
+        at: u64,
+        /// The build id of the identity that asked, empty if it has none.
+        expected: Box<[u8]>,
+        /// The build id in the entry, empty if it has none.
+        found: Box<[u8]>,
+    },
+    /// The entry has a section that must be understood, and is not.
+    UnknownSection {
+        /// Offset of the section.
+        at: u64,
+        /// Tag of the section.
+        tag: u32,
+    },
+    /// The MAC of the file is not the one it carries. The right one is not told: it would be a valid signature.
+    Forged {
+        /// Offset of the MAC.
+        at: u64,
+    },
     /// What stands under the name of an entry is no regular file.
     NotAFile {
         /// The name that was opened.
@@ -219,15 +327,86 @@ impl Error {
     /// Returns whether the bytes of an entry are at fault, and not the machine or the caller.
     #[must_use]
     pub const fn is_rejection(&self) -> bool {
-        matches!(
-            self,
-            Self::Magic { .. }
-                | Self::Truncated { .. }
-                | Self::Value { .. }
-                | Self::Checksum { .. }
-                | Self::Trailing { .. }
-                | Self::NotAFile { .. }
-        )
+        matches!(self.number(), 2..100)
+    }
+
+    /// Returns the number of the error, which never changes: 1 for a stale entry, 2 to 99 for a rejection, from 100 on for
+    /// failures of the machine and mistakes of the caller.
+    #[must_use]
+    pub const fn number(&self) -> u16 {
+        self.told().0
+    }
+
+    /// Returns the name of the error, which never changes.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        self.told().1
+    }
+
+    /// Returns a sentence that tells a person what to do.
+    #[must_use]
+    pub const fn explain(&self) -> &'static str {
+        self.told().2
+    }
+
+    const fn told(&self) -> (u16, &'static str, &'static str) {
+        match self {
+            Self::Stale { .. } => (1, "stale", "The engine was updated: compile again, and replace the entry."),
+            Self::Magic { .. } => {
+                (2, "magic", "This is no entry of the engine: see what else writes to the directory.")
+            }
+            Self::Truncated { .. } => {
+                (3, "truncated", "The file was cut short: compile again, and see whether the disk is full or failing.")
+            }
+            Self::Value { .. } => (
+                4,
+                "value",
+                "The file is damaged, or its writer has a bug: compile again, and see whether it comes back.",
+            ),
+            Self::Checksum { .. } => {
+                (5, "checksum", "The file is damaged: compile again, and see whether the disk is failing.")
+            }
+            Self::Trailing { .. } => {
+                (6, "trailing", "Something was appended, or the entry is of a later revision: compile again.")
+            }
+            Self::NotAFile { .. } => (7, "not-a-file", "Something else has the name of an entry: remove it by hand."),
+            Self::Unsealed { .. } => {
+                (8, "unsealed", "The entry was written without a seal, or cut short: compile again.")
+            }
+            Self::Key { .. } => {
+                (9, "key", "The file was renamed or copied from elsewhere: compile again, and see who does that.")
+            }
+            Self::Target { .. } => (
+                10,
+                "target",
+                "The directory was copied from another kind of machine: compile again, or give each its own.",
+            ),
+            Self::CpuFeatures { .. } => (
+                11,
+                "cpu-features",
+                "The code needs a newer processor: compile again, for a baseline that all machines share.",
+            ),
+            Self::BuildId { .. } => (12, "build-id", "Another build of the engine wrote the entry: compile again."),
+            Self::UnknownSection { .. } => {
+                (13, "unknown-section", "A later version of the engine wrote the entry: compile again, or update.")
+            }
+            Self::Forged { .. } => (
+                14,
+                "forged",
+                "The file was changed by somebody without the key, or the key was changed: compile again, and find out who.",
+            ),
+            Self::Io { .. } => {
+                (100, "io", "See to the file system, permissions and space; the engine works without the cache.")
+            }
+            Self::Memory { .. } => (101, "memory", "Free memory, or allow the process to have executable memory."),
+            Self::UnsupportedMachine => {
+                (102, "unsupported-machine", "Run on x86-64 or arm64, or use the format alone.")
+            }
+            Self::Invalid { .. } => (103, "invalid", "The caller has to give another value."),
+            Self::Unwritable { .. } => {
+                (104, "unwritable", "The engine has to hand over other parts: no reader would accept these.")
+            }
+        }
     }
 }
 
@@ -252,6 +431,35 @@ impl fmt::Display for Error {
             Self::Trailing { at, expected, found } => {
                 write!(f, "end of the entry at {at:#x}: expected a file of {expected} bytes, found {found}")
             }
+            Self::Unsealed { at, expected, found } => {
+                write!(
+                    f,
+                    "seal magic at {at:#x}: expected \"{}\", found \"{}\"",
+                    expected.escape_ascii(),
+                    found.escape_ascii()
+                )
+            }
+            Self::Key { at, expected, found } => write!(f, "key at {at:#x}: expected {expected}, found {found}"),
+            Self::Target { at, expected, found } => write!(f, "target at {at:#x}: expected {expected}, found {found}"),
+            Self::CpuFeatures { at, expected, found } => {
+                let missing = found.missing_from(*expected);
+                write!(f, "CPU features at {at:#x}: expected among {expected}, found {found}: missing are {missing}")
+            }
+            Self::BuildId { at, expected, found } => {
+                write!(
+                    f,
+                    "build id at {at:#x}: expected \"{}\", found \"{}\"",
+                    expected.escape_ascii(),
+                    found.escape_ascii()
+                )
+            }
+            Self::UnknownSection { at, tag } => {
+                write!(
+                    f,
+                    "section at {at:#x}: expected a known tag or an optional section, found tag {tag:#x}, required"
+                )
+            }
+            Self::Forged { at } => write!(f, "MAC at {at:#x}: expected that of the file under the key, found another"),
             Self::NotAFile { path } => write!(f, "{}: expected a regular file", path.display()),
             Self::Io { action, path, source } => write!(f, "cannot {action} {}: {source}", path.display()),
             Self::Memory { action, length, source } => write!(f, "cannot {action} {length} bytes of memory: {source}"),

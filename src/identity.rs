@@ -2,7 +2,9 @@
 
 use std::fmt;
 
+use crate::cpu::CpuFeatures;
 use crate::error::Error;
+use crate::seal::Sealing;
 use crate::target::{Arch, Os, Target};
 
 /// The six bytes an entry begins with, which name the engine.
@@ -84,10 +86,15 @@ pub struct Identity {
     revision: Revision,
     function_alignment: u64,
     target: Target,
+    cpu: CpuFeatures,
+    sealing: Sealing,
+    build_id: Box<[u8]>,
+    sections: Box<[u32]>,
 }
 
 impl Identity {
-    /// Returns the identity of an engine of the caller's, compiling for this machine, whose entries hold catch clauses.
+    /// Returns the identity of an engine of the caller's, compiling for this machine, whose entries are sealed with a
+    /// checksum and hold catch clauses.
     ///
     /// `name` and `version` become parts of a directory name. `magic` must be the engine's own.
     ///
@@ -103,10 +110,15 @@ impl Identity {
             revision: Revision::CatchClauses,
             function_alignment: 1,
             target: Target::host(),
+            cpu: CpuFeatures::host(),
+            sealing: Sealing::Checksum,
+            build_id: Box::default(),
+            sections: Box::default(),
         })
     }
 
-    /// Returns the identity of wazero's optimizing compiler in one of its releases, such as `v1.9.0`.
+    /// Returns the identity of wazero's optimizing compiler in one of its releases, such as `v1.9.0`, whose entries are
+    /// plain.
     ///
     /// The revision follows from the version; `dev`, the version of an unreleased build, is taken for the newest one.
     ///
@@ -120,7 +132,7 @@ impl Identity {
             Some(..12) => Revision::SourceMap,
             _ => Revision::CatchClauses,
         };
-        Ok(Self { function_alignment: 16, ..identity.with_revision(revision) })
+        Ok(Self { function_alignment: 16, sealing: Sealing::Plain, ..identity.with_revision(revision) })
     }
 
     /// Returns the identity whose directory has that name, as [`Identity::directory_name`] gives it; `None` if it is
@@ -144,6 +156,42 @@ impl Identity {
     #[must_use]
     pub fn with_target(mut self, target: Target) -> Self {
         self.target = target;
+        self
+    }
+
+    /// Sets the features of the processor that runs the code; they are the host's otherwise. A sealed entry whose code
+    /// needs others is rejected.
+    #[must_use]
+    pub const fn with_cpu(mut self, features: CpuFeatures) -> Self {
+        self.cpu = features;
+        self
+    }
+
+    /// Sets whether and how entries are sealed. wazero runs sealed entries too; it does not look at the seal.
+    #[must_use]
+    pub fn with_sealing(mut self, sealing: Sealing) -> Self {
+        self.sealing = sealing;
+        self
+    }
+
+    /// Sets the build id of the engine, such as a commit or the id that the linker made: sealed entries carry it, and those
+    /// of another build are rejected.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] if it is longer than 255 bytes.
+    pub fn with_build_id(mut self, build_id: &[u8]) -> Result<Self, Error> {
+        if u8::try_from(build_id.len()).is_err() {
+            return Err(Error::Invalid { what: "build id", rule: "must have at most 255 bytes" });
+        }
+        self.build_id = build_id.into();
+        Ok(self)
+    }
+
+    /// Sets the tags of the sections that the engine understands: an entry that requires another one is rejected.
+    #[must_use]
+    pub fn with_sections(mut self, tags: &[u32]) -> Self {
+        self.sections = tags.into();
         self
     }
 
@@ -183,6 +231,28 @@ impl Identity {
     #[must_use]
     pub const fn target(&self) -> Target {
         self.target
+    }
+
+    /// Returns the features of the processor that runs the code.
+    #[must_use]
+    pub const fn cpu(&self) -> CpuFeatures {
+        self.cpu
+    }
+
+    /// Returns whether and how entries are sealed.
+    #[must_use]
+    pub const fn sealing(&self) -> &Sealing {
+        &self.sealing
+    }
+
+    /// Returns the build id of the engine, empty if it has none.
+    #[must_use]
+    pub const fn build_id(&self) -> &[u8] {
+        &self.build_id
+    }
+
+    pub(crate) fn knows_section(&self, tag: u32) -> bool {
+        self.sections.contains(&tag)
     }
 
     /// Returns what every function offset is a multiple of, in bytes.

@@ -7,7 +7,9 @@ use crate::error::Error;
 use crate::file::FileBytes;
 use crate::format::{Body, CatchClauses, Row, Section, Table, size};
 use crate::identity::Identity;
+use crate::key::Key;
 use crate::memory::{CodeMemory, WritableCode};
+use crate::seal::{METADATA, Sections};
 use crate::tables::{FunctionOffsets, SourceMap, SourceRow, TryTables};
 
 /// Executable code with its functions and its source map. The code is unmapped when the module is dropped.
@@ -17,12 +19,13 @@ use crate::tables::{FunctionOffsets, SourceMap, SourceRow, TryTables};
 ///
 /// ```
 /// # #[cfg(target_arch = "x86_64")] {
-/// use jitcache::{Builder, Identity, Module};
+/// use jitcache::{Builder, Identity, Key, Module};
 ///
 /// let identity = Identity::new("myjit", *b"MYJIT\0", "1.4.2")?;
 /// let mut builder = Builder::new();
 /// builder.code(&[0x8d, 0x04, 0x37, 0xc3][..]).function(0); // lea eax, [rdi + rsi]; ret
-/// let module = Module::load(&builder.finish(&identity)?)?;
+/// let key = Key::of(&identity).source(b"a + b").finish();
+/// let module = Module::load(&builder.finish(&identity, &key)?)?;
 ///
 /// let add = module.function(0).unwrap();
 /// // SAFETY: the code follows the C calling convention and adds its two arguments.
@@ -41,6 +44,7 @@ pub struct Module {
     source_map: Option<Range<u64>>,
     /// How many try tables there are, and where.
     try_tables: Option<(u32, Range<u64>)>,
+    sections: Option<Range<u64>>,
 }
 
 /// Where a program counter is. Returned by [`Module::locate`].
@@ -65,27 +69,36 @@ impl Module {
     /// the machine.
     pub fn load(entry: &Entry<'_>) -> Result<Self, Error> {
         let Body { source_map, catch_clauses, .. } = &entry.body;
-        let mut tables = source_map.as_ref().map_or(&[][..], |map| map.rows.bytes()).to_vec();
-        let source_map = source_map.as_ref().map(|_| 0..size(&tables));
-        let start = size(&tables);
-        tables.extend_from_slice(catch_clauses.as_ref().map_or(&[], |clauses| clauses.try_tables.bytes()));
-        let try_tables = catch_clauses.as_ref().map(|clauses| (clauses.try_table_count, start..size(&tables)));
+        let mut tables = Vec::new();
+        let mut keep = |bytes: &[u8]| {
+            let start = size(&tables);
+            tables.extend_from_slice(bytes);
+            start..size(&tables)
+        };
+        let source_map = source_map.as_ref().map(|map| keep(map.rows.bytes()));
+        let try_tables = catch_clauses.as_ref();
+        let try_tables = try_tables.map(|clauses| (clauses.try_table_count, keep(clauses.try_tables.bytes())));
+        let sections = entry.sealed.as_ref().map(|sealed| keep(sealed.seal.sections.bytes()));
         let (code, function_offsets) = publish(entry)?;
-        Ok(Self { code, function_offsets, tables: tables.into(), source_map, try_tables })
+        Ok(Self { code, function_offsets, tables: tables.into(), source_map, try_tables, sections })
     }
 
     /// Copies the code of the entry in `file` into executable memory, and keeps the file for its tables.
     ///
+    /// A sealed entry must be bound to `key`, and its digest is checked; a plain one does not tell what it is for.
+    ///
     /// # Errors
     ///
-    /// Those of [`Entry::parse`] and of [`Module::load`].
-    pub fn load_file(file: FileBytes, identity: &Identity) -> Result<Self, Error> {
+    /// Those of [`Entry::parse`], [`Entry::check_key`] and [`Module::load`].
+    pub fn load_file(file: FileBytes, identity: &Identity, key: &Key) -> Result<Self, Error> {
         let entry = Entry::parse(&file, identity)?;
+        entry.check_key(key)?;
         let Body { source_map, catch_clauses, .. } = &entry.body;
         let source_map = source_map.as_ref().map(|map| map.rows.range());
         let try_tables = catch_clauses.as_ref().map(|clauses| (clauses.try_table_count, clauses.try_tables.range()));
+        let sections = entry.sealed.as_ref().map(|sealed| sealed.seal.sections.range());
         let (code, function_offsets) = publish(&entry)?;
-        Ok(Self { code, function_offsets, tables: file, source_map, try_tables })
+        Ok(Self { code, function_offsets, tables: file, source_map, try_tables, sections })
     }
 
     /// Returns the code as it stands in memory.
@@ -128,6 +141,18 @@ impl Module {
         TryTables::of(&CatchClauses { try_table_count, try_tables: Section::of(&self.tables, &range) })
     }
 
+    /// Returns the section with the engine's `tag`, if the entry was sealed and has it.
+    #[must_use]
+    pub fn section(&self, tag: u32) -> Option<&[u8]> {
+        Sections::of(Section::of(&self.tables, self.sections.as_ref()?)).find(tag)
+    }
+
+    /// Returns what the engine keeps with the code: see [`Builder::metadata`](crate::Builder::metadata).
+    #[must_use]
+    pub fn metadata(&self) -> Option<&[u8]> {
+        self.section(METADATA)
+    }
+
     /// Returns where the program counter `pc` is, or `None` if it is not in this module.
     ///
     /// The rules are wazero's, whose program counters are return addresses: the function is the last one that starts at
@@ -164,8 +189,12 @@ impl Module {
 fn publish(entry: &Entry<'_>) -> Result<(CodeMemory, Box<[Row<1>]>), Error> {
     let function_offsets: Box<[_]> = entry.body.function_offsets.rows().into();
     entry.check_function_offsets(entry.body.function_offsets.copied(&function_offsets))?;
-    let mut checksum = 0;
-    let code = WritableCode::copy(entry.code(), |step| checksum = crc32c::crc32c_append(checksum, step))?;
+    let (mut checksum, mut digest) = (0, entry.begin_digest());
+    let code = WritableCode::copy(entry.code(), |step| {
+        checksum = crc32c::crc32c_append(checksum, step);
+        digest.iter_mut().for_each(|digest| digest.add_code(step));
+    })?;
     entry.check_code(checksum)?;
+    digest.map_or(Ok(()), |digest| entry.end_digest(digest, checksum))?;
     Ok((code.publish()?, function_offsets))
 }

@@ -63,7 +63,7 @@ impl<T> Lookup<T> {
 ///
 /// let mut builder = Builder::new();
 /// builder.code(&[0xc3][..]).function(0);
-/// store.put(&key, &builder.finish(&identity)?)?;
+/// store.put(&key, &builder.finish(&identity, &key)?)?;
 /// assert!(matches!(store.load(&key)?, Lookup::Hit(_)));
 /// # std::fs::remove_dir_all(&root).unwrap();
 /// # Ok::<(), jitcache::Error>(())
@@ -115,7 +115,10 @@ impl Store {
     ///
     /// [`Error::Io`] and [`Error::Memory`] from the system.
     pub fn get(&self, key: &Key) -> Result<Lookup<FileBytes>, Error> {
-        self.look_up(key, |file| Entry::parse(&file, &self.identity).map(drop).map(|()| file))
+        self.look_up(key, |file| {
+            Entry::parse(&file, &self.identity)?.check_key(key)?;
+            Ok(file)
+        })
     }
 
     /// Looks an entry up and makes its code executable.
@@ -124,7 +127,7 @@ impl Store {
     ///
     /// [`Error::Io`], [`Error::Memory`] and [`Error::UnsupportedMachine`] from the system.
     pub fn load(&self, key: &Key) -> Result<Lookup<Module>, Error> {
-        self.look_up(key, |file| Module::load_file(file, &self.identity))
+        self.look_up(key, |file| Module::load_file(file, &self.identity, key))
     }
 
     fn look_up<T>(&self, key: &Key, take: impl FnOnce(FileBytes) -> Result<T, Error>) -> Result<Lookup<T>, Error> {
@@ -141,11 +144,13 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`Error::Io`], and the directory is as it was; [`Error::Invalid`] for an entry of another identity.
+    /// [`Error::Io`], and the directory is as it was; [`Error::Invalid`] for an entry of another identity, and [`Error::Key`]
+    /// for one that is sealed under another key.
     pub fn put(&self, key: &Key, entry: &Entry<'_>) -> Result<(), Error> {
         if entry.magic() != self.identity.magic() || entry.version() != self.identity.version().as_bytes() {
             return Err(Error::Invalid { what: "entry", rule: "must have the magic and the version of the store" });
         }
+        entry.check_key(key)?;
         // What cannot be swept now is in nobody's way; `sweep` tells why.
         self.swept.call_once(|| drop(self.sweep()));
         file::publish(

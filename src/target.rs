@@ -49,6 +49,22 @@ impl Arch {
         }
     }
 
+    /// Returns the number, as the seal has it.
+    pub(crate) const fn number(self) -> u16 {
+        match self {
+            Self::Other => 0,
+            Self::Amd64 => 1,
+            Self::Arm64 => 2,
+            Self::Riscv64 => 3,
+            Self::S390x => 4,
+        }
+    }
+
+    /// Returns the architecture of that number.
+    pub(crate) fn from_number(number: u16) -> Option<Self> {
+        Self::ALL.into_iter().find(|arch| arch.number() == number)
+    }
+
     /// Returns the architecture of that name, or `None` for a name that [`Arch::name`] never gives.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
@@ -103,6 +119,22 @@ impl Os {
         }
     }
 
+    /// Returns the number, as the seal has it.
+    pub(crate) const fn number(self) -> u16 {
+        match self {
+            Self::Other => 0,
+            Self::Linux => 1,
+            Self::Darwin => 2,
+            Self::Windows => 3,
+            Self::Freebsd => 4,
+        }
+    }
+
+    /// Returns the operating system of that number.
+    pub(crate) fn from_number(number: u16) -> Option<Self> {
+        Self::ALL.into_iter().find(|os| os.number() == number)
+    }
+
     /// Returns the operating system of that name, or `None` for a name that [`Os::name`] never gives.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
@@ -138,12 +170,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_name_leads_back_to_what_it_names() {
+    fn every_name_and_number_leads_back_to_what_it_names() {
         for arch in Arch::ALL {
             assert_eq!(Arch::from_name(arch.name()), Some(arch));
+            assert_eq!(Arch::from_number(arch.number()), Some(arch));
         }
         for os in Os::ALL {
             assert_eq!(Os::from_name(os.name()), Some(os));
+            assert_eq!(Os::from_number(os.number()), Some(os));
         }
         assert_eq!(Arch::from_name("AMD64"), None);
         assert_eq!(Os::from_name(""), None);

@@ -14,7 +14,9 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::hint::black_box;
 
-use jitcache::{Builder, CatchClause, Entry, FileBytes, Identity, Module};
+use jitcache::{Builder, CatchClause, Entry, FileBytes, Identity, Key, Module, Sealing};
+
+const KEY: Key = Key::from_bytes([7; 32]);
 
 struct Counting;
 
@@ -52,18 +54,17 @@ fn identity() -> Identity {
 }
 
 /// An entry with every part, of the given length at least.
-fn sound(length: usize) -> Vec<u8> {
+fn sound(length: usize, identity: &Identity) -> Vec<u8> {
     let mut builder = Builder::new();
     builder.code(vec![0xcc; length.max(1)]).function(0).source(0, 5);
     builder.try_table(&[CatchClause { kind: 2, tag: 0 }]);
-    builder.finish(&identity()).unwrap().to_vec()
+    builder.finish(identity, &KEY).unwrap().to_vec()
 }
 
 #[test]
 fn the_view_of_a_file_allocates_nothing() {
-    for length in [1, 1 << 20] {
-        let file = sound(length);
-        let identity = identity();
+    for (length, identity) in [(1, identity()), (1 << 20, identity()), (99, identity().with_sealing(Sealing::Plain))] {
+        let file = sound(length, &identity);
         let used = allocated(|| {
             let entry = Entry::parse(&file, &identity).unwrap();
             entry.verify().unwrap();
@@ -78,10 +79,10 @@ fn the_view_of_a_file_allocates_nothing() {
 
 #[test]
 fn no_file_of_64_bytes_makes_any_call_allocate_more_than_4_kib() {
-    let identity = identity();
+    let identity = identity().with_sealing(Sealing::Plain);
     let mut builder = Builder::new();
     builder.code(vec![0xcc; 3]).function(0).source(0, 5);
-    let sound = builder.finish(&identity).unwrap().to_vec();
+    let sound = builder.finish(&identity, &KEY).unwrap().to_vec();
     assert_eq!(sound.len(), 64);
     let mut most = 0;
     // Every byte with every value, and every run of eight bytes as a hostile number.
@@ -94,7 +95,7 @@ fn no_file_of_64_bytes_makes_any_call_allocate_more_than_4_kib() {
         let read = FileBytes::from(file.clone());
         let parse = allocated(|| Entry::parse(&file, &identity).map(drop));
         let verify = allocated(|| Entry::parse(&file, &identity).and_then(|entry| entry.verify()));
-        let load = allocated(|| Module::load_file(read, &identity).map(drop));
+        let load = allocated(|| Module::load_file(read, &identity, &KEY).map(drop));
         let view = Entry::parse(&file, &identity);
         let copy = allocated(|| view.as_ref().map(|entry| Module::load(entry).map(drop)).ok());
         most = most.max(parse).max(verify).max(load).max(copy);

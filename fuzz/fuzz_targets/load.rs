@@ -2,14 +2,14 @@
 
 #![no_main]
 
-use jitcache::{Entry, Identity, Module};
+use jitcache::{Entry, Identity, Key, Module};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|file: &[u8]| {
     for version in ["v1.9.0", "v1.12.0"] {
         let identity = Identity::wazero(version).unwrap();
         let sound = Entry::parse(file, &identity).and_then(|entry| entry.verify());
-        match Module::load_file(file.to_vec().into(), &identity) {
+        match Module::load_file(file.to_vec().into(), &identity, &Key::from_bytes([0; 32])) {
             Ok(module) => {
                 let entry = Entry::parse(file, &identity).expect("what was loaded can be parsed");
                 assert_eq!(module.code(), entry.code());

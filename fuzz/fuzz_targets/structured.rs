@@ -1,4 +1,4 @@
-//! A valid entry, damaged, its checksum repaired: past the checksum, the naive reader still agrees.
+//! A valid entry, damaged, its length, checksum and digest repaired: past them, the naive reader still agrees.
 
 #![no_main]
 
@@ -12,7 +12,7 @@ mod oracle;
 
 use arbitrary::Unstructured;
 use generate::Parts;
-use jitcache::Entry;
+use jitcache::{Entry, Identity, Sealing};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
@@ -21,13 +21,32 @@ fuzz_target!(|bytes: &[u8]| {
     let mut file = parts.file();
     oracle::compare(&file, &parts.identity);
     damage(&mut file, &mut from);
-    if let Ok(entry) = Entry::parse(&file, &parts.identity) {
-        let checksum = crc32c::crc32c(entry.code()).to_le_bytes();
-        let at = usize::try_from(entry.code_range().end).unwrap();
-        file[at..at + 4].copy_from_slice(&checksum);
-    }
+    repair(&mut file, &parts.identity);
     oracle::compare(&file, &parts.identity);
 });
+
+/// Makes length, checksum and digest fit again what the fuzzer has changed.
+fn repair(file: &mut [u8], identity: &Identity) {
+    let length = file.len();
+    let sealed = *identity.sealing() != Sealing::Plain && length > 57;
+    if sealed {
+        file[length - 49..length - 41].copy_from_slice(&(length as u64).to_le_bytes());
+        file[length - 8..].copy_from_slice(b"JITSEAL1");
+    }
+    if let Ok(entry) = Entry::parse(file, identity) {
+        let checksum = crc32c::crc32c(entry.code()).to_le_bytes();
+        let at = entry.code_range().end as usize;
+        file[at..at + 4].copy_from_slice(&checksum);
+    }
+    if sealed {
+        let (covered, rest) = file.split_at_mut(length - 40);
+        let digest = match identity.sealing() {
+            Sealing::Mac(_) => *blake3::keyed_hash(&generate::MAC_KEY, covered).as_bytes(),
+            _ => std::array::from_fn(|i| crc32c::crc32c(covered).to_le_bytes().get(i).copied().unwrap_or(0)),
+        };
+        rest[..32].copy_from_slice(&digest);
+    }
+}
 
 /// Changes bytes and numbers, cuts and appends, as `from` has it.
 fn damage(file: &mut Vec<u8>, from: &mut Unstructured<'_>) {

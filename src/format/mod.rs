@@ -11,7 +11,7 @@ use binrw::{BinRead, BinWrite};
 
 use crate::error::Error;
 pub use schema::CatchClause;
-pub(crate) use schema::{Body, CatchClauses, Header, SourceMap, TryTable};
+pub(crate) use schema::{Body, CatchClauses, Footer, Header, Seal, SealSection, SourceMap, TryTable};
 pub(crate) use section::{Bytes, Row, Section, Table, Violation, size};
 use section::{Source, truncation};
 

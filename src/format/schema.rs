@@ -8,6 +8,7 @@
 use binrw::binrw;
 
 use super::section::{Bytes, Section, Table};
+use crate::digest::DigestValue;
 use crate::error::Field;
 
 /// The part of an entry that means the same in every version of every engine.
@@ -124,4 +125,96 @@ impl CatchClause {
 
     /// The largest kind there is.
     pub(crate) const LAST_KIND: u8 = 3;
+}
+
+/// What binds an entry to its key and its machine. It follows a body with catch clauses, up to the footer.
+#[binrw]
+#[brw(little)]
+#[br(import_raw(file: &'a [u8]))]
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Seal<'a> {
+    #[br(err_context(Field::Key))]
+    pub(crate) key: Bytes<32>,
+
+    /// Number of the architecture, as [`Arch`](crate::Arch) has it.
+    #[br(err_context(Field::Arch))]
+    pub(crate) arch: u16,
+
+    /// Number of the operating system, as [`Os`](crate::Os) has it.
+    #[br(err_context(Field::Os))]
+    pub(crate) os: u16,
+
+    /// Features that the code needs, as [`CpuFeatures`](crate::CpuFeatures) numbers them.
+    #[br(err_context(Field::CpuFeatures))]
+    pub(crate) cpu_features: u64,
+
+    #[br(temp, err_context(Field::BuildIdLength))]
+    #[bw(try_calc(u8::try_from(build_id.bytes().len())))]
+    build_id_length: u8,
+
+    #[br(args(file, Some(build_id_length.into())), err_context(Field::BuildId))]
+    pub(crate) build_id: Section<'a>,
+
+    /// [`SealSection`]s up to the end of `file`.
+    #[br(args(file, None))]
+    pub(crate) sections: Section<'a>,
+}
+
+/// Bytes that the engine keeps with the code.
+#[binrw]
+#[brw(little)]
+#[br(import_raw(file: &'a [u8]))]
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct SealSection<'a> {
+    #[br(err_context(Field::SectionTag))]
+    pub(crate) tag: u32,
+
+    /// Bit 0: a reader that does not know the tag must reject the entry. The others are 0.
+    #[br(err_context(Field::SectionFlags))]
+    pub(crate) flags: u8,
+
+    #[br(temp, err_context(Field::SectionLength))]
+    #[bw(try_calc(u64::try_from(bytes.bytes().len())))]
+    length: u64,
+
+    #[br(args(file, Some(length)), err_context(Field::Section))]
+    pub(crate) bytes: Section<'a>,
+}
+
+/// The end of a sealed entry, from which the seal is found.
+#[binrw]
+#[brw(little)]
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Footer {
+    /// Length of seal and footer, in bytes.
+    #[br(err_context(Field::SealLength))]
+    pub(crate) seal_length: u64,
+
+    /// Length of the file, in bytes.
+    #[br(err_context(Field::FileLength))]
+    pub(crate) file_length: u64,
+
+    /// 0: CRC-32C in the first four bytes of the digest; 1: keyed BLAKE3.
+    #[br(err_context(Field::DigestKind))]
+    pub(crate) digest_kind: u8,
+
+    /// Digest of every byte of the file in front of it.
+    #[br(map = |Bytes(bytes)| DigestValue(bytes), err_context(Field::Digest))]
+    #[bw(map = |digest| Bytes(digest.0))]
+    pub(crate) digest: DigestValue,
+
+    /// [`Footer::MAGIC`].
+    #[br(err_context(Field::SealMagic))]
+    pub(crate) magic: Bytes<8>,
+}
+
+impl Footer {
+    /// What a sealed entry ends with; the digit is the revision of the seal.
+    pub(crate) const MAGIC: Bytes<8> = Bytes(*b"JITSEAL1");
+
+    /// Size of a footer in the file, in bytes.
+    pub(crate) const SIZE: u64 = 57;
+
+    /// Size of what stands behind the digest, in bytes, and of the digest itself.
+    pub(crate) const DIGEST_AND_MAGIC: u64 = 40;
 }

@@ -1,9 +1,10 @@
 //! Damaged entries: each is a clean outcome, with the right field, offset and values.
 
-use jitcache::{Bound, Builder, CatchClause, Entry, Error, Field, Identity, Magic, Module, Revision};
+use jitcache::{Bound, Builder, CatchClause, Entry, Error, Field, Identity, Magic, Module, Revision, Sealing};
 
 use crate::generate::Parts;
 use crate::golden::Golden;
+use crate::machine::KEY;
 
 /// Offsets in the file of [`sound`].
 mod at {
@@ -23,7 +24,8 @@ mod at {
 }
 
 fn identity() -> Identity {
-    Identity::new("damage", *b"DAMAGE", "1").unwrap().with_function_alignment(4).unwrap()
+    let identity = Identity::new("damage", *b"DAMAGE", "1").unwrap().with_sealing(Sealing::Plain);
+    identity.with_function_alignment(4).unwrap()
 }
 
 /// Two functions at 0 and 16 in 32 bytes of code, two rows, one clause.
@@ -31,7 +33,7 @@ fn sound() -> Vec<u8> {
     let mut builder = Builder::new();
     builder.code(vec![0xcc; 32]).function(0).function(16).source(3, 10).source(20, 11);
     builder.try_table(&[CatchClause { kind: 0, tag: 9 }]);
-    let file = builder.finish(&identity()).unwrap().to_vec();
+    let file = builder.finish(&identity(), &KEY).unwrap().to_vec();
     assert_eq!(file.len(), at::END);
     file
 }
@@ -127,7 +129,7 @@ fn another_version_is_stale_whatever_its_body_is() {
 #[test]
 fn a_source_map_without_code_is_an_error() {
     let identity = identity().with_revision(Revision::SourceMap);
-    let mut file = Builder::new().finish(&identity).unwrap().to_vec();
+    let mut file = Builder::new().finish(&identity, &KEY).unwrap().to_vec();
     Entry::parse(&file, &identity).unwrap().verify().unwrap();
     let flag = file.len() - 1;
     file[flag] = 1;
@@ -152,7 +154,7 @@ fn every_cut_and_every_flip_of_what_wazero_wrote_is_a_clean_outcome_of_parsing_a
             let mut file = golden.file.clone();
             file[bit / 8] ^= 1 << (bit % 8);
             let sound = Entry::parse(&file, &identity).and_then(|entry| entry.verify());
-            let loaded = Module::load_file(file.into(), &identity);
+            let loaded = Module::load_file(file.into(), &identity, &KEY);
             // Loading leaves out what can only ever become a wrong number, and finds everything else.
             assert!(sound.is_err() || loaded.is_ok(), "{bit}: {sound:?}, {loaded:?}");
             for error in sound.err().into_iter().chain(loaded.err()) {
@@ -164,7 +166,7 @@ fn every_cut_and_every_flip_of_what_wazero_wrote_is_a_clean_outcome_of_parsing_a
 
 #[test]
 fn what_no_reader_would_accept_is_not_written() {
-    let unwritable = |builder: &mut Builder<'_>, identity: &Identity| match builder.finish(identity) {
+    let unwritable = |builder: &mut Builder<'_>, identity: &Identity| match builder.finish(identity, &KEY) {
         Err(Error::Unwritable { field, expected, found }) => (field, expected, found),
         other => panic!("{other:?}"),
     };

@@ -1,7 +1,7 @@
 //! Valid entries made from arbitrary bytes: the one generator of the property tests and the fuzz targets.
 
 use arbitrary::{Result, Unstructured};
-use jitcache::{Builder, CatchClause, Identity, Revision};
+use jitcache::{Builder, CatchClause, Identity, Key, MacKey, Revision, Sealing};
 
 /// The parts of a valid entry.
 #[derive(Debug, Clone, PartialEq)]
@@ -12,7 +12,17 @@ pub struct Parts {
     /// Source offset and code offset.
     pub source_map: Option<Vec<(u64, u64)>>,
     pub try_tables: Vec<Vec<CatchClause>>,
+    pub key: Key,
+    /// Tag, whether it is required, and bytes.
+    pub sections: Vec<(u32, bool, Vec<u8>)>,
+    pub metadata: Option<Vec<u8>>,
 }
+
+/// The key of those that are sealed with a MAC.
+pub const MAC_KEY: [u8; 32] = *b"known to the tests and no others";
+
+/// The tags that the identities of [`Parts`] know.
+pub const KNOWN: [u32; 2] = [1, 5];
 
 impl Parts {
     /// Makes parts of whatever bytes there are; none left over means empty.
@@ -40,10 +50,30 @@ impl Parts {
                 .collect::<Result<_>>()?;
             try_tables.push(clauses);
         }
+        let sealing = match from.int_in_range(0..=3)? {
+            0 | 1 => Sealing::Plain,
+            2 => Sealing::Checksum,
+            _ => Sealing::Mac(MacKey::new(MAC_KEY)),
+        };
+        let build_id_length = *from.choose(&[0, 0, 20])?;
+        let build_id = from.bytes(build_id_length.min(from.len()))?.to_vec();
+        let (mut sections, mut metadata) = (Vec::new(), None);
+        if sealing != Sealing::Plain {
+            for tag in 0..7 {
+                if from.ratio(1, 4)? {
+                    let required = KNOWN.contains(&tag) && from.arbitrary()?;
+                    let length = from.int_in_range(0..=20)?.min(from.len());
+                    sections.push((tag, required, from.bytes(length)?.to_vec()));
+                }
+            }
+            metadata = from.arbitrary::<Option<[u8; 9]>>()?.map(Vec::from);
+        }
+        let key = Key::from_bytes(from.arbitrary()?);
         let identity = Identity::new("generated", *b"GENERA", &version)
             .and_then(|identity| identity.with_revision(revision).with_function_alignment(alignment))
+            .and_then(|identity| identity.with_sealing(sealing).with_sections(&KNOWN).with_build_id(&build_id))
             .expect("the generator knows what identities may be");
-        Ok(Self { identity, functions, code, source_map, try_tables })
+        Ok(Self { identity, functions, code, source_map, try_tables, key, sections, metadata })
     }
 
     /// Returns the parts as a builder that borrows the code.
@@ -62,12 +92,18 @@ impl Parts {
         for clauses in &self.try_tables {
             builder.try_table(clauses);
         }
+        for (tag, required, bytes) in &self.sections {
+            builder.section(*tag, *required, bytes);
+        }
+        if let Some(metadata) = &self.metadata {
+            builder.metadata(metadata);
+        }
         builder
     }
 
     /// Returns the parts as the bytes of a file.
     pub fn file(&self) -> Vec<u8> {
-        self.builder().finish(&self.identity).expect("the generator makes valid parts").to_vec()
+        self.builder().finish(&self.identity, &self.key).expect("the generator makes valid parts").to_vec()
     }
 }
 

@@ -5,7 +5,7 @@ use std::{fs, thread};
 
 use jitcache::{Access, Builder, Entry, Error, Field, FileBytes, Identity, Location, Module, Registry};
 
-use crate::machine::{self, AFTER_CALL, FUNCTIONS};
+use crate::machine::{self, AFTER_CALL, FUNCTIONS, KEY};
 use crate::scratch::Scratch;
 
 fn identity() -> Identity {
@@ -13,7 +13,7 @@ fn identity() -> Identity {
 }
 
 fn file(constant: u16) -> Vec<u8> {
-    machine::builder(constant).finish(&identity()).unwrap().to_vec()
+    machine::builder(constant).finish(&identity(), &KEY).unwrap().to_vec()
 }
 
 /// The two doors.
@@ -34,11 +34,11 @@ fn code_runs_after_loading_by_every_door() {
         code.resize(code.len() + length, 0xcc);
         let mut builder = machine::builder(7);
         builder.code(code.clone());
-        fs::write(&path, builder.finish(&identity()).unwrap().to_vec()).unwrap();
+        fs::write(&path, builder.finish(&identity(), &KEY).unwrap().to_vec()).unwrap();
         for access in accesses() {
             let bytes = FileBytes::open(&path, access).unwrap().unwrap();
             assert_eq!(format!("{bytes:?}").contains("mapped"), length > 0 && access != Access::READ);
-            let module = Module::load_file(bytes, &identity()).unwrap();
+            let module = Module::load_file(bytes, &identity(), &KEY).unwrap();
             assert_eq!((machine::add(&module, 2, 3), machine::constant(&module), machine::next(&module)), (5, 7, 8));
             assert_eq!(module.code(), code);
         }
@@ -50,8 +50,8 @@ fn a_program_counter_is_found_by_the_rules_of_the_specification() {
     let scratch = Scratch::new();
     let path = scratch.path().join("entry");
     fs::write(&path, file(1)).unwrap();
-    let read = Module::load_file(FileBytes::open(&path, Access::READ).unwrap().unwrap(), &identity()).unwrap();
-    let built = Module::load(&machine::builder(1).finish(&identity()).unwrap()).unwrap();
+    let read = Module::load_file(FileBytes::open(&path, Access::READ).unwrap().unwrap(), &identity(), &KEY).unwrap();
+    let built = Module::load(&machine::builder(1).finish(&identity(), &KEY).unwrap()).unwrap();
     for module in [read, built] {
         let range = module.address_range();
         // Code offset, function, source of a return address, source of an instruction.
@@ -84,7 +84,7 @@ fn a_program_counter_is_found_by_the_rules_of_the_specification() {
 fn bytes_in_front_of_the_first_function_are_in_no_function() {
     let mut builder = Builder::new();
     builder.code(vec![0xcc; 32]).function(16);
-    let module = Module::load(&builder.finish(&identity()).unwrap()).unwrap();
+    let module = Module::load(&builder.finish(&identity(), &KEY).unwrap()).unwrap();
     let start = module.address_range().start;
     assert_eq!(module.locate(start + 15).unwrap(), Location { function: None, code: 15, source: None });
     assert_eq!(module.locate(start + 16).unwrap().function, Some(0));
@@ -92,7 +92,7 @@ fn bytes_in_front_of_the_first_function_are_in_no_function() {
 
 #[test]
 fn an_entry_without_code_is_a_module_without_addresses() {
-    let module = Module::load(&Builder::new().finish(&identity()).unwrap()).unwrap();
+    let module = Module::load(&Builder::new().finish(&identity(), &KEY).unwrap()).unwrap();
     assert!(module.address_range().is_empty());
     assert_eq!(module.function(0), None);
     assert_eq!(module.locate(0), None);
@@ -130,7 +130,7 @@ fn a_damaged_copy_is_never_made_executable() {
     let entry = Entry::parse(&file, &identity()).unwrap();
     let at = entry.code_range().start;
     file[at as usize + 3] ^= 0x40;
-    match Module::load_file(file.into(), &identity()) {
+    match Module::load_file(file.into(), &identity(), &KEY) {
         Err(Error::Checksum { field: Field::Code, at: found, .. }) => assert_eq!(found, at),
         other => panic!("{other:?}"),
     }
@@ -151,7 +151,7 @@ fn nothing_stays_mapped_when_a_module_is_gone_or_never_came_to_be() {
     };
     let mut builder = Builder::new();
     builder.code(vec![0xcc; length]).function(0);
-    let mut file = builder.finish(&identity()).unwrap().to_vec();
+    let mut file = builder.finish(&identity(), &KEY).unwrap().to_vec();
     let module = Module::load(&Entry::parse(&file, &identity()).unwrap()).unwrap();
     assert!(mapped("r-xp"));
     drop((module, builder));
@@ -159,7 +159,7 @@ fn nothing_stays_mapped_when_a_module_is_gone_or_never_came_to_be() {
 
     let at = Entry::parse(&file, &identity()).unwrap().code_range().start as usize;
     file[at] = 0;
-    assert!(Module::load_file(file.into(), &identity()).is_err());
+    assert!(Module::load_file(file.into(), &identity(), &KEY).is_err());
     assert!(!mapped("r-xp") && !mapped("rw-p"));
 }
 
@@ -167,7 +167,7 @@ fn nothing_stays_mapped_when_a_module_is_gone_or_never_came_to_be() {
 fn a_registry_finds_each_of_many_modules_while_threads_add_and_remove() {
     let registry = Registry::new();
     let modules: Vec<_> = (0..50_u16)
-        .map(|constant| Arc::new(Module::load(&machine::builder(constant).finish(&identity()).unwrap()).unwrap()))
+        .map(|constant| Arc::new(Module::load(&machine::builder(constant).finish(&identity(), &KEY).unwrap()).unwrap()))
         .collect();
     for module in &modules {
         registry.insert(Arc::clone(module));
@@ -176,7 +176,7 @@ fn a_registry_finds_each_of_many_modules_while_threads_add_and_remove() {
         for _ in 0..2 {
             scope.spawn(|| {
                 for constant in 0..200 {
-                    let module = Module::load(&machine::builder(constant).finish(&identity()).unwrap()).unwrap();
+                    let module = Module::load(&machine::builder(constant).finish(&identity(), &KEY).unwrap()).unwrap();
                     let module = Arc::new(module);
                     let pc = module.address_range().start + 16;
                     registry.insert(Arc::clone(&module));
@@ -204,7 +204,7 @@ fn a_registry_finds_each_of_many_modules_while_threads_add_and_remove() {
 #[test]
 fn a_module_that_is_unregistered_stays_mapped_while_somebody_holds_it() {
     let registry = Registry::new();
-    let module = Arc::new(Module::load(&machine::builder(5).finish(&identity()).unwrap()).unwrap());
+    let module = Arc::new(Module::load(&machine::builder(5).finish(&identity(), &KEY).unwrap()).unwrap());
     registry.insert(Arc::clone(&module));
     let held = registry.module(module.address_range().start).unwrap();
     registry.remove(&module);

@@ -2,7 +2,10 @@
 
 use std::mem::transmute;
 
-use jitcache::{Builder, Module};
+use jitcache::{Builder, Key, Module};
+
+/// The key of entries in tests that need but one.
+pub const KEY: Key = Key::from_bytes([7; 32]);
 
 /// Offsets of the functions: `add(a, b)`, `constant()`, and `next()`, which calls `constant` and adds one.
 pub const FUNCTIONS: [u64; 3] = [0, 16, 32];

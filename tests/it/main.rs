@@ -22,6 +22,7 @@ mod naive;
 mod oracle;
 mod properties;
 mod scratch;
+mod seal;
 mod specification;
 mod store;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]

@@ -10,6 +10,22 @@ pub struct Identity<'a> {
     pub revision: Revision,
     /// 0 and 1 both stand for an engine that has no alignment.
     pub function_alignment: u64,
+    /// If there is one, entries must be sealed, and are of revision 1.12 whatever `revision` is.
+    pub seal: Option<Expected<'a>>,
+}
+
+/// What a seal is compared with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Expected<'a> {
+    pub arch: u16,
+    pub os: u16,
+    /// What the machine has.
+    pub cpu_features: u64,
+    pub build_id: &'a [u8],
+    /// The tags that the engine knows, beside metadata.
+    pub sections: &'a [u32],
+    /// The digest must be of kind 1 if there is one, otherwise of kind 0.
+    pub mac_key: Option<[u8; 32]>,
 }
 
 /// Named for the last field of a file.
@@ -33,6 +49,20 @@ pub struct Entry {
     pub source_map: Option<Vec<(u64, u64)>>,
     /// For each `try_table` its clauses of kind and tag index. Empty in revision 1.9.
     pub try_tables: Vec<Vec<(u8, u32)>>,
+    /// There if one was expected.
+    pub seal: Option<Seal>,
+}
+
+/// What a seal says that is not just compared.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seal {
+    /// Compared with nothing.
+    pub key: [u8; 32],
+    /// What the code needs.
+    pub cpu_features: u64,
+    pub build_id: Vec<u8>,
+    /// Tag, flags and content of all sections, those that nobody knows among them.
+    pub sections: Vec<(u32, u8, Vec<u8>)>,
 }
 
 /// What is wrong, at which byte of the file.
@@ -55,19 +85,72 @@ pub enum Wrong {
     Trailing {
         at: u64,
     },
+    /// `at` is where the seal magic should be.
+    Unsealed {
+        at: u64,
+    },
+    /// `at` is where the architecture is.
+    Target {
+        at: u64,
+    },
+    CpuFeatures {
+        at: u64,
+    },
+    /// `at` is where the bytes of the build id start.
+    BuildId {
+        at: u64,
+    },
+    /// `at` is where the section's tag is.
+    UnknownSection {
+        at: u64,
+    },
+    /// A wrong digest of kind 1, which is at `at`.
+    Forged {
+        at: u64,
+    },
+    /// A wrong digest of kind 0.
+    FileChecksum,
 }
 
 /// The fields of a file whose lengths fit, their content not yet checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Opened<'a> {
-    functions: Cursor<'a>,
     function_alignment: u64,
+    body: Body<'a>,
+    seal: Option<OpenedSeal<'a>>,
+}
+
+/// The fields between the version and the seal, or the end of the file if it has no seal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Body<'a> {
+    functions: Cursor<'a>,
     code: Cursor<'a>,
     code_checksum: u32,
+    source_map_flag: u8,
+    source_map_flag_at: u64,
     source_map: Option<Cursor<'a>>,
-    /// The count, and everything behind it to the end of the file.
-    try_tables: Option<(u32, Cursor<'a>)>,
+    /// The number of try tables, in revision 1.12.
+    try_table_count: Option<u32>,
+    /// What is behind the last of the fields above: in revision 1.12 the try tables, otherwise nothing that is wanted.
+    behind: Cursor<'a>,
 }
+
+/// A seal that is the expected one, its digest not yet checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct OpenedSeal<'a> {
+    key: [u8; 32],
+    cpu_features: u64,
+    build_id: &'a [u8],
+    sections: Vec<Section<'a>>,
+    mac_key: Option<[u8; 32]>,
+    /// Every byte of the file in front of the digest.
+    digested: &'a [u8],
+    digest: [u8; 32],
+    digest_at: u64,
+}
+
+/// Tag, flags and content.
+type Section<'a> = (u32, u8, &'a [u8]);
 
 /// What is still to be read, and where in the file it starts.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -111,9 +194,9 @@ impl<'a> Cursor<'a> {
     }
 }
 
-/// Checks lengths, magic and version: what opening an entry finds.
+/// Checks lengths, magic, version and all of the seal but the digest: what opening an entry finds.
 ///
-/// The insides of the try tables are left to [`verify`], and with them the end of a file of revision 1.12.
+/// The insides of the try tables are left to [`verify`], and with them the end of the body in revision 1.12.
 pub fn open<'a>(file: &'a [u8], identity: &Identity<'_>) -> Result<Opened<'a>, Wrong> {
     let mut cursor = Cursor { at: 0, rest: file };
     if cursor.bytes("magic")? != identity.magic {
@@ -124,6 +207,28 @@ pub fn open<'a>(file: &'a [u8], identity: &Identity<'_>) -> Result<Opened<'a>, W
         return Err(Wrong::Stale);
     }
 
+    let mut revision = &identity.revision;
+    let mut opened_seal = None;
+    if let Some(expected) = &identity.seal {
+        revision = &Revision::CatchClauses;
+        let (in_front, seal) = seal(file, cursor, expected)?;
+        cursor = in_front;
+        opened_seal = Some(seal);
+    }
+
+    let body = body(cursor, revision)?;
+    let flag = body.source_map_flag;
+    if flag > 1 || (flag == 1 && body.code.rest.is_empty()) {
+        return Err(Wrong::Value { field: "source map flag", at: body.source_map_flag_at });
+    }
+    if *revision == Revision::SourceMap {
+        body.behind.expect_end()?;
+    }
+    Ok(Opened { function_alignment: identity.function_alignment, body, seal: opened_seal })
+}
+
+/// Finds nothing but truncated fields.
+fn body<'a>(mut cursor: Cursor<'a>, revision: &Revision) -> Result<Body<'a>, Wrong> {
     let function_count = cursor.u32("function count")?;
     let functions = cursor.take("function offsets", 8 * u128::from(function_count))?;
     let code_length = cursor.u64("code length")?;
@@ -136,53 +241,193 @@ pub fn open<'a>(file: &'a [u8], identity: &Identity<'_>) -> Result<Opened<'a>, W
         let length = cursor.u64("source map length")?;
         source_map = Some(cursor.take("source map", 16 * u128::from(length))?);
     }
-    let mut try_tables = None;
-    if identity.revision == Revision::CatchClauses {
-        let count = cursor.u32("try table count")?;
-        try_tables = Some((count, cursor.clone()));
+    let mut try_table_count = None;
+    if *revision == Revision::CatchClauses {
+        try_table_count = Some(cursor.u32("try table count")?);
     }
-    if source_map_flag > 1 || (source_map_flag == 1 && code.rest.is_empty()) {
-        return Err(Wrong::Value { field: "source map flag", at: source_map_flag_at });
+    Ok(Body {
+        functions,
+        code,
+        code_checksum,
+        source_map_flag,
+        source_map_flag_at,
+        source_map,
+        try_table_count,
+        behind: cursor,
+    })
+}
+
+/// Splits what is behind the version into what is in front of the seal, and the seal.
+fn seal<'a>(
+    file: &'a [u8],
+    mut behind_version: Cursor<'a>,
+    expected: &Expected<'_>,
+) -> Result<(Cursor<'a>, OpenedSeal<'a>), Wrong> {
+    const FOOTER: u64 = 57;
+    let as_plain = behind_version.clone();
+    let room = behind_version.rest.len() as u64;
+    let Some(in_front) = room.checked_sub(FOOTER) else {
+        body(as_plain, &Revision::CatchClauses)?;
+        return Err(Wrong::Truncated { field: "seal length", at: behind_version.at });
+    };
+
+    let mut footer = behind_version.clone();
+    footer.take("seal", in_front.into())?;
+    let seal_length_at = footer.at;
+    let seal_length = footer.u64("seal length")?;
+    let file_length_at = footer.at;
+    let file_length = footer.u64("file length")?;
+    let digest_kind_at = footer.at;
+    let [digest_kind] = footer.bytes("digest kind")?;
+    let digest_at = footer.at;
+    let digest = footer.bytes("digest")?;
+    let digested = Cursor { at: 0, rest: file }.take("digest", digest_at.into())?.rest;
+    let magic_at = footer.at;
+    if footer.bytes("seal magic")? != *b"JITSEAL1" {
+        body(as_plain, &Revision::CatchClauses)?;
+        return Err(Wrong::Unsealed { at: magic_at });
     }
-    if identity.revision == Revision::SourceMap {
-        cursor.expect_end()?;
+    if file_length != file.len() as u64 {
+        return Err(Wrong::Value { field: "file length", at: file_length_at });
+    }
+    let wrong_length = Wrong::Value { field: "seal length", at: seal_length_at };
+    let Some(body_length) = room.checked_sub(seal_length) else {
+        return Err(wrong_length);
+    };
+    let Some(fields_length) = seal_length.checked_sub(FOOTER) else {
+        return Err(wrong_length);
+    };
+    if digest_kind != u8::from(expected.mac_key.is_some()) {
+        return Err(Wrong::Value { field: "digest kind", at: digest_kind_at });
     }
 
-    let function_alignment = identity.function_alignment;
-    Ok(Opened { functions, function_alignment, code, code_checksum, source_map, try_tables })
+    let body = behind_version.take("body", body_length.into())?;
+    let mut cursor = behind_version.take("seal", fields_length.into())?;
+    let key = cursor.bytes("key")?;
+    let arch_at = cursor.at;
+    let arch = cursor.bytes("architecture").map(u16::from_le_bytes)?;
+    let os_at = cursor.at;
+    let os = cursor.bytes("operating system").map(u16::from_le_bytes)?;
+    let cpu_features_at = cursor.at;
+    let cpu_features = cursor.u64("CPU features")?;
+    let [build_id_length] = cursor.bytes("build id length")?;
+    let build_id = cursor.take("build id", build_id_length.into())?;
+    if arch > 4 {
+        return Err(Wrong::Value { field: "architecture", at: arch_at });
+    }
+    if os > 4 {
+        return Err(Wrong::Value { field: "operating system", at: os_at });
+    }
+    if (arch, os) != (expected.arch, expected.os) {
+        return Err(Wrong::Target { at: arch_at });
+    }
+    if cpu_features & !expected.cpu_features != 0 {
+        return Err(Wrong::CpuFeatures { at: cpu_features_at });
+    }
+    if build_id.rest != expected.build_id {
+        return Err(Wrong::BuildId { at: build_id.at });
+    }
+    let sections = sections(cursor, expected.sections)?;
+    let seal = OpenedSeal {
+        key,
+        cpu_features,
+        build_id: build_id.rest,
+        sections,
+        mac_key: expected.mac_key,
+        digested,
+        digest,
+        digest_at,
+    };
+    Ok((body, seal))
+}
+
+fn sections<'a>(mut cursor: Cursor<'a>, known: &[u32]) -> Result<Vec<Section<'a>>, Wrong> {
+    const METADATA: u32 = 1 << 31;
+    let mut sections: Vec<Section<'_>> = Vec::new();
+    while !cursor.is_at_end() {
+        let tag_at = cursor.at;
+        let tag = cursor.u32("section tag")?;
+        let flags_at = cursor.at;
+        let [flags] = cursor.bytes("section flags")?;
+        let length = cursor.u64("section length")?;
+        let content = cursor.take("section", length.into())?;
+        if sections.last().is_some_and(|&(last, _, _)| last >= tag) {
+            return Err(Wrong::Value { field: "section tag", at: tag_at });
+        }
+        if flags > 1 {
+            return Err(Wrong::Value { field: "section flags", at: flags_at });
+        }
+        if flags == 1 && tag != METADATA && !known.contains(&tag) {
+            return Err(Wrong::UnknownSection { at: tag_at });
+        }
+        sections.push((tag, flags, content.rest));
+    }
+    Ok(sections)
 }
 
 /// Checks everything that [`open`] does not.
 pub fn verify(opened: &Opened<'_>) -> Result<Entry, Wrong> {
-    let code = opened.code.rest;
-    if crc32c(code) != opened.code_checksum {
+    let body = &opened.body;
+    let code = body.code.rest;
+    if crc32c(code) != body.code_checksum {
         return Err(Wrong::Checksum);
     }
+    if let Some(seal) = &opened.seal {
+        digest(seal)?;
+    }
     let functions = functions(opened)?;
-    let rows = opened.source_map.clone();
+    let rows = body.source_map.clone();
     let source_map = rows.map(|rows| source_map(rows, code.len() as u64)).transpose()?;
-    let tables = opened.try_tables.clone();
-    let try_tables = tables.map_or(Ok(Vec::new()), |(count, tables)| try_tables(count, tables))?;
+    let mut tables = Vec::new();
+    if let Some(count) = body.try_table_count {
+        tables = try_tables(count, body.behind.clone())?;
+    }
+    let seal = opened.seal.as_ref().map(|seal| Seal {
+        key: seal.key,
+        cpu_features: seal.cpu_features,
+        build_id: seal.build_id.to_vec(),
+        sections: seal.sections.iter().map(|&(tag, flags, content)| (tag, flags, content.to_vec())).collect(),
+    });
     Ok(Entry {
         functions,
-        code_at: opened.code.at,
+        code_at: body.code.at,
         code: code.to_vec(),
-        code_checksum: opened.code_checksum,
+        code_checksum: body.code_checksum,
         source_map,
-        try_tables,
+        try_tables: tables,
+        seal,
     })
+}
+
+fn digest(seal: &OpenedSeal<'_>) -> Result<(), Wrong> {
+    if let Some(key) = &seal.mac_key {
+        // two hashes of this type are compared in constant time
+        let right = blake3::keyed_hash(key, seal.digested);
+        return if right == blake3::Hash::from_bytes(seal.digest) {
+            Ok(())
+        } else {
+            Err(Wrong::Forged { at: seal.digest_at })
+        };
+    }
+    let [a, b, c, d] = crc32c(seal.digested).to_le_bytes();
+    let zeros = [0; 28];
+    if seal.digest.starts_with(&[a, b, c, d]) && seal.digest.ends_with(&zeros) {
+        Ok(())
+    } else {
+        Err(Wrong::FileChecksum)
+    }
 }
 
 fn functions(opened: &Opened<'_>) -> Result<Vec<u64>, Wrong> {
     let field = "function offsets";
     let alignment = opened.function_alignment.max(1);
     let mut functions: Vec<u64> = Vec::new();
-    let mut cursor = opened.functions.clone();
+    let mut cursor = opened.body.functions.clone();
     while !cursor.is_at_end() {
         let at = cursor.at;
         let start = cursor.u64(field)?;
         let rises = functions.last().is_none_or(|&last| last < start);
-        let is_inside = start < opened.code.rest.len() as u64;
+        let is_inside = start < opened.body.code.rest.len() as u64;
         if !rises || !is_inside || start % alignment != 0 {
             return Err(Wrong::Value { field, at });
         }

@@ -1,12 +1,33 @@
 //! The crate and the naive reader side by side: they must agree on every file, sound or not.
 
-use jitcache::{Entry, Error, Identity, Revision};
+use jitcache::{Entry, Error, Field, Identity, Revision, Sealing};
 
+use crate::generate::{KNOWN, MAC_KEY};
 use crate::naive;
 
 /// Opens and verifies `file` with the crate and with the naive reader, and compares all they say.
 pub fn compare(file: &[u8], identity: &Identity) {
+    let (target, cpu) = (identity.target(), identity.cpu());
+    let expected = |mac_key| naive::Expected {
+        arch: ["other", "amd64", "arm64", "riscv64", "s390x"]
+            .iter()
+            .position(|&name| name == target.arch.name())
+            .unwrap() as u16,
+        os: ["other", "linux", "darwin", "windows", "freebsd"]
+            .iter()
+            .position(|&name| name == target.os.name())
+            .unwrap() as u16,
+        cpu_features: cpu.bits(),
+        build_id: identity.build_id(),
+        sections: &KNOWN,
+        mac_key,
+    };
     let oracle = naive::Identity {
+        seal: match identity.sealing() {
+            Sealing::Plain => None,
+            Sealing::Checksum => Some(expected(None)),
+            Sealing::Mac(_) => Some(expected(Some(MAC_KEY))),
+        },
         magic: identity.magic().0,
         version: identity.version().as_bytes(),
         revision: match identity.revision() {
@@ -32,6 +53,11 @@ pub fn compare(file: &[u8], identity: &Identity) {
     let clauses = ours.try_tables().map(|table| table.unwrap().map(Result::unwrap));
     let clauses = clauses.map(|table| table.map(|clause| (clause.kind, clause.tag)).collect::<Vec<_>>());
     assert_eq!(clauses.collect::<Vec<_>>(), theirs.try_tables);
+    let seal = theirs.seal.as_ref();
+    assert_eq!(ours.key().map(|key| *key.as_bytes()), seal.map(|seal| seal.key));
+    for (tag, _, bytes) in seal.iter().flat_map(|seal| &seal.sections) {
+        assert_eq!(ours.section(*tag), Some(&bytes[..]));
+    }
     let map = ours.source_map();
     for offset in 0..theirs.code.len() as u64 + 2 {
         assert_eq!(ours.functions().containing(offset), naive::function_at(&theirs, offset));
@@ -49,7 +75,14 @@ fn wrong(error: Error) -> naive::Wrong {
         Error::Stale { .. } => naive::Wrong::Stale,
         Error::Truncated { field, at, .. } => naive::Wrong::Truncated { field: field.name(), at },
         Error::Value { field, at, .. } => naive::Wrong::Value { field: field.name(), at },
+        Error::Checksum { field: Field::File, .. } => naive::Wrong::FileChecksum,
         Error::Checksum { .. } => naive::Wrong::Checksum,
+        Error::Unsealed { at, .. } => naive::Wrong::Unsealed { at },
+        Error::Target { at, .. } => naive::Wrong::Target { at },
+        Error::CpuFeatures { at, .. } => naive::Wrong::CpuFeatures { at },
+        Error::BuildId { at, .. } => naive::Wrong::BuildId { at },
+        Error::UnknownSection { at, .. } => naive::Wrong::UnknownSection { at },
+        Error::Forged { at } => naive::Wrong::Forged { at },
         Error::Trailing { at, .. } => naive::Wrong::Trailing { at },
         error => panic!("no file should lead to {error:?}"),
     }

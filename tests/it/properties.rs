@@ -1,6 +1,6 @@
 //! What holds for every entry and for every file.
 
-use jitcache::{Entry, Identity, Revision};
+use jitcache::{Entry, Identity, Revision, Sealing};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -21,13 +21,18 @@ proptest! {
         let entry = Entry::parse(&file, &parts.identity).unwrap();
         entry.verify().unwrap();
         let builder = parts.builder();
-        prop_assert_eq!(&entry, &builder.finish(&parts.identity).unwrap());
+        prop_assert_eq!(&entry, &builder.finish(&parts.identity, &parts.key).unwrap());
         prop_assert_eq!(entry.code(), &parts.code[..]);
         prop_assert_eq!(entry.functions().iter().collect::<Vec<_>>(), parts.functions);
         let rows = entry.source_map().map(|map| map.iter().map(|row| (row.source, row.code)).collect::<Vec<_>>());
         prop_assert_eq!(rows, parts.source_map);
         let clauses = entry.try_tables().map(|table| table.unwrap().map(Result::unwrap).collect::<Vec<_>>());
         prop_assert_eq!(clauses.collect::<Vec<_>>(), parts.try_tables);
+        prop_assert_eq!(entry.key(), (*parts.identity.sealing() != Sealing::Plain).then_some(parts.key));
+        for (tag, _, bytes) in &parts.sections {
+            prop_assert_eq!(entry.section(*tag), Some(&bytes[..]));
+        }
+        prop_assert_eq!(entry.metadata(), parts.metadata.as_deref());
         prop_assert_eq!(entry.to_vec(), file);
     }
 
@@ -57,7 +62,9 @@ proptest! {
 
     #[test]
     fn the_view_and_the_naive_reader_agree_on_any_bytes(bytes in vec(any::<u8>(), 0..200)) {
-        let identity = Identity::new("any", *b"ABCDEF", "1").unwrap();
+        let sealed = Identity::new("any", *b"ABCDEF", "1").unwrap();
+        compare(&[b"ABCDEF\x011", &bytes[..]].concat(), &sealed);
+        let identity = sealed.with_sealing(Sealing::Plain);
         compare(&bytes, &identity);
         compare(&[b"ABCDEF\x011", &bytes[..]].concat(), &identity);
         compare(&[b"ABCDEF\x011", &bytes[..]].concat(), &identity.with_revision(Revision::SourceMap));

@@ -1,6 +1,8 @@
 //! The byte table of SPEC.md is the schema: every field is where the table puts it, and as long.
 
-use jitcache::{Builder, CatchClause, Entry, Error, Identity, Revision};
+use jitcache::{Arch, Builder, CatchClause, CpuFeatures, Entry, Error, Identity, Os, Revision, Sealing, Target};
+
+use crate::machine::KEY;
 
 const V: u64 = 5;
 const F: u64 = 3;
@@ -9,19 +11,26 @@ const N: u64 = 2;
 
 /// An entry with every field, all of different lengths.
 fn file(revision: Revision) -> (Vec<u8>, Identity) {
-    let identity = Identity::new("spec", *b"SPEC\0\0", "1.2.3").unwrap().with_revision(revision);
+    let identity = Identity::new("spec", *b"SPEC\0\0", "1.2.3").unwrap();
+    let identity = identity.with_revision(revision).with_sealing(Sealing::Plain);
     let mut builder = Builder::new();
     builder.code(vec![0xcc; C as usize]).function(0).function(8).function(16).source(0, 7).source(16, 5);
     if revision == Revision::CatchClauses {
         builder.try_table(&[CatchClause { kind: 0, tag: 1 }]).try_table(&[]);
     }
-    (builder.finish(&identity).unwrap().to_vec(), identity)
+    (builder.finish(&identity, &KEY).unwrap().to_vec(), identity)
 }
 
-/// Returns name, offset and size of every field, as SPEC.md has them.
+/// Returns name, offset and size of every field of the body, as SPEC.md has them.
 fn table() -> Vec<(String, u64, u64)> {
+    fields("## 1. Bytes", "| field |")
+}
+
+/// Returns name, offset and size of every field in the first table of a chapter that starts so.
+fn fields(chapter: &str, heading: &str) -> Vec<(String, u64, u64)> {
     let text = include_str!("../../SPEC.md");
-    let rows = text.lines().skip_while(|line| !line.starts_with("| field | size in bytes |")).skip(2);
+    let chapter = text.lines().skip_while(|line| !line.starts_with(chapter));
+    let rows = chapter.skip_while(|line| !line.starts_with(heading)).skip(2);
     let mut at = 0;
     let rows = rows.take_while(|line| line.starts_with('|')).map(|line| {
         let cells: Vec<_> = line.split('|').map(str::trim).collect();
@@ -31,6 +40,9 @@ fn table() -> Vec<(String, u64, u64)> {
             "C" => C,
             "16 · N" => 16 * N,
             "to the end" => 4 + 5 + 4,
+            "B" => 3,
+            "L" => 2,
+            "to the footer" => 15,
             number => number.parse().unwrap(),
         };
         let row = (cells[1].to_owned(), at, size);
@@ -80,4 +92,49 @@ fn a_cut_in_the_try_tables_names_the_part_of_them() {
             other => panic!("{length}: {other:?}"),
         }
     }
+}
+
+#[test]
+fn every_field_of_the_seal_is_where_its_table_puts_it() {
+    let (_, plain) = file(Revision::CatchClauses);
+    let target = Target { arch: Arch::Arm64, os: Os::Darwin };
+    let features = CpuFeatures::from_bits(Arch::Arm64, 0x0102_0304_0506_0708);
+    let identity = plain.with_sealing(Sealing::Checksum).with_build_id(b"abc").unwrap();
+    let identity = identity.with_target(target).with_cpu(features).with_sections(&[0x0a0b]);
+    let mut builder = Builder::new();
+    builder.cpu(features).section(0x0a0b, true, b"xy");
+    let file = builder.finish(&identity, &KEY).unwrap().to_vec();
+    Entry::parse(&file, &identity).unwrap().verify().unwrap();
+
+    let seal = fields("## 2. Seal", "| field |");
+    let section = fields("## 2. Seal", "| field of a section |");
+    let length = seal.last().map(|(_, at, size)| at + size).unwrap();
+    let start = file.len() as u64 - length;
+    let digest = crc32c::crc32c(&file[..file.len() - 40]).to_le_bytes();
+    let expected = |name: &str| match name {
+        "key" => [7; 32].to_vec(),
+        "architecture" => vec![2, 0],
+        "operating system" => vec![2, 0],
+        "CPU features" => vec![8, 7, 6, 5, 4, 3, 2, 1],
+        "build id length" => vec![3],
+        "build id" => b"abc".to_vec(),
+        "sections" => file[(start + seal[6].1) as usize..][..15].to_vec(),
+        "seal length" => length.to_le_bytes().to_vec(),
+        "file length" => (file.len() as u64).to_le_bytes().to_vec(),
+        "digest kind" => vec![0],
+        "digest" => [&digest[..], &[0; 28]].concat(),
+        "seal magic" => b"JITSEAL1".to_vec(),
+        "section tag" => vec![0x0b, 0x0a, 0, 0],
+        "section flags" => vec![1],
+        "section length" => vec![2, 0, 0, 0, 0, 0, 0, 0],
+        "section" => b"xy".to_vec(),
+        name => panic!("{name} is not tested"),
+    };
+    let sections = start + seal[6].1;
+    for (fields, start) in [(&seal, start), (&section, sections)] {
+        for (name, at, size) in fields {
+            assert_eq!(file[(start + at) as usize..][..*size as usize], expected(name), "{name}");
+        }
+    }
+    assert_eq!((seal.len(), section.len()), (12, 4));
 }

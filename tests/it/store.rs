@@ -22,7 +22,7 @@ fn constant(store: &Store, key: &Key) -> i32 {
 }
 
 fn put(store: &Store, key: &Key, constant: u16) {
-    store.put(key, &machine::builder(constant).finish(&identity()).unwrap()).unwrap();
+    store.put(key, &machine::builder(constant).finish(&identity(), key).unwrap()).unwrap();
 }
 
 fn names(store: &Store) -> Vec<String> {
@@ -67,9 +67,9 @@ fn the_layout_is_that_of_wazero() {
     let store = Store::open(scratch.path(), identity.clone()).unwrap();
     let mut builder = Builder::new();
     builder.code(vec![0xcc; 16]).function(0);
-    store.put(&key(1), &builder.finish(&identity).unwrap()).unwrap();
+    store.put(&key(1), &builder.finish(&identity, &key(1)).unwrap()).unwrap();
     let path = scratch.path().join(format!("wazero-v1.9.0-{}/{}", identity.target(), key(1)));
-    assert_eq!(fs::read(&path).unwrap(), builder.finish(&identity).unwrap().to_vec());
+    assert_eq!(fs::read(&path).unwrap(), builder.finish(&identity, &key(1)).unwrap().to_vec());
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
@@ -112,7 +112,7 @@ fn an_entry_of_another_identity_is_not_put() {
     let store = Store::open(scratch.path(), identity()).unwrap();
     for other in [Identity::new("store", *b"STORE\0", "2"), Identity::new("store", *b"OTHER\0", "1")] {
         let other = other.unwrap();
-        let outcome = store.put(&key(1), &machine::builder(1).finish(&other).unwrap());
+        let outcome = store.put(&key(1), &machine::builder(1).finish(&other, &key(1)).unwrap());
         assert!(matches!(outcome, Err(Error::Invalid { what: "entry", .. })), "{outcome:?}");
     }
     assert!(names(&store).is_empty());
@@ -156,12 +156,12 @@ fn a_put_that_fails_leaves_nothing_behind() {
     let store = Store::open(scratch.path(), identity()).unwrap();
     let path = store.path(&key(1));
     fs::create_dir(&path).unwrap();
-    let outcome = store.put(&key(1), &machine::builder(1).finish(&identity()).unwrap());
+    let outcome = store.put(&key(1), &machine::builder(1).finish(&identity(), &key(1)).unwrap());
     assert!(matches!(outcome, Err(Error::Io { action: "rename", .. })), "{outcome:?}");
     assert_eq!(names(&store), [key(1).to_string()]);
 
     fs::remove_dir_all(store.directory()).unwrap();
-    let outcome = store.put(&key(1), &machine::builder(1).finish(&identity()).unwrap());
+    let outcome = store.put(&key(1), &machine::builder(1).finish(&identity(), &key(1)).unwrap());
     assert!(matches!(outcome, Err(Error::Io { action: "create", .. })), "{outcome:?}");
     assert!(matches!(store.load(&key(1)).unwrap(), Lookup::Miss));
     assert!(store.list().is_err());

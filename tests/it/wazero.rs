@@ -10,8 +10,8 @@ use std::process::Command;
 use std::{env, fs, thread};
 
 use jitcache::{
-    Builder, CatchClause, CpuFeatures, Entry, Error, Identity, Key, Lookup, Revision, SourceRow, Store, WazeroFeatures,
-    WazeroModuleId,
+    Builder, CatchClause, CpuFeatures, Entry, Error, Identity, Key, Lookup, MacKey, Revision, Sealing, SourceRow,
+    Store, WazeroFeatures, WazeroModuleId,
 };
 
 use crate::scratch::Scratch;
@@ -40,7 +40,7 @@ fn what_wazero_wrote_is_read_verified_and_rewritten_to_the_same_bytes() {
             let entry = Entry::parse(&file, &wazero.identity).unwrap();
             entry.verify().unwrap();
             assert_eq!(entry.to_vec(), *file, "{key}");
-            assert_eq!(parts(&entry).finish(&wazero.identity).unwrap().to_vec(), *file, "{key}");
+            assert_eq!(parts(&entry).finish(&wazero.identity, &key).unwrap().to_vec(), *file, "{key}");
         }
     }
 }
@@ -49,7 +49,7 @@ fn what_wazero_wrote_is_read_verified_and_rewritten_to_the_same_bytes() {
 fn wazero_runs_what_was_rebuilt_from_parts_with_one_constant_changed() {
     for wazero in wazeros() {
         let compiled = wazero.compiled_fib();
-        wazero.assert_runs(&wazero.fib_of_nine(&compiled).finish(&wazero.identity).unwrap());
+        wazero.assert_runs(&wazero.fib_of_nine(&compiled));
     }
 }
 
@@ -60,7 +60,7 @@ fn wazero_runs_an_entry_that_was_there_before_it_ever_ran() {
     let builder = donor.fib_of_nine(&compiled);
     for wazero in wazeros() {
         assert!(!wazero.cache.exists());
-        wazero.assert_runs(&builder.finish(&wazero.identity).unwrap());
+        wazero.assert_runs(&builder);
     }
 }
 
@@ -80,7 +80,7 @@ fn an_entry_with_a_source_map_runs_under_every_release() {
         for SourceRow { source, code } in map.iter() {
             builder.source(code, source);
         }
-        wazero.assert_runs(&builder.finish(&wazero.identity).unwrap());
+        wazero.assert_runs(&builder);
     }
 }
 
@@ -92,10 +92,9 @@ fn wazero_reads_try_tables_to_their_last_byte() {
         let compiled = wazero.compiled_fib();
         let mut builder = wazero.fib_of_nine(&compiled);
         builder.try_table(&clauses).try_table(&[]).try_table(&clauses[1..]);
-        let entry = builder.finish(&wazero.identity).unwrap();
-        wazero.assert_runs(&entry);
+        wazero.assert_runs(&builder);
 
-        let file = entry.to_vec();
+        let file = builder.finish(&wazero.identity, &wazero.key("fib")).unwrap().to_vec();
         fs::write(wazero.path(), &file[..file.len() - 1]).unwrap();
         let (_, text) = wazero.execute("fib");
         assert!(text.contains("error reading catch clause[2][2]"), "{text}");
@@ -115,7 +114,7 @@ fn wazero_takes_an_entry_of_another_version_for_stale_and_so_do_we() {
         let mut version = String::from_utf8(wazero.identity.version().as_bytes().into()).unwrap();
         version.replace_range(version.len() - 1.., "9");
         let other = Identity::wazero(&version).unwrap();
-        let entry = wazero.fib_of_nine(&compiled).finish(&other).unwrap().to_vec();
+        let entry = wazero.fib_of_nine(&compiled).finish(&other, &wazero.key("fib")).unwrap().to_vec();
         fs::write(wazero.path(), entry).unwrap();
 
         let found = wazero.store().get(&wazero.key("fib")).unwrap();
@@ -128,7 +127,7 @@ fn wazero_takes_an_entry_of_another_version_for_stale_and_so_do_we() {
 fn bytes_behind_the_end_are_ignored_by_wazero_and_an_error_for_us() {
     for wazero in wazeros() {
         let compiled = wazero.compiled_fib();
-        let entry = wazero.fib_of_nine(&compiled).finish(&wazero.identity).unwrap().to_vec();
+        let entry = wazero.fib_of_nine(&compiled).finish(&wazero.identity, &wazero.key("fib")).unwrap().to_vec();
         let file = [&entry[..], b"behind"].concat();
         fs::write(wazero.path(), &file).unwrap();
         wazero.run("fib", 34);
@@ -188,7 +187,7 @@ impl Wazero {
 
     /// Returns the path of the entry of fib.
     fn path(&self) -> PathBuf {
-        self.store().directory().join(self.key("fib").to_string())
+        self.store().path(&self.key("fib"))
     }
 
     /// Returns the entry of fib after a run that ended as the compiler of the program has it.
@@ -208,11 +207,20 @@ impl Wazero {
         builder
     }
 
-    /// Puts an entry made of [`Wazero::fib_of_nine`], sees it run, and sees that it was not written again.
-    fn assert_runs(&self, entry: &Entry<'_>) {
-        self.store().put(&self.key("fib"), entry).unwrap();
-        self.run("fib", 34);
-        assert_eq!(fs::read(self.path()).unwrap(), entry.to_vec());
+    /// Puts entries made of [`Wazero::fib_of_nine`], plain and sealed, sees them run, and sees that they were not written
+    /// again.
+    fn assert_runs(&self, builder: &Builder<'_>) {
+        let key = self.key("fib");
+        for sealing in [Sealing::Plain, Sealing::Checksum, Sealing::Mac(MacKey::new([3; 32]))] {
+            let identity = self.identity.clone().with_sealing(sealing);
+            let entry = builder.finish(&identity, &key).unwrap();
+            let store = Store::open(&self.cache, identity.clone()).unwrap();
+            store.put(&key, &entry).unwrap();
+            self.run("fib", 34);
+            let file = store.get(&key).unwrap().hit().unwrap();
+            assert_eq!(*file, entry.to_vec());
+            Entry::parse(&file, &identity).unwrap().verify().unwrap();
+        }
     }
 
     /// Runs a module, and returns how the program exited and what it said.

@@ -1,0 +1,205 @@
+//! What stands for all the bytes of a file: a checksum against damage, or a MAC against forgery.
+
+use std::fmt;
+
+/// The key of a message authentication code: 32 bytes that whoever writes to the directory must not know.
+///
+/// It is never written anywhere, and printing it shows nothing.
+#[derive(Clone, PartialEq, Eq)]
+pub struct MacKey([u8; 32]);
+
+impl MacKey {
+    /// Returns the key with those bytes, which should be random or come from a key derivation function.
+    #[must_use]
+    pub const fn new(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+}
+
+impl fmt::Debug for MacKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("MacKey(secret)")
+    }
+}
+
+/// A digest in the making, over the bytes of a file in order.
+///
+/// Code is shown in steps while it is at hand, and need not be summed twice: its own CRC-32C is combined with the rest.
+#[derive(Debug)]
+pub(crate) enum Digest {
+    /// CRC-32C.
+    Checksum(u32),
+    /// Keyed BLAKE3.
+    Mac(Box<blake3::Hasher>),
+}
+
+/// A finished digest, as it stands in the file. Two are compared in constant time.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct DigestValue(pub(crate) [u8; 32]);
+
+impl DigestValue {
+    /// Returns the CRC-32C that the digest of [`Digest::Checksum`] holds.
+    pub(crate) fn checksum(&self) -> u32 {
+        let [a, b, c, d, ..] = self.0;
+        u32::from_le_bytes([a, b, c, d])
+    }
+}
+
+impl PartialEq for DigestValue {
+    fn eq(&self, other: &Self) -> bool {
+        blake3::Hash::from_bytes(self.0) == blake3::Hash::from_bytes(other.0)
+    }
+}
+
+impl Digest {
+    pub(crate) fn new(key: Option<&MacKey>) -> Self {
+        match key {
+            None => Self::Checksum(0),
+            Some(key) => Self::Mac(Box::new(blake3::Hasher::new_keyed(&key.0))),
+        }
+    }
+
+    /// Adds bytes in front of the code or behind it.
+    pub(crate) fn add(&mut self, bytes: &[u8]) {
+        match self {
+            Self::Checksum(sum) => *sum = crc32c::crc32c_append(*sum, bytes),
+            Self::Mac(hasher) => drop(hasher.update(bytes)),
+        }
+    }
+
+    /// Adds a step of the code, whose checksum [`Digest::end_code`] brings.
+    pub(crate) fn add_code(&mut self, step: &[u8]) {
+        if let Self::Mac(hasher) = self {
+            hasher.update(step);
+        }
+    }
+
+    /// Says that all of the code was added, what its CRC-32C is, and its length in bytes.
+    pub(crate) fn end_code(&mut self, checksum: u32, length: u64) {
+        if let Self::Checksum(sum) = self {
+            *sum = combine(*sum, checksum, length);
+        }
+    }
+
+    pub(crate) fn finish(self) -> DigestValue {
+        let mut value = [0; 32];
+        match self {
+            Self::Checksum(sum) => {
+                for (to, from) in value.iter_mut().zip(sum.to_le_bytes()) {
+                    *to = from;
+                }
+            }
+            Self::Mac(hasher) => value = *hasher.finalize().as_bytes(),
+        }
+        DigestValue(value)
+    }
+}
+
+/// Writing into a digest adds the bytes as bytes that are not code.
+impl std::io::Write for Digest {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.add(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Returns the CRC-32C of two runs of bytes one behind the other, of which the second has `length` bytes.
+///
+/// A CRC is the remainder of a polynomial over GF(2), so appending n bytes multiplies what was there by x^8n. The initial
+/// value and the final exclusive or cancel out. (The `crc32c` crate has this too, and takes longer for it than a small
+/// entry takes to load.)
+fn combine(first: u32, second: u32, length: u64) -> u32 {
+    let bits = (0..u64::BITS).zip(POWERS);
+    let set = bits.filter(|(bit, _)| (length >> bit) & 1 == 1);
+    set.fold(first, |sum, (_, power)| multiply(sum, power)) ^ second
+}
+
+/// The polynomial of CRC-32C, the coefficient of x^31 in bit 0.
+const POLYNOMIAL: u32 = 0x82f6_3b78;
+
+/// x to the power of 8 · 2^i, modulo the polynomial.
+const POWERS: [u32; 64] = {
+    let mut powers = [0; 64];
+    // x^8: the coefficient of x^0 is in bit 31.
+    let mut power = 1 << 23;
+    let mut rest: &mut [u32] = &mut powers;
+    while let Some((first, others)) = rest.split_first_mut() {
+        *first = power;
+        power = multiply(power, power);
+        rest = others;
+    }
+    powers
+};
+
+/// Multiplies two polynomials modulo that of CRC-32C.
+const fn multiply(a: u32, mut b: u32) -> u32 {
+    let mut product = 0;
+    let mut bit = 1 << 31;
+    while bit != 0 {
+        if a & bit != 0 {
+            product ^= b;
+        }
+        b = (b >> 1) ^ (POLYNOMIAL & 0_u32.wrapping_sub(b & 1));
+        bit >>= 1;
+    }
+    product
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::size;
+
+    #[test]
+    fn the_checksum_of_the_whole_is_combined_from_those_of_its_parts() {
+        let bytes: Vec<u8> = (0..300_000_u32).map(|i| i.wrapping_mul(2_654_435_761).to_be_bytes()[0]).collect();
+        for at in [0, 1, 7, 4096, 299_999, 300_000] {
+            for end in
+                [at, at + 1, at + 8, at + 255, at + 256, at + 70_001, bytes.len()].map(|end| end.min(bytes.len()))
+            {
+                let (first, second) = (&bytes[..at], &bytes[at..end]);
+                let combined = combine(crc32c::crc32c(first), crc32c::crc32c(second), size(second));
+                assert_eq!(combined, crc32c::crc32c(&bytes[..end]), "{at} {end}");
+            }
+        }
+    }
+
+    #[test]
+    fn lengths_beyond_memory_are_combined_as_the_crate_does() {
+        for length in [1 << 31, (1 << 40) + 12345, (1 << 62) + 1] {
+            let expected = crc32c::crc32c_combine(0x1234_5678, 0x9abc_def0, length);
+            assert_eq!(combine(0x1234_5678, 0x9abc_def0, u64::try_from(length).unwrap()), expected);
+        }
+    }
+
+    #[test]
+    fn a_digest_does_not_depend_on_how_the_bytes_are_handed_in() {
+        let key = MacKey::new([7; 32]);
+        for key in [None, Some(&key)] {
+            let whole = {
+                let mut digest = Digest::new(key);
+                digest.add(b"head code tail");
+                digest.finish()
+            };
+            let mut digest = Digest::new(key);
+            digest.add(b"head");
+            digest.add_code(b" co");
+            digest.add_code(b"de");
+            digest.end_code(crc32c::crc32c(b" code"), 5);
+            digest.add(b" tail");
+            assert_eq!(whole, digest.finish());
+        }
+        let mut digest = Digest::new(Some(&key));
+        digest.add(b"head code tail");
+        assert_eq!(digest.finish().0, *blake3::keyed_hash(&[7; 32], b"head code tail").as_bytes());
+    }
+
+    #[test]
+    fn the_key_is_not_printed() {
+        assert_eq!(format!("{:?}", MacKey::new([42; 32])), "MacKey(secret)");
+    }
+}

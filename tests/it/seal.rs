@@ -1,0 +1,364 @@
+//! Sealed entries: no byte of one can be changed, cut, exchanged or added unseen, and each is bound to key and machine.
+
+use std::collections::BTreeSet;
+
+use jitcache::{
+    Arch, Bound, Builder, CpuFeatures, Entry, Error, Field, Identity, Key, Lookup, MacKey, Module, Os, Sealing,
+};
+use jitcache::{Store, Target};
+
+use crate::golden::Golden;
+use crate::machine::{self, KEY};
+use crate::scratch::Scratch;
+
+/// Length of a seal without build id and sections, and of the footer behind it.
+const SEAL: usize = 45;
+const FOOTER: usize = 57;
+
+fn sealings() -> [Sealing; 2] {
+    [Sealing::Checksum, Sealing::Mac(MacKey::new([9; 32]))]
+}
+
+fn identity() -> Identity {
+    Identity::new("seal", *b"SEAL\0\0", "1").unwrap()
+}
+
+/// Takes an entry of wazero apart, and seals what it holds under its own key.
+fn seal(golden: &Golden, sealing: Sealing) -> (Vec<u8>, Identity) {
+    let plain = Entry::parse(&golden.file, &golden.identity()).unwrap();
+    let target = golden.identity().target();
+    let identity = golden.identity().with_sealing(sealing).with_cpu(CpuFeatures::from_bits(target.arch, 0));
+    let mut builder = Builder::new();
+    builder.code(plain.code());
+    for offset in plain.functions().iter() {
+        builder.function(offset);
+    }
+    for row in plain.source_map().iter().flat_map(|map| map.iter()) {
+        builder.source(row.code, row.source);
+    }
+    for table in plain.try_tables() {
+        builder.try_table(&table.unwrap().collect::<Result<Vec<_>, _>>().unwrap());
+    }
+    let key = golden.name.parse().unwrap();
+    (builder.finish(&identity, &key).unwrap().to_vec(), identity)
+}
+
+fn check(file: &[u8], identity: &Identity) -> Result<(), Error> {
+    Entry::parse(file, identity)?.verify()
+}
+
+fn assert_rejected(file: &[u8], identity: &Identity, what: impl FnOnce() -> String) {
+    match check(file, identity) {
+        Err(error) if error.is_rejection() || error.is_stale() => {}
+        other => panic!("{}: {other:?}", what()),
+    }
+}
+
+#[test]
+fn every_cut_flip_and_appended_byte_is_rejected() {
+    for golden in Golden::all() {
+        for sealing in sealings() {
+            let (mut file, identity) = seal(&golden, sealing);
+            check(&file, &identity).unwrap();
+            // All of the small ones; of the large ones what is around the code, and parts of the rest.
+            let step = if file.len() < 2000 { 1 } else { 101 };
+            let near = |at: usize| at < 64 || at + 200 > file.len() || at.is_multiple_of(step);
+            for length in (0..file.len()).filter(|&at| near(at)) {
+                assert_rejected(&file[..length], &identity, || format!("cut to {length}"));
+            }
+            let bits: Vec<_> =
+                (0..file.len()).filter(|&at| near(at)).flat_map(|at| (0..8).map(move |bit| (at, bit))).collect();
+            for (at, bit) in bits {
+                file[at] ^= 1 << bit;
+                assert_rejected(&file, &identity, || format!("bit {bit} of byte {at}"));
+                file[at] ^= 1 << bit;
+            }
+            for more in [&[0][..], &[0xff], &[0; 57], b"JITSEAL1", &file.clone()] {
+                assert_rejected(&[&file, more].concat(), &identity, || format!("{} bytes more", more.len()));
+                assert_rejected(&[more, &file[..]].concat(), &identity, || format!("{} bytes before", more.len()));
+            }
+        }
+    }
+}
+
+#[test]
+fn every_pair_of_flips_in_header_and_seal_is_rejected() {
+    for golden in Golden::all().iter().filter(|golden| golden.file.len() < 130) {
+        let (mut file, identity) = seal(golden, Sealing::Checksum);
+        let code = Entry::parse(&file, &identity).unwrap().code_range();
+        let end = file.len();
+        let bytes = (0..code.start as usize).chain(end - SEAL - FOOTER..end);
+        let bits: Vec<_> = bytes.flat_map(|at| (0..8).map(move |bit| (at, bit))).collect();
+        for (i, &(a, m)) in bits.iter().enumerate() {
+            file[a] ^= 1 << m;
+            for &(b, n) in &bits[..i] {
+                file[b] ^= 1 << n;
+                assert_rejected(&file, &identity, || format!("bit {m} of byte {a} and bit {n} of byte {b}"));
+                file[b] ^= 1 << n;
+            }
+            file[a] ^= 1 << m;
+        }
+    }
+}
+
+#[test]
+fn two_entries_spliced_at_any_boundary_are_rejected() {
+    let golden: Vec<_> = Golden::all().into_iter().filter(|golden| golden.file.len() < 800).collect();
+    for sealing in sealings() {
+        for (one, two) in golden.iter().zip(&golden[1..]) {
+            if one.directory != two.directory {
+                continue;
+            }
+            let (one, identity) = seal(one, sealing.clone());
+            let (two, _) = seal(two, sealing.clone());
+            for at in 1..one.len().min(two.len()) {
+                let ends =
+                    [[&one[..at], &two[at..]], [&one[..at], &two[two.len() - (one.len() - at).min(two.len())..]]];
+                for file in ends.map(|parts| parts.concat()) {
+                    if file != one && file != two {
+                        assert_rejected(&file, &identity, || format!("spliced at {at}"));
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn with_a_mac_a_change_is_found_whatever_else_is_recomputed() {
+    let mac = Sealing::Mac(MacKey::new([9; 32]));
+    for golden in Golden::all().iter().filter(|golden| golden.file.len() < 500) {
+        let (file, identity) = seal(golden, mac.clone());
+        let code = Entry::parse(&file, &identity).unwrap().code_range();
+        let code = code.start as usize..code.end as usize;
+        let digest = file.len() - 40..file.len() - 8;
+        for at in 0..file.len() {
+            let mut forged = file.clone();
+            forged[at] ^= 0x11;
+            if !(code.end..code.end + 4).contains(&at) {
+                let checksum = crc32c::crc32c(&forged[code.clone()]);
+                forged[code.end..code.end + 4].copy_from_slice(&checksum.to_le_bytes());
+            }
+            assert_rejected(&forged, &identity, || format!("byte {at}"));
+            // As one would who does not know the key: with no key, with another, and with a checksum.
+            let covered = &forged[..digest.start];
+            let guesses = [
+                *blake3::hash(covered).as_bytes(),
+                *blake3::keyed_hash(&[8; 32], covered).as_bytes(),
+                std::array::from_fn(|i| crc32c::crc32c(covered).to_le_bytes().get(i).copied().unwrap_or(0)),
+            ];
+            for guess in guesses {
+                forged[digest.clone()].copy_from_slice(&guess);
+                assert_rejected(&forged, &identity, || format!("byte {at}, under another digest"));
+            }
+        }
+        let mut changed = file.clone();
+        changed[code.start] ^= 1;
+        let checksum = crc32c::crc32c(&changed[code.clone()]);
+        changed[code.end..code.end + 4].copy_from_slice(&checksum.to_le_bytes());
+        if !code.is_empty() {
+            assert!(matches!(check(&changed, &identity), Err(Error::Forged { at }) if at == digest.start as u64));
+        }
+    }
+}
+
+#[test]
+fn an_entry_is_rejected_under_another_key_machine_build_or_seal_each_by_its_name() {
+    let needed =
+        CpuFeatures::of(Arch::host(), if Arch::host() == Arch::Arm64 { &["sve2"] } else { &["avx2"] }).unwrap();
+    let none = CpuFeatures::from_bits(Arch::host(), 0);
+    let identity = identity().with_build_id(b"build 1").unwrap().with_cpu(needed).with_sections(&[4]);
+    let mut builder = machine::builder(1);
+    builder.cpu(needed).section(4, true, b"four").section(5, false, b"five").metadata(b"meta");
+    let file = builder.finish(&identity, &KEY).unwrap().to_vec();
+    let entry = Entry::parse(&file, &identity).unwrap();
+    entry.verify().unwrap();
+    entry.check_key(&KEY).unwrap();
+    let seal_at = (file.len() - FOOTER - SEAL - 7 - 3 * 13 - 12) as u64;
+
+    let rejected = |identity: &Identity| check(&file, identity).unwrap_err();
+    let foreign = Target { arch: Arch::Riscv64, os: Os::Linux };
+    let elsewhere = Target { os: Os::Freebsd, ..Target::host() };
+    let plain = identity.clone().with_sealing(Sealing::Plain);
+    let mac = identity.clone().with_sealing(Sealing::Mac(MacKey::new([1; 32])));
+    let unsealed = builder_without_sections().finish(&plain, &KEY).unwrap().to_vec();
+    let other = Key::from_bytes([8; 32]);
+    for (error, name, shown) in [
+        (entry.check_key(&other).unwrap_err(), "key", format!("key at {seal_at:#x}: expected {other}, found {KEY}")),
+        (
+            rejected(&identity.clone().with_target(foreign)),
+            "target",
+            format!("target at {:#x}: expected riscv64-linux, found {}", seal_at + 32, Target::host()),
+        ),
+        (
+            rejected(&identity.clone().with_target(elsewhere)),
+            "target",
+            format!("target at {:#x}: expected {elsewhere}, found {}", seal_at + 32, Target::host()),
+        ),
+        (
+            rejected(&identity.clone().with_cpu(none)),
+            "cpu-features",
+            format!("CPU features at {:#x}: expected among , found {needed}: missing are {needed}", seal_at + 36),
+        ),
+        (
+            rejected(&identity.clone().with_build_id(b"build 2").unwrap()),
+            "build-id",
+            format!("build id at {:#x}: expected \"build 2\", found \"build 1\"", seal_at + 45),
+        ),
+        (
+            rejected(&identity.clone().with_sections(&[5])),
+            "unknown-section",
+            format!(
+                "section at {:#x}: expected a known tag or an optional section, found tag 0x4, required",
+                seal_at + 52
+            ),
+        ),
+        (rejected(&mac), "value", format!("digest kind at {:#x}: expected 1, found 0", file.len() - FOOTER + 16)),
+        (
+            check(&unsealed, &identity).unwrap_err(),
+            "unsealed",
+            format!("seal magic at {:#x}: expected \"JITSEAL1\", found ", unsealed.len() - 8),
+        ),
+        (rejected(&plain), "trailing", format!("end of the entry at {seal_at:#x}")),
+    ] {
+        assert_eq!(error.name(), name);
+        assert!(error.to_string().starts_with(&shown), "{error}\n{shown}");
+        assert!(error.is_rejection());
+    }
+}
+
+fn builder_without_sections() -> Builder<'static> {
+    machine::builder(1)
+}
+
+#[test]
+fn an_older_baseline_runs_on_a_newer_machine() {
+    let all = CpuFeatures::from_bits(Arch::host(), u64::MAX);
+    let mut builder = machine::builder(1);
+    builder.cpu(CpuFeatures::from_bits(Arch::host(), 0b101));
+    let writer = identity().with_cpu(CpuFeatures::from_bits(Arch::host(), 0b111));
+    let file = builder.finish(&writer, &KEY).unwrap().to_vec();
+    check(&file, &identity().with_cpu(all)).unwrap();
+    let lacking = CpuFeatures::from_bits(Arch::host(), 0b110);
+    match check(&file, &identity().with_cpu(lacking)) {
+        Err(Error::CpuFeatures { expected, found, .. }) => {
+            assert_eq!((expected, found.missing_from(expected).bits()), (lacking, 1));
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn sections_are_found_by_their_tags_in_views_and_in_modules() {
+    let mut builder = machine::builder(3);
+    builder.section(0, false, b"").section(7, true, b"seven").metadata(b"opaque");
+    let identity = identity().with_sections(&[7]);
+    let file = builder.finish(&identity, &KEY).unwrap().to_vec();
+    let entry = Entry::parse(&file, &identity).unwrap();
+    let built = Module::load(&entry).unwrap();
+    let loaded = Module::load_file(file.clone().into(), &identity, &KEY).unwrap();
+    for tag in [0, 7, 1] {
+        let expected =
+            [(0, &b""[..]), (7, b"seven")].into_iter().find(|(known, _)| *known == tag).map(|(_, bytes)| bytes);
+        assert_eq!([entry.section(tag), built.section(tag), loaded.section(tag)], [expected; 3]);
+    }
+    assert_eq!([entry.metadata(), built.metadata(), loaded.metadata()], [Some(&b"opaque"[..]); 3]);
+    assert_eq!(entry.key(), Some(KEY));
+    assert_eq!(machine::next(&loaded), 4);
+}
+
+#[test]
+fn sections_that_do_not_rise_or_cannot_be_kept_are_not_written() {
+    let unwritable = |builder: &mut Builder<'_>, identity: &Identity| match builder.finish(identity, &KEY) {
+        Err(Error::Unwritable { field, expected, found }) => (field, expected, found),
+        other => panic!("{other:?}"),
+    };
+    let builder = || machine::builder(1);
+    assert_eq!(
+        unwritable(builder().section(2, true, b"").section(2, false, b""), &identity()),
+        (Field::SectionTag, Bound::Above(2), 2)
+    );
+    assert_eq!(
+        unwritable(builder().metadata(b"").section(2, false, b""), &identity()),
+        (Field::SectionTag, Bound::Above(1 << 31), 2)
+    );
+    assert_eq!(
+        unwritable(builder().metadata(b"abc"), &identity().with_sealing(Sealing::Plain)),
+        (Field::Section, Bound::Exactly(0), 16)
+    );
+    assert!(identity().with_build_id(&[0; 256]).is_err());
+}
+
+#[test]
+fn a_renamed_file_is_found_out_by_the_store() {
+    let scratch = Scratch::new();
+    let store = Store::open(scratch.path(), identity()).unwrap();
+    let other = Key::from_bytes([8; 32]);
+    let builder = machine::builder(1);
+    let entry = builder.finish(store.identity(), &KEY).unwrap();
+    assert!(matches!(store.put(&other, &entry), Err(Error::Key { .. })));
+    store.put(&KEY, &entry).unwrap();
+    std::fs::rename(store.path(&KEY), store.path(&other)).unwrap();
+    assert!(matches!(store.load(&other).unwrap(), Lookup::Rejected(Error::Key { .. })));
+    assert!(matches!(store.get(&other).unwrap(), Lookup::Rejected(Error::Key { .. })));
+    assert!(matches!(store.load(&KEY).unwrap(), Lookup::Miss));
+}
+
+#[test]
+fn a_seal_holds_no_time_and_no_chance() {
+    for sealing in sealings() {
+        let identity = identity().with_sealing(sealing);
+        let file = || machine::builder(1).finish(&identity, &KEY).unwrap().to_vec();
+        assert_eq!(file(), file());
+    }
+}
+
+#[test]
+fn a_loaded_entry_was_checked_to_its_last_byte() {
+    for sealing in sealings() {
+        let identity = identity().with_sealing(sealing);
+        let file = machine::builder(1).finish(&identity, &KEY).unwrap().to_vec();
+        Module::load_file(file.clone().into(), &identity, &KEY).unwrap();
+        for bit in 0..file.len() * 8 {
+            let mut file = file.clone();
+            file[bit / 8] ^= 1 << (bit % 8);
+            let outcome = Module::load_file(file.clone().into(), &identity, &KEY);
+            assert!(matches!(&outcome, Err(error) if error.is_rejection() || error.is_stale()), "{bit}: {outcome:?}");
+            let view = Entry::parse(&file, &identity).and_then(|entry| Module::load(&entry));
+            // A view does not know which key it was asked for.
+            assert!(view.is_err(), "{bit}");
+        }
+    }
+}
+
+#[test]
+fn errors_have_names_numbers_and_advice_of_their_own() {
+    let errors = [
+        Error::Stale { at: 0, expected: identity().version().clone(), found: identity().version().clone() },
+        Error::Magic { at: 0, expected: identity().magic(), found: identity().magic() },
+        Error::Truncated { field: Field::Code, at: 0, expected: 0, found: 0 },
+        Error::Value { field: Field::Code, at: 0, expected: Bound::Exactly(0), found: 0 },
+        Error::Checksum { field: Field::Code, at: 0, expected: 0, found: 0 },
+        Error::Trailing { at: 0, expected: 0, found: 0 },
+        Error::NotAFile { path: "x".into() },
+        Error::Unsealed { at: 0, expected: [0; 8], found: [0; 8] },
+        Error::Key { at: 0, expected: KEY, found: KEY },
+        Error::Target { at: 0, expected: Target::host(), found: Target::host() },
+        Error::CpuFeatures { at: 0, expected: CpuFeatures::host(), found: CpuFeatures::host() },
+        Error::BuildId { at: 0, expected: [].into(), found: [].into() },
+        Error::UnknownSection { at: 0, tag: 0 },
+        Error::Forged { at: 0 },
+        Error::Io { action: "read", path: "x".into(), source: std::io::ErrorKind::Other.into() },
+        Error::Memory { action: "map", length: 0, source: std::io::ErrorKind::Other.into() },
+        Error::UnsupportedMachine,
+        Error::Invalid { what: "x", rule: "y" },
+        Error::Unwritable { field: Field::Code, expected: Bound::Exactly(0), found: 0 },
+    ];
+    let numbers: Vec<_> = errors.iter().map(Error::number).collect();
+    // They are written down by whoever counts errors: none may ever change.
+    assert_eq!(numbers, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 100, 101, 102, 103, 104]);
+    let distinct = |told: fn(&Error) -> &'static str| errors.iter().map(told).collect::<BTreeSet<_>>().len();
+    assert_eq!((distinct(Error::name), distinct(Error::explain)), (errors.len(), errors.len()));
+    assert_eq!(errors.iter().filter(|error| error.is_rejection()).count(), 13);
+    assert!(errors.iter().all(|error| error.explain().ends_with('.')));
+}
