@@ -3,73 +3,17 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::builder::Builder;
 use crate::error::Error;
-use crate::identity::{Identity, Version};
+use crate::event::{Counters, Event, Statistics, count};
+use crate::identity::Identity;
 use crate::key::Key;
 use crate::module::{Location, Module};
 use crate::registry::Registry;
 use crate::store::{Lookup, Store};
-
-/// What a cache had to do, or could not do, on the way to a module that it handed out all the same.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum Event<'a> {
-    /// The entry was of another version, which is given here, and was removed.
-    Stale(&'a Version),
-    /// The entry was wrong, for the reason given, and was removed.
-    Rejected(&'a Error),
-    /// The entry could not be read, for the reason given.
-    Unread(&'a Error),
-    /// The entry could not be removed, for the reason given.
-    Unremoved(&'a Error),
-    /// The compiled module could not be stored, for the reason given.
-    Unwritten(&'a Error),
-}
-
-impl fmt::Display for Event<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Stale(version) => write!(f, "entry removed: written by version {version}"),
-            Self::Rejected(error) => write!(f, "entry removed: {error}"),
-            Self::Unread(error) => write!(f, "entry not read: {error}"),
-            Self::Unremoved(error) => write!(f, "entry not removed: {error}"),
-            Self::Unwritten(error) => write!(f, "entry not written: {error}"),
-        }
-    }
-}
-
-/// How often a cache did what. Returned by [`Cache::statistics`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Statistics {
-    /// Modules that were in memory.
-    pub memory_hits: u64,
-    /// Modules that were loaded from the store.
-    pub hits: u64,
-    /// Modules of which the store had no entry.
-    pub misses: u64,
-    /// Modules of which the store had an entry of another version.
-    pub stale: u64,
-    /// Modules of which the store had a damaged entry.
-    pub rejected: u64,
-    /// System calls on the store that failed: see [`Event`].
-    pub failures: u64,
-}
-
-/// The [`Statistics`] as they are counted.
-#[derive(Debug, Default)]
-struct Counters {
-    memory_hits: AtomicU64,
-    hits: AtomicU64,
-    misses: AtomicU64,
-    stale: AtomicU64,
-    rejected: AtomicU64,
-    failures: AtomicU64,
-}
 
 type Hook = Box<dyn Fn(&Key, Event<'_>) + Send + Sync>;
 
@@ -276,16 +220,7 @@ impl Cache {
     /// Returns how often the cache did what since it was opened.
     #[must_use]
     pub fn statistics(&self) -> Statistics {
-        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let Counters { memory_hits, hits, misses, stale, rejected, failures } = &self.counters;
-        Statistics {
-            memory_hits: read(memory_hits),
-            hits: read(hits),
-            misses: read(misses),
-            stale: read(stale),
-            rejected: read(rejected),
-            failures: read(failures),
-        }
+        self.counters.read()
     }
 
     /// Keeps a module in memory, unless another thread was faster: then that thread's module is the one.
@@ -325,8 +260,4 @@ impl fmt::Debug for Cache {
             .field("statistics", &self.statistics())
             .finish_non_exhaustive()
     }
-}
-
-fn count(counter: &AtomicU64) {
-    counter.fetch_add(1, Ordering::Relaxed);
 }

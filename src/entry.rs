@@ -6,8 +6,9 @@ use std::ops::Range;
 use crate::digest::{Digest, MacKey};
 use crate::error::{Bound, Error, Field};
 use crate::format::{self, Body, Header, Section, Table, Violation, size};
-use crate::identity::{Identity, Magic, Revision, Version};
+use crate::identity::{Identity, Revision};
 use crate::key::Key;
+use crate::magic::{Magic, Version};
 use crate::seal::{METADATA, Sealed};
 use crate::tables::{FunctionOffsets, SourceMap, TryTables};
 
@@ -66,7 +67,7 @@ impl<'a> Entry<'a> {
         }
         let (header, at) = format::read::<Header<'_>>(Section::new(file), 0, file)?;
         if header.version.bytes() != identity.version().as_bytes() {
-            let found = Version::found(header.version.bytes());
+            let found = Version::of(header.version.bytes());
             return Err(Error::Stale { at: header.version.at(), expected: identity.version().clone(), found });
         }
         let kind = identity.sealing().digest_kind();

@@ -1,61 +1,10 @@
 //! Who writes and reads entries: an engine, one of its versions, and the machine it compiles for.
 
-use std::fmt;
-
 use crate::cpu::CpuFeatures;
 use crate::error::Error;
+use crate::magic::{Magic, Version};
 use crate::seal::Sealing;
 use crate::target::{Arch, Os, Target};
-
-/// The six bytes an entry begins with, which name the engine.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Magic(pub [u8; 6]);
-
-impl Magic {
-    /// The magic of wazero's optimizing compiler.
-    pub const WAZERO: Self = Self(*b"WAZEVO");
-}
-
-impl fmt::Display for Magic {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "\"{}\"", self.0.escape_ascii())
-    }
-}
-
-impl fmt::Debug for Magic {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Magic({self})")
-    }
-}
-
-/// The version of an engine: at most 255 bytes, compared as bytes.
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub struct Version(Box<[u8]>);
-
-impl Version {
-    /// Returns the version as it stands in the entry.
-    #[must_use]
-    pub fn as_bytes(&self) -> &[u8] {
-        &self.0
-    }
-
-    /// Keeps a version found in an entry, whose length field holds one byte.
-    pub(crate) fn found(bytes: &[u8]) -> Self {
-        Self(bytes.into())
-    }
-}
-
-impl fmt::Display for Version {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "\"{}\"", self.0.escape_ascii())
-    }
-}
-
-impl fmt::Debug for Version {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Version({self})")
-    }
-}
 
 /// How far the layout of an entry goes. The format has no number for it: reader and writer have to agree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -106,7 +55,7 @@ impl Identity {
         Ok(Self {
             name: directory_part(name, "name of the engine", "")?.into(),
             magic: Magic(magic),
-            version: Version(directory_part(version, "version of the engine", "-+")?.as_bytes().into()),
+            version: Version::of(directory_part(version, "version of the engine", "-+")?.as_bytes()),
             revision: Revision::CatchClauses,
             function_alignment: 1,
             target: Target::host(),
@@ -264,7 +213,7 @@ impl Identity {
     /// Returns the name of the directory that holds the entries: `<name>-<version>-<arch>-<os>`.
     #[must_use]
     pub fn directory_name(&self) -> String {
-        format!("{}-{}-{}", self.name, self.version.0.escape_ascii(), self.target)
+        format!("{}-{}-{}", self.name, self.version.as_bytes().escape_ascii(), self.target)
     }
 }
 

@@ -7,7 +7,8 @@ use sha2::{Digest, Sha256};
 
 use crate::cpu::CpuFeatures;
 use crate::error::Error;
-use crate::identity::{Identity, Magic};
+use crate::identity::Identity;
+use crate::magic::Magic;
 use crate::target::Arch;
 
 /// The key of an entry: 32 bytes, printed and parsed as 64 lower-case hexadecimal digits.

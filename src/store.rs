@@ -8,8 +8,9 @@ use std::sync::Once;
 use crate::entry::Entry;
 use crate::error::Error;
 use crate::file::{self, FileBytes};
-use crate::identity::{Identity, Version};
+use crate::identity::Identity;
 use crate::key::Key;
+use crate::magic::Version;
 use crate::memory::Access;
 use crate::module::Module;
 

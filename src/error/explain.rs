@@ -1,0 +1,96 @@
+//! What errors are called, how they are counted, and what to do about them.
+
+use super::Error;
+
+impl Error {
+    /// Returns whether another version of the engine wrote the entry.
+    #[must_use]
+    pub const fn is_stale(&self) -> bool {
+        matches!(self, Self::Stale { .. })
+    }
+
+    /// Returns whether the bytes of an entry are at fault, and not the machine or the caller.
+    #[must_use]
+    pub const fn is_rejection(&self) -> bool {
+        matches!(self.number(), 2..100)
+    }
+
+    /// Returns the number of the error, which never changes: 1 for a stale entry, 2 to 99 for a rejection, from 100 on for
+    /// failures of the machine and mistakes of the caller.
+    #[must_use]
+    pub const fn number(&self) -> u16 {
+        self.told().0
+    }
+
+    /// Returns the name of the error, which never changes.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        self.told().1
+    }
+
+    /// Returns a sentence that tells a person what to do.
+    #[must_use]
+    pub const fn explain(&self) -> &'static str {
+        self.told().2
+    }
+
+    const fn told(&self) -> (u16, &'static str, &'static str) {
+        match self {
+            Self::Stale { .. } => (1, "stale", "The engine was updated: compile again, and replace the entry."),
+            Self::Magic { .. } => {
+                (2, "magic", "This is no entry of the engine: see what else writes to the directory.")
+            }
+            Self::Truncated { .. } => {
+                (3, "truncated", "The file was cut short: compile again, and see whether the disk is full or failing.")
+            }
+            Self::Value { .. } => (
+                4,
+                "value",
+                "The file is damaged, or its writer has a bug: compile again, and see whether it comes back.",
+            ),
+            Self::Checksum { .. } => {
+                (5, "checksum", "The file is damaged: compile again, and see whether the disk is failing.")
+            }
+            Self::Trailing { .. } => {
+                (6, "trailing", "Something was appended, or the entry is of a later revision: compile again.")
+            }
+            Self::NotAFile { .. } => (7, "not-a-file", "Something else has the name of an entry: remove it by hand."),
+            Self::Unsealed { .. } => {
+                (8, "unsealed", "The entry was written without a seal, or cut short: compile again.")
+            }
+            Self::Key { .. } => {
+                (9, "key", "The file was renamed or copied from elsewhere: compile again, and see who does that.")
+            }
+            Self::Target { .. } => (
+                10,
+                "target",
+                "The directory was copied from another kind of machine: compile again, or give each its own.",
+            ),
+            Self::CpuFeatures { .. } => (
+                11,
+                "cpu-features",
+                "The code needs a newer processor: compile again, for a baseline that all machines share.",
+            ),
+            Self::BuildId { .. } => (12, "build-id", "Another build of the engine wrote the entry: compile again."),
+            Self::UnknownSection { .. } => {
+                (13, "unknown-section", "A later version of the engine wrote the entry: compile again, or update.")
+            }
+            Self::Forged { .. } => (
+                14,
+                "forged",
+                "The file was changed by somebody without the key, or the key was changed: compile again, and find out who.",
+            ),
+            Self::Io { .. } => {
+                (100, "io", "See to the file system, permissions and space; the engine works without the cache.")
+            }
+            Self::Memory { .. } => (101, "memory", "Free memory, or allow the process to have executable memory."),
+            Self::UnsupportedMachine => {
+                (102, "unsupported-machine", "Run on x86-64 or arm64, or use the format alone.")
+            }
+            Self::Invalid { .. } => (103, "invalid", "The caller has to give another value."),
+            Self::Unwritable { .. } => {
+                (104, "unwritable", "The engine has to hand over other parts: no reader would accept these.")
+            }
+        }
+    }
+}

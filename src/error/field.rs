@@ -1,0 +1,142 @@
+//! The parts of an entry that errors point at, and the values they may have.
+
+use std::fmt;
+
+/// A part of an entry that an error can point at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Field {
+    /// The six bytes that name the engine.
+    Magic,
+    /// The length of the version, one byte.
+    VersionLength,
+    /// The version of the engine.
+    Version,
+    /// The number of functions.
+    FunctionCount,
+    /// The table of function offsets.
+    FunctionOffsets,
+    /// The length of the code in bytes.
+    CodeLength,
+    /// The machine code.
+    Code,
+    /// The CRC-32C of the code.
+    CodeChecksum,
+    /// The byte that tells whether a source map follows.
+    SourceMapFlag,
+    /// The number of source map rows.
+    SourceMapLength,
+    /// The rows of the source map.
+    SourceMap,
+    /// The number of try tables.
+    TryTableCount,
+    /// The number of clauses of one try table.
+    CatchClauseCount,
+    /// The catch clauses of one try table.
+    CatchClauses,
+    /// The key that a sealed entry is bound to.
+    Key,
+    /// The number of the architecture.
+    Arch,
+    /// The number of the operating system.
+    Os,
+    /// The processor features that the code needs.
+    CpuFeatures,
+    /// The length of the build id, one byte.
+    BuildIdLength,
+    /// The build id of the engine.
+    BuildId,
+    /// The tag of a section.
+    SectionTag,
+    /// The flags of a section.
+    SectionFlags,
+    /// The length of a section.
+    SectionLength,
+    /// The bytes of a section.
+    Section,
+    /// The length of seal and footer.
+    SealLength,
+    /// The length of the whole file.
+    FileLength,
+    /// The number that tells how the digest is made.
+    DigestKind,
+    /// The digest of everything in front of it.
+    Digest,
+    /// The eight bytes that a sealed entry ends with.
+    SealMagic,
+    /// The whole file, up to its digest.
+    File,
+}
+
+impl Field {
+    /// Returns the name of the field as SPEC.md writes it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Magic => "magic",
+            Self::VersionLength => "version length",
+            Self::Version => "version",
+            Self::FunctionCount => "function count",
+            Self::FunctionOffsets => "function offsets",
+            Self::CodeLength => "code length",
+            Self::Code => "code",
+            Self::CodeChecksum => "code checksum",
+            Self::SourceMapFlag => "source map flag",
+            Self::SourceMapLength => "source map length",
+            Self::SourceMap => "source map",
+            Self::TryTableCount => "try table count",
+            Self::CatchClauseCount => "catch clause count",
+            Self::CatchClauses => "catch clauses",
+            Self::Key => "key",
+            Self::Arch => "architecture",
+            Self::Os => "operating system",
+            Self::CpuFeatures => "CPU features",
+            Self::BuildIdLength => "build id length",
+            Self::BuildId => "build id",
+            Self::SectionTag => "section tag",
+            Self::SectionFlags => "section flags",
+            Self::SectionLength => "section length",
+            Self::Section => "section",
+            Self::SealLength => "seal length",
+            Self::FileLength => "file length",
+            Self::DigestKind => "digest kind",
+            Self::Digest => "digest",
+            Self::SealMagic => "seal magic",
+            Self::File => "file",
+        }
+    }
+}
+
+impl fmt::Display for Field {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// The values that a number in an entry may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Bound {
+    /// Exactly this value.
+    Exactly(u64),
+    /// This value or a smaller one.
+    AtMost(u64),
+    /// A value smaller than this one.
+    Below(u64),
+    /// A value larger than this one.
+    Above(u64),
+    /// A multiple of this value.
+    MultipleOf(u64),
+}
+
+impl fmt::Display for Bound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exactly(value) => write!(f, "{value}"),
+            Self::AtMost(value) => write!(f, "at most {value}"),
+            Self::Below(value) => write!(f, "less than {value}"),
+            Self::Above(value) => write!(f, "more than {value}"),
+            Self::MultipleOf(value) => write!(f, "a multiple of {value}"),
+        }
+    }
+}

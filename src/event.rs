@@ -1,0 +1,82 @@
+//! What a cache tells and counts.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::error::Error;
+use crate::magic::Version;
+
+/// What a cache had to do, or could not do, on the way to a module that it handed out all the same.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Event<'a> {
+    /// The entry was of another version, which is given here, and was removed.
+    Stale(&'a Version),
+    /// The entry was wrong, for the reason given, and was removed.
+    Rejected(&'a Error),
+    /// The entry could not be read, for the reason given.
+    Unread(&'a Error),
+    /// The entry could not be removed, for the reason given.
+    Unremoved(&'a Error),
+    /// The compiled module could not be stored, for the reason given.
+    Unwritten(&'a Error),
+}
+
+impl fmt::Display for Event<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stale(version) => write!(f, "entry removed: written by version {version}"),
+            Self::Rejected(error) => write!(f, "entry removed: {error}"),
+            Self::Unread(error) => write!(f, "entry not read: {error}"),
+            Self::Unremoved(error) => write!(f, "entry not removed: {error}"),
+            Self::Unwritten(error) => write!(f, "entry not written: {error}"),
+        }
+    }
+}
+
+/// How often a cache did what. Returned by [`Cache::statistics`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Statistics {
+    /// Modules that were in memory.
+    pub memory_hits: u64,
+    /// Modules that were loaded from the store.
+    pub hits: u64,
+    /// Modules of which the store had no entry.
+    pub misses: u64,
+    /// Modules of which the store had an entry of another version.
+    pub stale: u64,
+    /// Modules of which the store had a damaged entry.
+    pub rejected: u64,
+    /// System calls on the store that failed: see [`Event`].
+    pub failures: u64,
+}
+
+/// The [`Statistics`] as they are counted.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) memory_hits: AtomicU64,
+    pub(crate) hits: AtomicU64,
+    pub(crate) misses: AtomicU64,
+    pub(crate) stale: AtomicU64,
+    pub(crate) rejected: AtomicU64,
+    pub(crate) failures: AtomicU64,
+}
+
+impl Counters {
+    pub(crate) fn read(&self) -> Statistics {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Statistics {
+            memory_hits: read(&self.memory_hits),
+            hits: read(&self.hits),
+            misses: read(&self.misses),
+            stale: read(&self.stale),
+            rejected: read(&self.rejected),
+            failures: read(&self.failures),
+        }
+    }
+}
+
+pub(crate) fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
