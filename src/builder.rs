@@ -9,8 +9,9 @@ use crate::format::{
     self, Body, Bytes, CatchClause, CatchClauses, Header, Row, Seal, SealSection, Section, SourceMap, Table, TryTable,
     size,
 };
-use crate::identity::{Identity, Revision};
+use crate::identity::{Alignment, Identity, Revision};
 use crate::key::Key;
+use crate::memory::TRAP;
 use crate::seal::{METADATA, Sealed};
 
 /// The parts of an entry, handed in by the engine that compiled it.
@@ -38,6 +39,8 @@ pub struct Builder<'a> {
     cpu_features: u64,
     /// The sections as they will stand in the file.
     sections: Vec<u8>,
+    /// Bytes in front of the engine's code that align it in the file; every offset counts them.
+    padding: usize,
 }
 
 impl<'a> Builder<'a> {
@@ -52,18 +55,21 @@ impl<'a> Builder<'a> {
     /// The code must be position independent: its calls and jumps within itself relative, nothing else in it an address.
     pub fn code(&mut self, code: impl Into<Cow<'a, [u8]>>) -> &mut Self {
         self.code = code.into();
+        if self.padding > 0 {
+            self.code.to_mut().splice(..0, std::iter::repeat_n(TRAP, self.padding));
+        }
         self
     }
 
     /// Adds a function that starts `offset` bytes into the code. Offsets must rise.
     pub fn function(&mut self, offset: u64) -> &mut Self {
-        self.functions.push([offset.to_le_bytes()]);
+        self.functions.push([moved(offset, 0, self.padding)]);
         self
     }
 
     /// Adds a row to the source map: the code from offset `code` on comes from `source`. Code offsets must rise.
     pub fn source(&mut self, code: u64, source: u64) -> &mut Self {
-        self.source_map.get_or_insert_default().push([source.to_le_bytes(), code.to_le_bytes()]);
+        self.source_map.get_or_insert_default().push([source.to_le_bytes(), moved(code, 0, self.padding)]);
         self
     }
 
@@ -111,12 +117,14 @@ impl<'a> Builder<'a> {
 
     /// Returns the entry, every part of it checked as [`Entry::verify`] would check it.
     ///
-    /// A sealed entry is bound to `key`; a plain one does not hold it.
+    /// A sealed entry is bound to `key`; a plain one does not hold it. If functions are aligned in the file, padding goes in
+    /// front of the code, and every offset is moved by it: see [`Identity::with_alignment_in_file`].
     ///
     /// # Errors
     ///
     /// [`Error::Unwritable`], naming a part that no reader would accept.
-    pub fn finish<'e>(&'e self, identity: &'e Identity, key: &Key) -> Result<Entry<'e>, Error> {
+    pub fn finish<'e>(&'e mut self, identity: &'e Identity, key: &Key) -> Result<Entry<'e>, Error> {
+        let code_at = self.align(identity);
         let kind = identity.sealing().digest_kind();
         if identity.revision() == Revision::SourceMap && self.try_table_count > 0 {
             return Err(unwritable(Field::TryTableCount, Bound::Exactly(0), self.try_table_count.into()));
@@ -133,7 +141,7 @@ impl<'a> Builder<'a> {
             header: Header { magic: Bytes(identity.magic().0), version: Section::new(identity.version().as_bytes()) },
             body: Body {
                 function_offsets: Table::new(&self.functions),
-                code: Section::new(&self.code),
+                code: Section::new_at(code_at, &self.code),
                 code_checksum: crc32c::crc32c(&self.code),
                 source_map_flag: self.source_map.is_some().into(),
                 source_map: self.source_map.as_deref().map(|rows| SourceMap { rows: Table::new(rows) }),
@@ -144,7 +152,7 @@ impl<'a> Builder<'a> {
             },
             sealed: None,
             file: &[],
-            function_alignment: identity.function_alignment(),
+            alignment: identity.alignment(),
             mac_key: identity.sealing().mac_key().cloned(),
         };
         if let Some(kind) = kind {
@@ -166,6 +174,33 @@ impl<'a> Builder<'a> {
         })?;
         Ok(entry)
     }
+
+    /// Pads the code as `identity` wants it, and returns where it will lie in the file.
+    fn align(&mut self, identity: &Identity) -> u64 {
+        // The header, the two counts, and the offsets: what SPEC.md has in front of the code.
+        let functions = u64::try_from(self.functions.len()).unwrap_or(u64::MAX);
+        let header = size(identity.version().as_bytes()).saturating_add(7);
+        let code_at = functions.saturating_mul(8).saturating_add(12).saturating_add(header);
+        let Alignment { bytes, in_file } = identity.alignment();
+        let aligned = in_file && self.code.len() > self.padding;
+        let padding = if aligned { code_at.wrapping_neg().checked_rem(bytes).unwrap_or(0) } else { 0 };
+        let padding = usize::try_from(padding).unwrap_or(0);
+        if padding != self.padding {
+            self.code.to_mut().splice(..self.padding, std::iter::repeat_n(TRAP, padding));
+            let columns = self.functions.iter_mut().map(|[offset]| offset);
+            for offset in columns.chain(self.source_map.iter_mut().flatten().map(|[_, offset]| offset)) {
+                *offset = moved(u64::from_le_bytes(*offset), self.padding, padding);
+            }
+            self.padding = padding;
+        }
+        code_at
+    }
+}
+
+/// Returns an offset in code behind one padding as it is behind another.
+fn moved(offset: u64, from: usize, to: usize) -> [u8; 8] {
+    let wide = |padding| u64::try_from(padding).unwrap_or(0);
+    offset.wrapping_sub(wide(from)).wrapping_add(wide(to)).to_le_bytes()
 }
 
 fn unwritable(field: Field, expected: Bound, found: u64) -> Error {

@@ -111,7 +111,7 @@ impl Cache {
         }
         let mut builder = Builder::new();
         compile(&mut builder)?;
-        Ok(self.add(key, &builder)?)
+        Ok(self.add(key, &mut builder)?)
     }
 
     /// Returns the module of a key from memory, or else from the store.
@@ -158,7 +158,7 @@ impl Cache {
     /// # Errors
     ///
     /// Those of [`Builder::finish`] and [`Module::load`]. Nothing that is wrong with the store is an error.
-    pub fn add(&self, key: &Key, compiled: &Builder<'_>) -> Result<Arc<Module>, Error> {
+    pub fn add(&self, key: &Key, compiled: &mut Builder<'_>) -> Result<Arc<Module>, Error> {
         let entry = compiled.finish(&self.identity, key)?;
         let module = self.keep(key, Module::load(&entry)?);
         if let Some(store) = &self.store
@@ -174,7 +174,7 @@ impl Cache {
     /// # Errors
     ///
     /// Those of [`Cache::add`].
-    pub fn add_in_memory(&self, key: &Key, compiled: &Builder<'_>) -> Result<Arc<Module>, Error> {
+    pub fn add_in_memory(&self, key: &Key, compiled: &mut Builder<'_>) -> Result<Arc<Module>, Error> {
         Ok(self.keep(key, Module::load(&compiled.finish(&self.identity, key)?)?))
     }
 

@@ -95,6 +95,23 @@ impl Digest {
     }
 }
 
+/// The checksum of the code in the making and, of a sealed file, the digest of the whole.
+#[derive(Debug)]
+pub(crate) struct CodeDigest {
+    pub(crate) checksum: u32,
+    pub(crate) whole: Option<Digest>,
+}
+
+impl CodeDigest {
+    /// Adds a step of the code.
+    pub(crate) fn add_code(&mut self, step: &[u8]) {
+        self.checksum = crc32c::crc32c_append(self.checksum, step);
+        if let Some(whole) = &mut self.whole {
+            whole.add_code(step);
+        }
+    }
+}
+
 /// Writing into a digest adds the bytes as bytes that are not code.
 impl std::io::Write for Digest {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {

@@ -3,10 +3,10 @@
 use std::io::{self, Write};
 use std::ops::Range;
 
-use crate::digest::{Digest, MacKey};
+use crate::digest::{CodeDigest, Digest, MacKey};
 use crate::error::{Bound, Error, Field};
 use crate::format::{self, Body, Header, Section, Table, Violation, size};
-use crate::identity::{Identity, Revision};
+use crate::identity::{Alignment, Identity, Revision};
 use crate::key::Key;
 use crate::magic::{Magic, Version};
 use crate::seal::{METADATA, Sealed};
@@ -37,7 +37,7 @@ pub struct Entry<'a> {
     pub(crate) sealed: Option<Sealed<'a>>,
     /// The file that the entry was read from; empty if it was built, and then its digest is right by construction.
     pub(crate) file: &'a [u8],
-    pub(crate) function_alignment: u64,
+    pub(crate) alignment: Alignment,
     pub(crate) mac_key: Option<MacKey>,
 }
 
@@ -87,8 +87,8 @@ impl<'a> Entry<'a> {
         })?;
         let body_end = sealed.as_ref().map_or(size(file), |sealed| sealed.at);
         let (body, end) = read_body(body_end)?;
-        let (function_alignment, mac_key) = (identity.function_alignment(), identity.sealing().mac_key().cloned());
-        let entry = Self { header, body, sealed, file, function_alignment, mac_key };
+        let (alignment, mac_key) = (identity.alignment(), identity.sealing().mac_key().cloned());
+        let entry = Self { header, body, sealed, file, alignment, mac_key };
         entry.check_source_map_flag()?;
         if end != body_end {
             return Err(Error::Trailing { at: end, expected: end, found: body_end });
@@ -112,12 +112,9 @@ impl<'a> Entry<'a> {
     ///
     /// Any rejection: see [`Error::is_rejection`].
     pub fn verify(&self) -> Result<(), Error> {
-        let checksum = crc32c::crc32c(self.code());
-        self.check_code(checksum)?;
-        if let Some(mut digest) = self.begin_digest() {
-            digest.add_code(self.code());
-            self.end_digest(digest, checksum)?;
-        }
+        let mut digest = self.begin_digest();
+        digest.add_code(self.code());
+        self.end_digest(digest)?;
         self.check_tables()
     }
 
@@ -139,7 +136,7 @@ impl<'a> Entry<'a> {
         self.body.code.bytes()
     }
 
-    /// Returns the extent of the code in the file, in bytes; it starts at 0 for an entry that is not from a file.
+    /// Returns the extent of the code in the file, in bytes.
     #[must_use]
     pub fn code_range(&self) -> Range<u64> {
         self.body.code.range()
@@ -214,37 +211,35 @@ impl<'a> Entry<'a> {
         file
     }
 
-    pub(crate) fn check_code(&self, found: u32) -> Result<(), Error> {
-        let expected = self.body.code_checksum;
-        if expected == found {
-            return Ok(());
-        }
-        Err(Error::Checksum { field: Field::Code, at: self.body.code.at(), expected, found })
+    /// Begins the checksum of the code, and the digest of a sealed file with what stands in front of the code.
+    pub(crate) fn begin_digest(&self) -> CodeDigest {
+        // There is no file to check if the entry was built.
+        let has_file = self.sealed.is_some() && !self.file.is_empty();
+        let whole = has_file.then(|| {
+            let mut digest = Digest::new(self.mac_key.as_ref());
+            digest.add(Section::of(self.file, &(0..self.body.code.at())).bytes());
+            digest
+        });
+        CodeDigest { checksum: 0, whole }
     }
 
-    /// Begins the digest of a sealed file with what stands in front of the code; `None` if there is none to check.
-    pub(crate) fn begin_digest(&self) -> Option<Digest> {
-        if self.sealed.is_none() || self.file.is_empty() {
-            return None;
+    /// Compares the checksum of the code, and ends and compares the digest of a sealed file.
+    pub(crate) fn end_digest(&self, digest: CodeDigest) -> Result<(), Error> {
+        let (expected, found) = (self.body.code_checksum, digest.checksum);
+        if expected != found {
+            return Err(Error::Checksum { field: Field::Code, at: self.body.code.at(), expected, found });
         }
-        let mut digest = Digest::new(self.mac_key.as_ref());
-        digest.add(Section::of(self.file, &(0..self.body.code.at())).bytes());
-        Some(digest)
-    }
-
-    /// Ends a digest to which the code was added, of which the CRC-32C is `checksum`, and compares it.
-    pub(crate) fn end_digest(&self, mut digest: Digest, checksum: u32) -> Result<(), Error> {
-        let Some(sealed) = &self.sealed else { return Ok(()) };
-        digest.end_code(checksum, size(self.code()));
-        digest.add(Section::of(self.file, &(self.body.code.range().end..sealed.digest_at())).bytes());
-        sealed.check_digest(digest)
+        let (Some(mut whole), Some(sealed)) = (digest.whole, &self.sealed) else { return Ok(()) };
+        whole.end_code(found, size(self.code()));
+        whole.add(Section::of(self.file, &(self.body.code.range().end..sealed.digest_at())).bytes());
+        sealed.check_digest(whole)
     }
 
     pub(crate) fn check_tables(&self) -> Result<(), Error> {
         self.check_source_map_flag()?;
         self.check_function_offsets(self.body.function_offsets)?;
         if let Some(map) = self.source_map() {
-            let checked = map.0.check_column(SourceMap::CODE, 1, size(self.code()));
+            let checked = map.0.check_column(SourceMap::CODE, 1, 0, size(self.code()));
             checked.map_err(|violation| violation.of(Field::SourceMap))?;
         }
         self.try_tables().try_for_each(|table| table?.try_for_each(|clause| clause.map(drop)))
@@ -252,8 +247,20 @@ impl<'a> Entry<'a> {
 
     /// Checks the function offsets, or a copy of them.
     pub(crate) fn check_function_offsets(&self, offsets: Table<'_, 1>) -> Result<(), Error> {
-        let checked = offsets.check_column(0, self.function_alignment, size(self.code()));
+        let displacement = u64::try_from(self.displacement()).unwrap_or(0);
+        let checked = offsets.check_column(0, self.alignment.bytes, displacement, size(self.code()));
         checked.map_err(|violation| violation.of(Field::FunctionOffsets))
+    }
+
+    /// Returns how far behind a multiple of the alignment the code has to begin in memory, in bytes.
+    pub(crate) fn displacement(&self) -> usize {
+        let at = if self.alignment.in_file { self.body.code.at() } else { 0 };
+        at.checked_rem(self.alignment.bytes).and_then(|rest| usize::try_from(rest).ok()).unwrap_or(0)
+    }
+
+    /// Returns whether functions are as aligned as they must be where they lie in the file.
+    pub(crate) const fn is_aligned_in_file(&self) -> bool {
+        self.alignment.in_file || self.body.code.at().is_multiple_of(self.alignment.bytes)
     }
 
     /// The flag is 0 or 1, and 0 if there is no code: wazero's reader fails on a source map without code.

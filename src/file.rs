@@ -7,18 +7,31 @@ use std::ops::Deref;
 use std::path::{Path, PathBuf};
 
 use crate::error::Error;
-use crate::memory::{self, Access};
+use crate::memory::{self, Access, Check, Mode, Unchanging};
 
 /// The bytes of an entry's file, read into memory or mapped.
 pub struct FileBytes(Bytes);
 
 enum Bytes {
     Read(Vec<u8>),
-    Mapped(memmap2::Mmap),
+    /// Read into pages of its own, huge ones if there are any, and how much of them.
+    Large(memmap2::MmapMut, usize),
+    /// Mapped; with the file, if its code runs from there.
+    Mapped(memmap2::Mmap, Option<InPlace>),
+}
+
+/// A file whose code may run from where it is.
+pub(crate) struct InPlace {
+    pub(crate) file: File,
+    pub(crate) promise: Unchanging,
+    pub(crate) check: Check,
 }
 
 /// Files below this size are read even where they may be mapped: one read costs less than a map and its page faults.
 const MAP_FROM: u64 = 64 * 1024;
+
+/// Files from this size on are read into pages of their own.
+const LARGE_FROM: u64 = 2 << 20;
 
 impl FileBytes {
     /// Opens a file and reads or maps it, or returns `None` if there is none.
@@ -31,17 +44,43 @@ impl FileBytes {
         let Some((file, length)) = open(path)? else { return Ok(None) };
         let refused = |action| move |source| Error::Memory { action, length, source };
         let bytes = usize::try_from(length).map_err(|_| refused("allocate")(ErrorKind::OutOfMemory.into()))?;
-        if let Access(Some(promise)) = access
-            && length >= MAP_FROM
-        {
-            let map = memory::map(&file, bytes, promise).map_err(refused("map"))?;
-            return Ok(Some(Self(Bytes::Mapped(map))));
+        let map = |promise| memory::map(&file, bytes, promise).map_err(refused("map"));
+        let bytes = match access.0 {
+            // There is nothing to map in an empty file.
+            Mode::InPlace(promise, check) if length > 0 => {
+                Bytes::Mapped(map(promise)?, Some(InPlace { file, promise, check }))
+            }
+            Mode::Map(promise) if length >= MAP_FROM => Bytes::Mapped(map(promise)?, None),
+            _ if length >= LARGE_FROM => {
+                let mut pages = memmap2::MmapMut::map_anon(bytes).map_err(refused("allocate"))?;
+                #[cfg(target_os = "linux")]
+                // If the advice is not taken, the pages are small ones.
+                let _ = pages.advise(memmap2::Advice::HugePage);
+                let read = fill(&file, &mut pages).map_err(failed("read", path))?;
+                Bytes::Large(pages, read)
+            }
+            _ => {
+                let mut read = Vec::new();
+                read.try_reserve_exact(bytes).map_err(|error| refused("allocate")(error.into()))?;
+                // No further than the length that was asked for: a file that grows meanwhile is not what was opened.
+                file.take(length).read_to_end(&mut read).map_err(failed("read", path))?;
+                Bytes::Read(read)
+            }
+        };
+        Ok(Some(Self(bytes)))
+    }
+
+    /// Returns the file, if its code may run from there.
+    pub(crate) const fn in_place(&self) -> Option<&InPlace> {
+        match &self.0 {
+            Bytes::Mapped(_, in_place) => in_place.as_ref(),
+            Bytes::Read(_) | Bytes::Large(..) => None,
         }
-        let mut read = Vec::new();
-        read.try_reserve_exact(bytes).map_err(|error| refused("allocate")(error.into()))?;
-        // No further than the length that was asked for: a file that grows meanwhile is not what was opened.
-        file.take(length).read_to_end(&mut read).map_err(failed("read", path))?;
-        Ok(Some(Self(Bytes::Read(read))))
+    }
+
+    /// Returns whether the bytes take up memory of this process alone.
+    pub(crate) const fn is_private(&self) -> bool {
+        matches!(self.0, Bytes::Read(_) | Bytes::Large(..))
     }
 }
 
@@ -57,7 +96,8 @@ impl Deref for FileBytes {
     fn deref(&self) -> &[u8] {
         match &self.0 {
             Bytes::Read(bytes) => bytes,
-            Bytes::Mapped(map) => map,
+            Bytes::Large(pages, read) => pages.get(..*read).unwrap_or_default(),
+            Bytes::Mapped(map, _) => map,
         }
     }
 }
@@ -65,10 +105,27 @@ impl Deref for FileBytes {
 impl fmt::Debug for FileBytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let how = match &self.0 {
-            Bytes::Read(_) => "read",
-            Bytes::Mapped(_) => "mapped",
+            Bytes::Read(_) | Bytes::Large(..) => "read",
+            Bytes::Mapped(_, None) => "mapped",
+            Bytes::Mapped(_, Some(_)) => "mapped to run in place",
         };
         write!(f, "FileBytes({} bytes, {how})", self.len())
+    }
+}
+
+/// Reads until `to` is full or the file ends, and returns how much was read.
+fn fill(mut file: &File, mut to: &mut [u8]) -> io::Result<usize> {
+    let mut filled: usize = 0;
+    loop {
+        match file.read(to) {
+            Ok(0) => return Ok(filled),
+            Ok(read) => {
+                filled = filled.saturating_add(read);
+                to = to.get_mut(read..).unwrap_or_default();
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
     }
 }
 

@@ -15,6 +15,15 @@ pub enum Revision {
     CatchClauses,
 }
 
+/// How functions are aligned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Alignment {
+    /// What the offset of every function is a multiple of, in bytes: a power of two.
+    pub bytes: u64,
+    /// Whether offsets count from the start of the file, and not from the start of the code.
+    pub in_file: bool,
+}
+
 /// The engine that entries belong to: what they must begin with, how they are laid out and which directory holds them.
 ///
 /// Two builds of an engine that generate different code need different versions; where that is not certain, put more
@@ -33,7 +42,7 @@ pub struct Identity {
     magic: Magic,
     version: Version,
     revision: Revision,
-    function_alignment: u64,
+    alignment: Alignment,
     target: Target,
     cpu: CpuFeatures,
     sealing: Sealing,
@@ -57,7 +66,7 @@ impl Identity {
             magic: Magic(magic),
             version: Version::of(directory_part(version, "version of the engine", "-+")?.as_bytes()),
             revision: Revision::CatchClauses,
-            function_alignment: 1,
+            alignment: Alignment { bytes: 1, in_file: false },
             target: Target::host(),
             cpu: CpuFeatures::host(),
             sealing: Sealing::Checksum,
@@ -81,7 +90,8 @@ impl Identity {
             Some(..12) => Revision::SourceMap,
             _ => Revision::CatchClauses,
         };
-        Ok(Self { function_alignment: 16, sealing: Sealing::Plain, ..identity.with_revision(revision) })
+        let alignment = Alignment { bytes: 16, in_file: false };
+        Ok(Self { alignment, sealing: Sealing::Plain, ..identity.with_revision(revision) })
     }
 
     /// Returns the identity whose directory has that name, as [`Identity::directory_name`] gives it; `None` if it is
@@ -150,11 +160,30 @@ impl Identity {
     /// # Errors
     ///
     /// [`Error::Invalid`] if `alignment` is no power of two.
-    pub fn with_function_alignment(mut self, alignment: u64) -> Result<Self, Error> {
-        if !alignment.is_power_of_two() {
+    pub fn with_function_alignment(self, alignment: u64) -> Result<Self, Error> {
+        self.aligned(alignment, false)
+    }
+
+    /// Sets the alignment of functions in bytes, counted from the start of the file, so that code can run from there: see
+    /// [`Access::in_place`](crate::Access::in_place).
+    ///
+    /// [`Builder::finish`](crate::Builder::finish) puts padding in front of the code for it, and moves every offset.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] if `alignment` is no power of two, or above 4096: no more is known of where a file is mapped.
+    pub fn with_alignment_in_file(self, alignment: u64) -> Result<Self, Error> {
+        if alignment > 4096 {
+            return Err(Error::Invalid { what: "alignment in the file", rule: "must be at most 4096" });
+        }
+        self.aligned(alignment, true)
+    }
+
+    fn aligned(mut self, bytes: u64, in_file: bool) -> Result<Self, Error> {
+        if !bytes.is_power_of_two() {
             return Err(Error::Invalid { what: "alignment of functions", rule: "must be a power of two" });
         }
-        self.function_alignment = alignment;
+        self.alignment = Alignment { bytes, in_file };
         Ok(self)
     }
 
@@ -204,10 +233,10 @@ impl Identity {
         self.sections.contains(&tag)
     }
 
-    /// Returns what every function offset is a multiple of, in bytes.
+    /// Returns the alignment of functions.
     #[must_use]
-    pub const fn function_alignment(&self) -> u64 {
-        self.function_alignment
+    pub const fn alignment(&self) -> Alignment {
+        self.alignment
     }
 
     /// Returns the name of the directory that holds the entries: `<name>-<version>-<arch>-<os>`.
@@ -274,6 +303,6 @@ mod tests {
         let identity = Identity::wazero("dev").unwrap();
         assert!(identity.clone().with_function_alignment(0).is_err());
         assert!(identity.clone().with_function_alignment(24).is_err());
-        assert_eq!(identity.with_function_alignment(64).unwrap().function_alignment(), 64);
+        assert_eq!(identity.with_function_alignment(64).unwrap().alignment().bytes, 64);
     }
 }

@@ -74,7 +74,7 @@ pub use error::{Bound, Error, Field};
 pub use event::{Event, Statistics};
 pub use file::FileBytes;
 pub use format::CatchClause;
-pub use identity::{Identity, Revision};
+pub use identity::{Alignment, Identity, Revision};
 pub use key::{Key, KeyBuilder, WazeroFeatures, WazeroModuleId};
 pub use magic::{Magic, Version};
 pub use memory::Access;

@@ -4,11 +4,11 @@ use std::ops::Range;
 
 use crate::entry::Entry;
 use crate::error::Error;
-use crate::file::FileBytes;
+use crate::file::{FileBytes, InPlace};
 use crate::format::{Body, CatchClauses, Row, Section, Table, size};
 use crate::identity::Identity;
 use crate::key::Key;
-use crate::memory::{CodeMemory, WritableCode};
+use crate::memory::{Check, CodeMemory, STEP, WritableCode};
 use crate::seal::{METADATA, Sections};
 use crate::tables::{FunctionOffsets, SourceMap, SourceRow, TryTables};
 
@@ -37,14 +37,22 @@ use crate::tables::{FunctionOffsets, SourceMap, SourceRow, TryTables};
 #[derive(Debug)]
 pub struct Module {
     code: CodeMemory,
-    /// A copy: function offsets become jump targets, and nobody may change them after the check.
-    function_offsets: Box<[Row<1>]>,
-    /// What the ranges below lie in. What stands there only ever becomes a number.
+    function_offsets: Offsets,
+    /// What the ranges below lie in. What stands there only ever becomes a number, unless the caller vouched for it.
     tables: FileBytes,
     source_map: Option<Range<u64>>,
     /// How many try tables there are, and where.
     try_tables: Option<(u32, Range<u64>)>,
     sections: Option<Range<u64>>,
+}
+
+/// Where the function offsets are, which become jump targets.
+#[derive(Debug)]
+enum Offsets {
+    /// In a copy that was checked: nobody can change them after that.
+    Checked(Box<[Row<1>]>),
+    /// In the file, which the caller vouches for.
+    VouchedFor(Range<u64>),
 }
 
 /// Where a program counter is. Returned by [`Module::locate`].
@@ -68,6 +76,45 @@ impl Module {
     /// [`Error::Value`] and [`Error::Checksum`] for the entry; [`Error::Memory`] and [`Error::UnsupportedMachine`] for
     /// the machine.
     pub fn load(entry: &Entry<'_>) -> Result<Self, Error> {
+        let (function_offsets, code) = copy(entry)?;
+        Ok(Self::beside(entry, code, function_offsets))
+    }
+
+    /// Makes the code of the entry in `file` executable, and keeps what is needed of the file for its tables.
+    ///
+    /// The code is copied or runs from the file, as the [`Access`](crate::Access) with which the file was opened has it. A
+    /// sealed entry must be bound to `key`, and its digest is checked; a plain one does not tell what it is for.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Entry::parse`], [`Entry::check_key`] and [`Module::load`].
+    pub fn load_file(file: FileBytes, identity: &Identity, key: &Key) -> Result<Self, Error> {
+        let entry = Entry::parse(&file, identity)?;
+        entry.check_key(key)?;
+        let Body { function_offsets, source_map, catch_clauses, .. } = &entry.body;
+        let (function_offsets, code) = match file.in_place() {
+            Some(InPlace { file, promise, check }) if entry.is_aligned_in_file() => {
+                let code = CodeMemory::map(file, &entry.code_range(), *promise)?;
+                match check {
+                    Check::VouchedFor => (Offsets::VouchedFor(function_offsets.range()), code),
+                    Check::Checked => (check_in_place(&entry, &code)?, code),
+                }
+            }
+            _ => copy(&entry)?,
+        };
+        let code_length = entry.code_range().end.saturating_sub(entry.code_range().start);
+        if file.is_private() && code_length > size(&file) / 2 {
+            // The file would be kept for less than half of it.
+            return Ok(Self::beside(&entry, code, function_offsets));
+        }
+        let source_map = source_map.as_ref().map(|map| map.rows.range());
+        let try_tables = catch_clauses.as_ref().map(|clauses| (clauses.try_table_count, clauses.try_tables.range()));
+        let sections = entry.sealed.as_ref().map(|sealed| sealed.seal.sections.range());
+        Ok(Self { code, function_offsets, tables: file, source_map, try_tables, sections })
+    }
+
+    /// Puts a copy of an entry's tables beside its code.
+    fn beside(entry: &Entry<'_>, code: CodeMemory, function_offsets: Offsets) -> Self {
         let Body { source_map, catch_clauses, .. } = &entry.body;
         let mut tables = Vec::new();
         let mut keep = |bytes: &[u8]| {
@@ -79,26 +126,13 @@ impl Module {
         let try_tables = catch_clauses.as_ref();
         let try_tables = try_tables.map(|clauses| (clauses.try_table_count, keep(clauses.try_tables.bytes())));
         let sections = entry.sealed.as_ref().map(|sealed| keep(sealed.seal.sections.bytes()));
-        let (code, function_offsets) = publish(entry)?;
-        Ok(Self { code, function_offsets, tables: tables.into(), source_map, try_tables, sections })
+        Self { code, function_offsets, tables: tables.into(), source_map, try_tables, sections }
     }
 
-    /// Copies the code of the entry in `file` into executable memory, and keeps the file for its tables.
-    ///
-    /// A sealed entry must be bound to `key`, and its digest is checked; a plain one does not tell what it is for.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`Entry::parse`], [`Entry::check_key`] and [`Module::load`].
-    pub fn load_file(file: FileBytes, identity: &Identity, key: &Key) -> Result<Self, Error> {
-        let entry = Entry::parse(&file, identity)?;
-        entry.check_key(key)?;
-        let Body { source_map, catch_clauses, .. } = &entry.body;
-        let source_map = source_map.as_ref().map(|map| map.rows.range());
-        let try_tables = catch_clauses.as_ref().map(|clauses| (clauses.try_table_count, clauses.try_tables.range()));
-        let sections = entry.sealed.as_ref().map(|sealed| sealed.seal.sections.range());
-        let (code, function_offsets) = publish(&entry)?;
-        Ok(Self { code, function_offsets, tables: file, source_map, try_tables, sections })
+    /// Returns whether the code runs from its file, and was not copied.
+    #[must_use]
+    pub const fn is_in_place(&self) -> bool {
+        self.code.is_in_place()
     }
 
     /// Returns the code as it stands in memory.
@@ -116,15 +150,17 @@ impl Module {
     /// Returns the address of a function, or `None` if there is no function of that index.
     #[must_use]
     pub fn function(&self, index: usize) -> Option<*const u8> {
-        let [offset] = *self.function_offsets.get(index)?;
-        let offset = usize::try_from(u64::from_le_bytes(offset)).ok()?;
+        let offset = usize::try_from(self.functions().get(index)?).ok()?;
         Some(self.code().get(offset..)?.as_ptr())
     }
 
     /// Returns the offsets of the functions in the code.
     #[must_use]
     pub fn functions(&self) -> FunctionOffsets<'_> {
-        FunctionOffsets(Table::new(&self.function_offsets))
+        FunctionOffsets(match &self.function_offsets {
+            Offsets::Checked(rows) => Table::new(rows),
+            Offsets::VouchedFor(range) => Table::of(Section::of(&self.tables, range).bytes()),
+        })
     }
 
     /// Returns the source map, if there is one.
@@ -185,16 +221,26 @@ impl Module {
     }
 }
 
-/// Copies and checks what becomes executable, and the offsets that lead into it.
-fn publish(entry: &Entry<'_>) -> Result<(CodeMemory, Box<[Row<1>]>), Error> {
-    let function_offsets: Box<[_]> = entry.body.function_offsets.rows().into();
-    entry.check_function_offsets(entry.body.function_offsets.copied(&function_offsets))?;
-    let (mut checksum, mut digest) = (0, entry.begin_digest());
-    let code = WritableCode::copy(entry.code(), |step| {
-        checksum = crc32c::crc32c_append(checksum, step);
-        digest.iter_mut().for_each(|digest| digest.add_code(step));
-    })?;
-    entry.check_code(checksum)?;
-    digest.map_or(Ok(()), |digest| entry.end_digest(digest, checksum))?;
-    Ok((code.publish()?, function_offsets))
+/// Copies the code of an entry, and checks the copy.
+fn copy(entry: &Entry<'_>) -> Result<(Offsets, CodeMemory), Error> {
+    let function_offsets = check_function_offsets(entry)?;
+    let mut digest = entry.begin_digest();
+    let code = WritableCode::copy(entry.code(), entry.displacement(), |step| digest.add_code(step))?;
+    entry.end_digest(digest)?;
+    Ok((function_offsets, code.publish()?))
+}
+
+/// Checks code that runs from its file, in the map that it runs from.
+fn check_in_place(entry: &Entry<'_>, code: &CodeMemory) -> Result<Offsets, Error> {
+    let function_offsets = check_function_offsets(entry)?;
+    let mut digest = entry.begin_digest();
+    code.bytes().chunks(STEP).for_each(|step| digest.add_code(step));
+    entry.end_digest(digest)?;
+    Ok(function_offsets)
+}
+
+fn check_function_offsets(entry: &Entry<'_>) -> Result<Offsets, Error> {
+    let copied: Box<[_]> = entry.body.function_offsets.rows().into();
+    entry.check_function_offsets(entry.body.function_offsets.copied(&copied))?;
+    Ok(Offsets::Checked(copied))
 }

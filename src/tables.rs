@@ -22,6 +22,13 @@ impl<'a> FunctionOffsets<'a> {
         self.len() == 0
     }
 
+    /// Returns the offset of one function from the start of the code, in bytes.
+    #[must_use]
+    pub fn get(&self, index: usize) -> Option<u64> {
+        let [offset] = *self.0.rows().get(index)?;
+        Some(u64::from_le_bytes(offset))
+    }
+
     /// Returns the offset of every function from the start of the code, in bytes.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = u64> + use<'a> {
         self.0.column(0)

@@ -23,6 +23,11 @@ impl<'a> Section<'a> {
         Self { at: 0, bytes }
     }
 
+    /// Returns a run that will lie at `at` in the file.
+    pub(crate) const fn new_at(at: u64, bytes: &'a [u8]) -> Self {
+        Self { at, bytes }
+    }
+
     /// Returns a run of `file`; an empty one if the file does not have it.
     pub(crate) fn of(file: &'a [u8], range: &Range<u64>) -> Self {
         let length = range.end.saturating_sub(range.start);
@@ -141,19 +146,26 @@ impl<'a, const N: usize> Table<'a, N> {
         Some((row, self.rows.get(row)?))
     }
 
-    /// Checks that the numbers in `column` are multiples of `alignment`, rise strictly and stay below `limit`.
+    /// Checks that the numbers in `column` rise strictly, stay below `limit` and, `displacement` added, are multiples of
+    /// `alignment`.
     ///
     /// # Errors
     ///
     /// The first number that does not.
-    pub(crate) fn check_column(&self, column: usize, alignment: u64, limit: u64) -> Result<(), Violation> {
+    pub(crate) fn check_column(
+        &self,
+        column: usize,
+        alignment: u64,
+        displacement: u64,
+        limit: u64,
+    ) -> Result<(), Violation> {
         let mut lowest = 0;
         for (row, found) in self.column(column).enumerate() {
             let expected = if found >= limit {
                 Bound::Below(limit)
             } else if found < lowest {
                 Bound::Above(lowest.saturating_sub(1))
-            } else if !found.is_multiple_of(alignment) {
+            } else if !found.wrapping_add(displacement).is_multiple_of(alignment) {
                 Bound::MultipleOf(alignment)
             } else {
                 lowest = found.saturating_add(1);

@@ -158,7 +158,7 @@ fn a_compiler_that_fails_is_reported_as_it_is_and_leaves_nothing() {
 fn what_must_not_be_written_stays_in_memory() {
     let scratch = Scratch::new();
     let engine = Engine::start(&scratch);
-    let module = engine.cache.add_in_memory(&key(1), &machine::builder(1)).unwrap();
+    let module = engine.cache.add_in_memory(&key(1), &mut machine::builder(1)).unwrap();
     assert_eq!(engine.run(1), (2, false));
     assert!(engine.cache.registry().module(module.address_range().start).is_some());
     assert!(!engine.path(1).exists());

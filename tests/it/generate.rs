@@ -7,6 +7,7 @@ use jitcache::{Builder, CatchClause, Identity, Key, MacKey, Revision, Sealing};
 #[derive(Debug, Clone, PartialEq)]
 pub struct Parts {
     pub identity: Identity,
+    /// As the engine hands them over; if they are aligned in the file, padding moves them.
     pub functions: Vec<u64>,
     pub code: Vec<u8>,
     /// Source offset and code offset.
@@ -33,6 +34,7 @@ impl Parts {
     pub fn take(from: &mut Unstructured<'_>) -> Result<Self> {
         let revision = if from.arbitrary()? { Revision::CatchClauses } else { Revision::SourceMap };
         let alignment = *from.choose(&[1, 1, 4, 16])?;
+        let in_file = from.ratio(1, 3)?;
         let version = ["v1.9.0", "v1.12.0", "dev", "1", &"x".repeat(128)][from.choose_index(5)?].to_owned();
         let code_length = from.int_in_range(0..=300)?;
         let code = from.bytes(code_length.min(from.len()))?.to_vec();
@@ -70,7 +72,11 @@ impl Parts {
         }
         let key = Key::from_bytes(from.arbitrary()?);
         let identity = Identity::new("generated", *b"GENERA", &version)
-            .and_then(|identity| identity.with_revision(revision).with_function_alignment(alignment))
+            .map(|identity| identity.with_revision(revision))
+            .and_then(|identity| match in_file {
+                true => identity.with_alignment_in_file(alignment),
+                false => identity.with_function_alignment(alignment),
+            })
             .and_then(|identity| identity.with_sealing(sealing).with_sections(&KNOWN).with_build_id(&build_id))
             .expect("the generator knows what identities may be");
         Ok(Self { identity, functions, code, source_map, try_tables, key, sections, metadata })

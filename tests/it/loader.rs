@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::{fs, thread};
 
-use jitcache::{Access, Builder, Entry, Error, Field, FileBytes, Identity, Location, Module, Registry};
+use jitcache::{
+    Access, Builder, Entry, Error, Field, FileBytes, Identity, Location, MacKey, Module, Registry, Sealing,
+};
 
 use crate::machine::{self, AFTER_CALL, FUNCTIONS, KEY};
 use crate::scratch::Scratch;
@@ -16,10 +18,15 @@ fn file(constant: u16) -> Vec<u8> {
     machine::builder(constant).finish(&identity(), &KEY).unwrap().to_vec()
 }
 
-/// The two doors.
-fn accesses() -> [Access; 2] {
+/// Every door, and whether code runs in place behind it.
+fn accesses() -> [(Access, bool); 4] {
     // SAFETY: the tests here do not change a file while anything loaded from it is alive.
-    [Access::READ, unsafe { Access::map() }]
+    let map = unsafe { Access::map() };
+    // SAFETY: the same.
+    let in_place = unsafe { Access::in_place() };
+    // SAFETY: the same, and they are whole and sound.
+    let unchecked = unsafe { Access::in_place_unchecked() };
+    [(Access::READ, false), (map, false), (in_place, true), (unchecked, true)]
 }
 
 #[test]
@@ -28,20 +35,95 @@ fn code_runs_after_loading_by_every_door() {
     let path = scratch.path().join("entry");
     let from_view = Module::load(&Entry::parse(&file(41), &identity()).unwrap()).unwrap();
     assert_eq!((machine::add(&from_view, 2, 3), machine::constant(&from_view), machine::next(&from_view)), (5, 41, 42));
-    // Short ones are always read; long ones take either door.
-    for length in [0, 1 << 20] {
-        let mut code = machine::code(7);
-        code.resize(code.len() + length, 0xcc);
-        let mut builder = machine::builder(7);
-        builder.code(code.clone());
-        fs::write(&path, builder.finish(&identity(), &KEY).unwrap().to_vec()).unwrap();
-        for access in accesses() {
-            let bytes = FileBytes::open(&path, access).unwrap().unwrap();
-            assert_eq!(format!("{bytes:?}").contains("mapped"), length > 0 && access != Access::READ);
-            let module = Module::load_file(bytes, &identity(), &KEY).unwrap();
-            assert_eq!((machine::add(&module, 2, 3), machine::constant(&module), machine::next(&module)), (5, 7, 8));
-            assert_eq!(module.code(), code);
+    for (identity, aligned) in [
+        (identity().with_alignment_in_file(16).unwrap(), true),
+        (identity().with_alignment_in_file(8).unwrap(), true),
+        (identity().with_function_alignment(16).unwrap(), false),
+        (identity().with_function_alignment(16).unwrap().with_sealing(Sealing::Plain), false),
+    ] {
+        // Of each size that is treated in its own way.
+        for length in [0, 1 << 20, 5 << 20] {
+            let mut code = machine::code(7);
+            code.resize(code.len() + length, 0xcc);
+            let mut builder = machine::builder(7);
+            builder.code(code.clone()).metadata(b"meta");
+            if *identity.sealing() == Sealing::Plain {
+                builder = machine::builder(7);
+                builder.code(code.clone());
+            }
+            fs::write(&path, builder.finish(&identity, &KEY).unwrap().to_vec()).unwrap();
+            for (access, in_place) in accesses() {
+                let module = FileBytes::open(&path, access).unwrap().unwrap();
+                let module = Module::load_file(module, &identity, &KEY).unwrap();
+                assert_eq!(
+                    (machine::add(&module, 2, 3), machine::constant(&module), machine::next(&module)),
+                    (5, 7, 8)
+                );
+                assert_eq!(module.is_in_place(), in_place && aligned);
+                let main = module.function(0).unwrap() as usize;
+                assert_eq!(main % if aligned { identity.alignment().bytes as usize } else { 16 }, 0);
+                assert!(module.code().ends_with(&code));
+                assert_eq!(module.functions().len(), FUNCTIONS.len());
+                assert_eq!(module.locate_instruction(main + AFTER_CALL as usize).unwrap().source, Some(310));
+                let metadata = (*identity.sealing() != Sealing::Plain).then_some(&b"meta"[..]);
+                assert_eq!(module.metadata(), metadata);
+            }
         }
+    }
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn code_that_runs_in_place_is_the_file_and_not_writable() {
+    let scratch = Scratch::new();
+    let path = scratch.path().join("entry");
+    let identity = identity().with_alignment_in_file(16).unwrap();
+    fs::write(&path, machine::builder(7).finish(&identity, &KEY).unwrap().to_vec()).unwrap();
+    let [.., (in_place, _), _] = accesses();
+    let file = FileBytes::open(&path, in_place).unwrap().unwrap();
+    let module = Module::load_file(file, &identity, &KEY).unwrap();
+    // What was opened stays, whatever happens to the name.
+    fs::remove_file(&path).unwrap();
+    assert_eq!(machine::next(&module), 8);
+    let maps = fs::read_to_string("/proc/self/maps").unwrap();
+    let ours = maps.lines().filter(|line| line.contains(path.to_str().unwrap()));
+    let protections: Vec<_> = ours.map(|line| line.split(' ').nth(1).unwrap()).collect();
+    assert!(protections.contains(&"r-xs"), "{maps}");
+    assert!(protections.iter().all(|protection| !protection.contains('w')), "{maps}");
+}
+
+#[test]
+fn damage_is_found_before_code_runs_in_place() {
+    let scratch = Scratch::new();
+    let path = scratch.path().join("entry");
+    let [.., (in_place, _), (unchecked, _)] = accesses();
+    for sealing in [Sealing::Plain, Sealing::Checksum, Sealing::Mac(MacKey::new([1; 32]))] {
+        let identity = identity().with_alignment_in_file(16).unwrap().with_sealing(sealing);
+        let mut builder = machine::builder(7);
+        let entry = builder.finish(&identity, &KEY).unwrap();
+        let (mut file, code) = (entry.to_vec(), entry.code_range());
+        file[code.end as usize - 1] ^= 1;
+        fs::write(&path, &file).unwrap();
+        let load = |access| Module::load_file(FileBytes::open(&path, access).unwrap().unwrap(), &identity, &KEY);
+        assert!(matches!(load(in_place), Err(Error::Checksum { field: Field::Code, .. })));
+        assert!(load(unchecked).is_ok(), "nothing is looked at");
+        // A function offset behind the code.
+        file[code.end as usize - 1] ^= 1;
+        file[code.start as usize - 9] = 1;
+        fs::write(&path, &file).unwrap();
+        assert!(matches!(load(in_place), Err(Error::Value { field: Field::FunctionOffsets, .. })));
+        assert_eq!(load(unchecked).unwrap().function(2), None, "an address outside the code is never given out");
+    }
+}
+
+#[test]
+fn an_empty_file_is_rejected_by_every_door() {
+    let scratch = Scratch::new();
+    let path = scratch.path().join("entry");
+    fs::write(&path, "").unwrap();
+    for (access, _) in accesses() {
+        let outcome = Module::load_file(FileBytes::open(&path, access).unwrap().unwrap(), &identity(), &KEY);
+        assert!(matches!(outcome, Err(Error::Truncated { field: Field::Magic, .. })), "{outcome:?}");
     }
 }
 

@@ -10,6 +10,8 @@ pub struct Identity<'a> {
     pub revision: Revision,
     /// 0 and 1 both stand for an engine that has no alignment.
     pub function_alignment: u64,
+    /// Whether the alignment counts from the start of the file, and not from that of the code.
+    pub is_aligned_in_file: bool,
     /// If there is one, entries must be sealed, and are of revision 1.12 whatever `revision` is.
     pub seal: Option<Expected<'a>>,
 }
@@ -116,6 +118,7 @@ pub enum Wrong {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Opened<'a> {
     function_alignment: u64,
+    is_aligned_in_file: bool,
     body: Body<'a>,
     seal: Option<OpenedSeal<'a>>,
 }
@@ -224,7 +227,8 @@ pub fn open<'a>(file: &'a [u8], identity: &Identity<'_>) -> Result<Opened<'a>, W
     if *revision == Revision::SourceMap {
         body.behind.expect_end()?;
     }
-    Ok(Opened { function_alignment: identity.function_alignment, body, seal: opened_seal })
+    let Identity { function_alignment, is_aligned_in_file, .. } = *identity;
+    Ok(Opened { function_alignment, is_aligned_in_file, body, seal: opened_seal })
 }
 
 /// Finds nothing but truncated fields.
@@ -421,6 +425,7 @@ fn digest(seal: &OpenedSeal<'_>) -> Result<(), Wrong> {
 fn functions(opened: &Opened<'_>) -> Result<Vec<u64>, Wrong> {
     let field = "function offsets";
     let alignment = opened.function_alignment.max(1);
+    let from = if opened.is_aligned_in_file { opened.body.code.at } else { 0 };
     let mut functions: Vec<u64> = Vec::new();
     let mut cursor = opened.body.functions.clone();
     while !cursor.is_at_end() {
@@ -428,7 +433,7 @@ fn functions(opened: &Opened<'_>) -> Result<Vec<u64>, Wrong> {
         let start = cursor.u64(field)?;
         let rises = functions.last().is_none_or(|&last| last < start);
         let is_inside = start < opened.body.code.rest.len() as u64;
-        if !rises || !is_inside || start % alignment != 0 {
+        if !rises || !is_inside || (u128::from(start) + u128::from(from)) % u128::from(alignment) != 0 {
             return Err(Wrong::Value { field, at });
         }
         functions.push(start);

@@ -34,7 +34,8 @@ pub fn compare(file: &[u8], identity: &Identity) {
             Revision::SourceMap => naive::Revision::SourceMap,
             Revision::CatchClauses => naive::Revision::CatchClauses,
         },
-        function_alignment: identity.function_alignment(),
+        function_alignment: identity.alignment().bytes,
+        is_aligned_in_file: identity.alignment().in_file,
     };
     let (ours, theirs) = match (Entry::parse(file, identity), naive::open(file, &oracle)) {
         (Ok(ours), Ok(theirs)) => (ours, theirs),

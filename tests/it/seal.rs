@@ -294,7 +294,7 @@ fn a_renamed_file_is_found_out_by_the_store() {
     let scratch = Scratch::new();
     let store = Store::open(scratch.path(), identity()).unwrap();
     let other = Key::from_bytes([8; 32]);
-    let builder = machine::builder(1);
+    let mut builder = machine::builder(1);
     let entry = builder.finish(store.identity(), &KEY).unwrap();
     assert!(matches!(store.put(&other, &entry), Err(Error::Key { .. })));
     store.put(&KEY, &entry).unwrap();

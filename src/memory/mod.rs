@@ -1,0 +1,90 @@
+//! The only room with `unsafe`: mapping files, and making code executable.
+//!
+//! Code that is copied goes through two types: [`WritableCode`] can be written and not executed, [`CodeMemory`] can be
+//! executed and not written. No page is ever both. Between the two stand the caller's checks, which read the very bytes that
+//! will run.
+
+#![expect(unsafe_code, reason = "this is the room for it; every block carries its proof")]
+
+mod code;
+mod coherence;
+
+use std::fs::File;
+use std::io;
+
+pub(crate) use code::{CodeMemory, STEP, TRAP, WritableCode};
+
+/// How the bytes of entries get from their files into memory, and where their code runs.
+///
+/// This is the door at which a caller makes the promise that mapping needs; everything behind it is safe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Access(pub(crate) Mode);
+
+/// The kinds of [`Access`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    Read,
+    Map(Unchanging),
+    InPlace(Unchanging, Check),
+}
+
+/// Whether code that runs from its file is checked first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Check {
+    Checked,
+    VouchedFor,
+}
+
+/// The promise of [`Access::map`]: only the doors make one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Unchanging(());
+
+impl Access {
+    /// Files are read, and code is copied. Whatever happens to a file meanwhile, an entry is sound or rejected.
+    pub const READ: Self = Self(Mode::Read);
+
+    /// Files are mapped, except small ones, which are read faster than mapped, and code is copied.
+    ///
+    /// # Safety
+    ///
+    /// While anything that was opened with this access is alive - [`FileBytes`](crate::FileBytes),
+    /// [`Store`](crate::Store), [`Cache`](crate::Cache), [`Module`](crate::Module) - nobody may change a file that it
+    /// opened in place or shorten it, in this process or another. Replacing the file by renaming another one over it is
+    /// allowed, and so is removing it: that is how a [`Store`](crate::Store) and wazero write.
+    #[must_use]
+    pub const unsafe fn map() -> Self {
+        Self(Mode::Map(Unchanging(())))
+    }
+
+    /// Files are mapped, and code runs from the map, checked first: nothing is copied, and processes share the memory.
+    ///
+    /// Code whose functions are not aligned in the file as the identity wants them is copied all the same: see
+    /// [`Identity::with_alignment_in_file`](crate::Identity::with_alignment_in_file).
+    ///
+    /// # Safety
+    ///
+    /// The promise of [`Access::map`], on which here also depends that the code that was checked is the code that runs.
+    #[must_use]
+    pub const unsafe fn in_place() -> Self {
+        Self(Mode::InPlace(Unchanging(()), Check::Checked))
+    }
+
+    /// Files are mapped, and code runs from the map as it is: neither the code nor the function offsets are looked at.
+    ///
+    /// Loading takes the same time for every size, because pages are read when they are run.
+    ///
+    /// # Safety
+    ///
+    /// The promise of [`Access::map`]; and every file that is opened must be whole and sound, as if it had been verified.
+    #[must_use]
+    pub const unsafe fn in_place_unchecked() -> Self {
+        Self(Mode::InPlace(Unchanging(()), Check::VouchedFor))
+    }
+}
+
+/// Maps a file for reading.
+pub(crate) fn map(file: &File, length: usize, Unchanging(()): Unchanging) -> io::Result<memmap2::Mmap> {
+    // SAFETY: `map` asks that the file is not changed in place or shortened while it is mapped. Whoever made the
+    // `Unchanging` promised that, at a door of `Access`.
+    unsafe { memmap2::MmapOptions::new().len(length).map(file) }
+}
