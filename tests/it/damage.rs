@@ -210,3 +210,41 @@ fn the_generator_makes_entries_of_every_shape() {
     some("clauses", |parts| parts.try_tables.iter().any(|clauses| !clauses.is_empty()));
     some("the older revision", |parts| parts.identity.revision() == Revision::SourceMap);
 }
+
+#[test]
+#[ignore = "prints the table of README.md"]
+fn flips() {
+    let mut counts = std::collections::BTreeMap::new();
+    for golden in Golden::all() {
+        for sealing in [Sealing::Plain, Sealing::Checksum] {
+            let is_plain = sealing == Sealing::Plain;
+            let (file, identity) =
+                if is_plain { (golden.file.clone(), golden.identity()) } else { crate::seal::seal(&golden, sealing) };
+            let near = |at: &usize| file.len() < 2000 || *at < 64 || at + 200 > file.len() || at.is_multiple_of(101);
+            for bit in (0..file.len()).filter(near).flat_map(|at| at * 8..at * 8 + 8) {
+                let mut file = file.clone();
+                file[bit / 8] ^= 1 << (bit % 8);
+                let name = match Entry::parse(&file, &identity).and_then(|entry| entry.verify()) {
+                    Ok(()) => {
+                        let flipped = Entry::parse(&file, &identity).unwrap();
+                        let sound = Entry::parse(&golden.file, &golden.identity()).unwrap();
+                        if flipped.functions() == sound.functions() {
+                            "accepted: source or clause"
+                        } else {
+                            "accepted: offset"
+                        }
+                    }
+                    Err(error) => error.name(),
+                };
+                *counts.entry((is_plain, "flip", name)).or_insert(0) += 1;
+            }
+            for length in (0..file.len()).filter(near) {
+                let outcome = Entry::parse(&file[..length], &identity).and_then(|entry| entry.verify());
+                *counts
+                    .entry((is_plain, "cut", outcome.err().map_or("accepted", |error| error.name())))
+                    .or_insert(0) += 1;
+            }
+        }
+    }
+    println!("{counts:#?}");
+}

@@ -24,7 +24,7 @@ fn identity() -> Identity {
 }
 
 /// Takes an entry of wazero apart, and seals what it holds under its own key.
-fn seal(golden: &Golden, sealing: Sealing) -> (Vec<u8>, Identity) {
+pub fn seal(golden: &Golden, sealing: Sealing) -> (Vec<u8>, Identity) {
     let plain = Entry::parse(&golden.file, &golden.identity()).unwrap();
     let target = golden.identity().target();
     let identity = golden.identity().with_sealing(sealing).with_cpu(CpuFeatures::from_bits(target.arch, 0));
