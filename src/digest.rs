@@ -103,6 +103,14 @@ pub(crate) struct CodeDigest {
 }
 
 impl CodeDigest {
+    /// Adds all of the code, whose checksum is known.
+    pub(crate) fn add_summed_code(&mut self, code: &[u8], checksum: u32) {
+        self.checksum = checksum;
+        if let Some(whole) = &mut self.whole {
+            whole.add_code(code);
+        }
+    }
+
     /// Adds a step of the code.
     pub(crate) fn add_code(&mut self, step: &[u8]) {
         self.checksum = crc32c::crc32c_append(self.checksum, step);

@@ -258,9 +258,9 @@ impl<'a> Entry<'a> {
         at.checked_rem(self.alignment.bytes).and_then(|rest| usize::try_from(rest).ok()).unwrap_or(0)
     }
 
-    /// Returns whether functions are as aligned as they must be where they lie in the file.
-    pub(crate) const fn is_aligned_in_file(&self) -> bool {
-        self.alignment.in_file || self.body.code.at().is_multiple_of(self.alignment.bytes)
+    /// Returns whether functions are as aligned as they must be in code that begins at this address.
+    pub(crate) fn is_aligned_at(&self, address: usize) -> bool {
+        usize::try_from(self.alignment.bytes).is_ok_and(|bytes| address.checked_rem(bytes) == Some(self.displacement()))
     }
 
     /// The flag is 0 or 1, and 0 if there is no code: wazero's reader fails on a source map without code.

@@ -5,17 +5,18 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Read};
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::error::Error;
-use crate::memory::{self, Access, Check, Mode, Unchanging};
+use crate::memory::{self, Access, Check, FilePages, Mode, Unchanging};
 
 /// The bytes of an entry's file, read into memory or mapped.
 pub struct FileBytes(Bytes);
 
 enum Bytes {
     Read(Vec<u8>),
-    /// Read into pages of its own, huge ones if there are any, and how much of them.
-    Large(memmap2::MmapMut, usize),
+    /// Read into pages in which the code can run.
+    Pages(Arc<FilePages>),
     /// Mapped; with the file, if its code runs from there.
     Mapped(memmap2::Mmap, Option<InPlace>),
 }
@@ -27,11 +28,9 @@ pub(crate) struct InPlace {
     pub(crate) check: Check,
 }
 
-/// Files below this size are read even where they may be mapped: one read costs less than a map and its page faults.
-const MAP_FROM: u64 = 64 * 1024;
-
-/// Files from this size on are read into pages of their own.
-const LARGE_FROM: u64 = 2 << 20;
+/// Files below this size are read and their code copied, even where they may be mapped: that costs less than the system
+/// calls and page faults.
+const LARGE_FROM: u64 = 64 * 1024;
 
 impl FileBytes {
     /// Opens a file and reads or maps it, or returns `None` if there is none.
@@ -50,14 +49,10 @@ impl FileBytes {
             Mode::InPlace(promise, check) if length > 0 => {
                 Bytes::Mapped(map(promise)?, Some(InPlace { file, promise, check }))
             }
-            Mode::Map(promise) if length >= MAP_FROM => Bytes::Mapped(map(promise)?, None),
+            Mode::Map(promise) if length >= LARGE_FROM => Bytes::Mapped(map(promise)?, None),
             _ if length >= LARGE_FROM => {
-                let mut pages = memmap2::MmapMut::map_anon(bytes).map_err(refused("allocate"))?;
-                #[cfg(target_os = "linux")]
-                // If the advice is not taken, the pages are small ones.
-                let _ = pages.advise(memmap2::Advice::HugePage);
-                let read = fill(&file, &mut pages).map_err(failed("read", path))?;
-                Bytes::Large(pages, read)
+                let read = FilePages::read(&file, bytes)?;
+                Bytes::Pages(Arc::new(read.map_err(failed("read", path))?))
             }
             _ => {
                 let mut read = Vec::new();
@@ -70,18 +65,26 @@ impl FileBytes {
         Ok(Some(Self(bytes)))
     }
 
-    /// Returns the file, if its code may run from there.
-    pub(crate) const fn in_place(&self) -> Option<&InPlace> {
+    /// Returns where the code may run without being copied.
+    pub(crate) const fn place(&self) -> Place<'_> {
         match &self.0 {
-            Bytes::Mapped(_, in_place) => in_place.as_ref(),
-            Bytes::Read(_) | Bytes::Large(..) => None,
+            Bytes::Read(_) | Bytes::Mapped(_, None) => Place::Elsewhere,
+            Bytes::Pages(pages) => Place::Pages(pages),
+            Bytes::Mapped(_, Some(file)) => Place::File(file),
         }
     }
 
-    /// Returns whether the bytes take up memory of this process alone.
-    pub(crate) const fn is_private(&self) -> bool {
-        matches!(self.0, Bytes::Read(_) | Bytes::Large(..))
+    /// Returns whether the bytes are a copy that serves nothing but the tables, once the code has been copied.
+    pub(crate) const fn is_copy(&self) -> bool {
+        matches!(self.0, Bytes::Read(_))
     }
+}
+
+/// Where code may run without being copied.
+pub(crate) enum Place<'a> {
+    Elsewhere,
+    Pages(&'a Arc<FilePages>),
+    File(&'a InPlace),
 }
 
 impl From<Vec<u8>> for FileBytes {
@@ -96,7 +99,7 @@ impl Deref for FileBytes {
     fn deref(&self) -> &[u8] {
         match &self.0 {
             Bytes::Read(bytes) => bytes,
-            Bytes::Large(pages, read) => pages.get(..*read).unwrap_or_default(),
+            Bytes::Pages(pages) => pages.bytes(),
             Bytes::Mapped(map, _) => map,
         }
     }
@@ -105,27 +108,11 @@ impl Deref for FileBytes {
 impl fmt::Debug for FileBytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let how = match &self.0 {
-            Bytes::Read(_) | Bytes::Large(..) => "read",
+            Bytes::Read(_) | Bytes::Pages(_) => "read",
             Bytes::Mapped(_, None) => "mapped",
             Bytes::Mapped(_, Some(_)) => "mapped to run in place",
         };
         write!(f, "FileBytes({} bytes, {how})", self.len())
-    }
-}
-
-/// Reads until `to` is full or the file ends, and returns how much was read.
-fn fill(mut file: &File, mut to: &mut [u8]) -> io::Result<usize> {
-    let mut filled: usize = 0;
-    loop {
-        match file.read(to) {
-            Ok(0) => return Ok(filled),
-            Ok(read) => {
-                filled = filled.saturating_add(read);
-                to = to.get_mut(read..).unwrap_or_default();
-            }
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
     }
 }
 

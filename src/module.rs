@@ -4,11 +4,11 @@ use std::ops::Range;
 
 use crate::entry::Entry;
 use crate::error::Error;
-use crate::file::{FileBytes, InPlace};
+use crate::file::{FileBytes, InPlace, Place};
 use crate::format::{Body, CatchClauses, Row, Section, Table, size};
 use crate::identity::Identity;
 use crate::key::Key;
-use crate::memory::{Check, CodeMemory, STEP, WritableCode};
+use crate::memory::{Check, CodeMemory, FilePages, STEP, WritableCode};
 use crate::seal::{METADATA, Sections};
 use crate::tables::{FunctionOffsets, SourceMap, SourceRow, TryTables};
 
@@ -92,9 +92,14 @@ impl Module {
         let entry = Entry::parse(&file, identity)?;
         entry.check_key(key)?;
         let Body { function_offsets, source_map, catch_clauses, .. } = &entry.body;
-        let (function_offsets, code) = match file.in_place() {
-            Some(InPlace { file, promise, check }) if entry.is_aligned_in_file() => {
-                let code = CodeMemory::map(file, &entry.code_range(), *promise)?;
+        let code = &entry.code_range();
+        let (function_offsets, code) = match file.place() {
+            Place::Pages(pages) if entry.is_aligned_at(entry.code().as_ptr().addr()) => {
+                (check_read(&entry, pages)?, CodeMemory::publish(pages, code)?)
+            }
+            // A file is mapped at a page, and no alignment is larger.
+            Place::File(InPlace { file, promise, check }) if entry.is_aligned_at(entry.code().as_ptr().addr()) => {
+                let code = CodeMemory::map(file, code, *promise)?;
                 match check {
                     Check::VouchedFor => (Offsets::VouchedFor(function_offsets.range()), code),
                     Check::Checked => (check_in_place(&entry, &code)?, code),
@@ -102,8 +107,7 @@ impl Module {
             }
             _ => copy(&entry)?,
         };
-        let code_length = entry.code_range().end.saturating_sub(entry.code_range().start);
-        if file.is_private() && code_length > size(&file) / 2 {
+        if file.is_copy() && entry.code().len() > file.len() / 2 {
             // The file would be kept for less than half of it.
             return Ok(Self::beside(&entry, code, function_offsets));
         }
@@ -129,7 +133,7 @@ impl Module {
         Self { code, function_offsets, tables: tables.into(), source_map, try_tables, sections }
     }
 
-    /// Returns whether the code runs from its file, and was not copied.
+    /// Returns whether the code runs from the mapped file, and was neither copied nor read.
     #[must_use]
     pub const fn is_in_place(&self) -> bool {
         self.code.is_in_place()
@@ -235,6 +239,18 @@ fn check_in_place(entry: &Entry<'_>, code: &CodeMemory) -> Result<Offsets, Error
     let function_offsets = check_function_offsets(entry)?;
     let mut digest = entry.begin_digest();
     code.bytes().chunks(STEP).for_each(|step| digest.add_code(step));
+    entry.end_digest(digest)?;
+    Ok(function_offsets)
+}
+
+/// Checks code that runs from the pages its file was read into.
+fn check_read(entry: &Entry<'_>, file: &FilePages) -> Result<Offsets, Error> {
+    let function_offsets = check_function_offsets(entry)?;
+    let mut digest = entry.begin_digest();
+    match file.code_checksum(&entry.code_range()) {
+        Some(checksum) => digest.add_summed_code(entry.code(), checksum),
+        None => digest.add_code(entry.code()),
+    }
     entry.end_digest(digest)?;
     Ok(function_offsets)
 }

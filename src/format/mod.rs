@@ -37,3 +37,15 @@ where
         error => std::io::Error::other(error.to_string()),
     })
 }
+
+/// Returns where the code of a file begins that starts like this, and where its first function does.
+///
+/// Nothing is checked: of another file than an entry the answer is any number, or `None`.
+pub(crate) fn code_place(start: &[u8]) -> Option<(u64, u64)> {
+    let (_, at) = read::<Header<'_>>(Section::new(start), 0, start).ok()?;
+    let body = Section::of(start, &(at..size(start))).bytes();
+    let functions = u32::from_le_bytes(*body.first_chunk()?);
+    let code_at = at.checked_add(12)?.checked_add(u64::from(functions).checked_mul(8)?)?;
+    let first = body.get(4..).and_then(|offsets| offsets.first_chunk()).filter(|_| functions > 0);
+    Some((code_at, code_at.checked_add(first.map_or(0, |offset| u64::from_le_bytes(*offset)))?))
+}

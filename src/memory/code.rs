@@ -4,11 +4,10 @@ use std::fmt;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
-use std::slice;
+use std::sync::Arc;
 
-use region::Protection;
-
-use super::{Unchanging, coherence};
+use super::pages::{Pages, WritablePages};
+use super::{FilePages, Unchanging};
 use crate::error::Error;
 
 /// How much is copied before it is checked, in bytes: small enough to be in the cache still.
@@ -20,69 +19,10 @@ pub(crate) const TRAP: u8 = if cfg!(target_arch = "aarch64") { 0x00 } else { 0xc
 /// Whether the crate knows how to keep this machine's instruction caches coherent.
 const IS_SUPPORTED: bool = cfg!(any(target_arch = "x86_64", target_arch = "x86", target_arch = "aarch64"));
 
-/// Size of a huge page, in bytes. Faulting small pages in is what most of the time of a large load would go to.
-const HUGE: usize = 2 << 20;
-
-/// Pages in use of an allocation.
-struct Pages {
-    allocation: region::Allocation,
-    /// Where they begin in it, in bytes.
-    start: usize,
-    /// Their length in bytes; `start` and `length` together stay within the allocation.
-    length: usize,
-}
-
-// SAFETY: the pages are owned by the value and may be unmapped by any thread.
-unsafe impl Send for Pages {}
-// SAFETY: nothing is written through a shared reference.
-unsafe impl Sync for Pages {}
-
-impl Pages {
-    /// Allocates pages for `length` bytes, which is not 0, readable and writable.
-    fn allocate(length: usize) -> Result<Self, Error> {
-        let refused = |error| refused("allocate", length, error);
-        let too_long = || refused(region::Error::InvalidParameter("length"));
-        let slack = if length < HUGE { 0 } else { HUGE };
-        let allocated = length.checked_add(slack).ok_or_else(too_long)?;
-        let allocation = region::alloc(allocated, Protection::READ_WRITE).map_err(refused)?;
-        let start = if slack == 0 { 0 } else { allocation.as_range().start.wrapping_neg() % HUGE };
-        let length = length.checked_next_multiple_of(region::page::size()).ok_or_else(too_long)?;
-        let pages = Self { allocation, start, length };
-        if slack > 0 {
-            pages.advise_huge();
-        }
-        Ok(pages)
-    }
-
-    /// Asks for huge pages, except for an end that would leave most of one unused.
-    fn advise_huge(&self) {
-        let rest = self.length % HUGE;
-        let rounded = self.length.saturating_sub(rest).saturating_add(if rest < HUGE / 2 { 0 } else { HUGE });
-        let length = rounded.min(self.allocation.len().saturating_sub(self.start));
-        #[cfg(target_os = "linux")]
-        // SAFETY: the range is within the allocation, and the advice changes neither contents nor protection. If it is
-        // not taken, the pages are small ones.
-        unsafe {
-            libc::madvise(self.as_ptr().cast_mut().cast(), length, libc::MADV_HUGEPAGE);
-        }
-        #[cfg(not(target_os = "linux"))]
-        let _ = length;
-    }
-
-    fn as_ptr(&self) -> *const u8 {
-        self.allocation.as_ptr::<u8>().wrapping_add(self.start)
-    }
-
-    fn range(&self) -> Range<usize> {
-        let start = self.as_ptr().addr();
-        start..start.saturating_add(self.length)
-    }
-}
-
 /// Code in pages of its own that cannot be executed yet.
 pub(crate) struct WritableCode {
     /// `None` if there is no code: there are no pages of length zero.
-    pages: Option<Pages>,
+    pages: Option<WritablePages>,
     /// Where the code lies in the pages.
     code: Range<usize>,
 }
@@ -96,7 +36,7 @@ impl WritableCode {
             return Err(Error::UnsupportedMachine);
         }
         let end = displacement.saturating_add(code.len());
-        let pages = if code.is_empty() { None } else { Some(Pages::allocate(end)?) };
+        let pages = if code.is_empty() { None } else { Some(WritablePages::allocate(end)?) };
         let mut copy = Self { pages, code: displacement..end };
         if let Some((before, rest)) = copy.pages_mut().split_at_mut_checked(displacement)
             && let Some((to, behind)) = rest.split_at_mut_checked(code.len())
@@ -114,21 +54,13 @@ impl WritableCode {
     /// Makes the code executable, and writable no longer.
     pub(crate) fn publish(self) -> Result<CodeMemory, Error> {
         let Some(pages) = self.pages else { return Ok(CodeMemory(Placement::Nowhere)) };
-        coherence::before_protection(pages.range());
-        // SAFETY: the pages belong to this value alone and no reference into them is alive, since `pages_mut` lends them
-        // out with a borrow of `self`. Nothing writes to them from here on: `self` is consumed.
-        let protected = unsafe { region::protect(pages.as_ptr(), pages.length, Protection::READ_EXECUTE) };
-        protected.map_err(|error| refused("make executable", pages.length, error))?;
-        coherence::after_protection();
+        let pages = pages.freeze();
+        pages.make_executable(&self.code)?;
         Ok(CodeMemory(Placement::Copied(pages, self.code)))
     }
 
     fn pages_mut(&mut self) -> &mut [u8] {
-        let Some(pages) = &mut self.pages else { return &mut [] };
-        // SAFETY: the pages were allocated readable and writable, are initialized (the system zeroes them) and belong to
-        // this value; `length` is within the allocation, and the borrow of `self` keeps them mapped and everybody else
-        // away.
-        unsafe { slice::from_raw_parts_mut(pages.as_ptr().cast_mut(), pages.length) }
+        self.pages.as_mut().map_or(&mut [], WritablePages::bytes_mut)
     }
 }
 
@@ -138,8 +70,10 @@ pub(crate) struct CodeMemory(Placement);
 enum Placement {
     /// There is no code.
     Nowhere,
-    /// In pages of its own, and where in them; not written after `publish`.
+    /// In pages of its own, and where in them.
     Copied(Pages, Range<usize>),
+    /// In the pages that its file was read into, and where in the file.
+    Read(Arc<FilePages>, Range<usize>),
     /// In its file.
     InPlace(memmap2::Mmap),
 }
@@ -164,6 +98,20 @@ impl CodeMemory {
         Ok(Self(Placement::InPlace(map.map_err(refused)?)))
     }
 
+    /// Makes code executable in the pages that its file was read into.
+    pub(crate) fn publish(file: &Arc<FilePages>, code: &Range<u64>) -> Result<Self, Error> {
+        if !IS_SUPPORTED {
+            return Err(Error::UnsupportedMachine);
+        }
+        let offset = |at| usize::try_from(at).unwrap_or(usize::MAX);
+        let code = offset(code.start)..offset(code.end);
+        if code.is_empty() {
+            return Ok(Self(Placement::Nowhere));
+        }
+        file.make_executable(&code)?;
+        Ok(Self(Placement::Read(Arc::clone(file), code)))
+    }
+
     /// Returns whether the code runs from its file.
     pub(crate) const fn is_in_place(&self) -> bool {
         matches!(self.0, Placement::InPlace(_))
@@ -180,12 +128,8 @@ impl CodeMemory {
     pub(crate) fn bytes(&self) -> &[u8] {
         match &self.0 {
             Placement::Nowhere => &[],
-            Placement::Copied(pages, code) => {
-                // SAFETY: the pages are readable, initialized and never written while this value lives; `length` is
-                // within the allocation.
-                let pages = unsafe { slice::from_raw_parts(pages.as_ptr(), pages.length) };
-                pages.get(code.clone()).unwrap_or_default()
-            }
+            Placement::Copied(pages, code) => pages.bytes().get(code.clone()).unwrap_or_default(),
+            Placement::Read(file, code) => file.bytes().get(code.clone()).unwrap_or_default(),
             Placement::InPlace(map) => map,
         }
     }
@@ -197,12 +141,9 @@ impl fmt::Debug for CodeMemory {
     }
 }
 
-fn refused(action: &'static str, length: usize, error: region::Error) -> Error {
-    Error::Memory { action, length: u64::try_from(length).unwrap_or(u64::MAX), source: error.into_io_error() }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::pages::HUGE;
     use super::*;
 
     #[test]

@@ -8,11 +8,13 @@
 
 mod code;
 mod coherence;
+mod pages;
 
 use std::fs::File;
 use std::io;
 
 pub(crate) use code::{CodeMemory, STEP, TRAP, WritableCode};
+pub(crate) use pages::FilePages;
 
 /// How the bytes of entries get from their files into memory, and where their code runs.
 ///

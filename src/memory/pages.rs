@@ -1,0 +1,211 @@
+//! Pages of memory: written first, then read and executed.
+
+use std::fs::File;
+use std::io::{self, ErrorKind, Read};
+use std::ops::Range;
+use std::slice;
+
+use region::Protection;
+
+use super::code::STEP;
+use super::coherence;
+use crate::error::Error;
+use crate::format;
+
+/// Size of a huge page, in bytes. Faulting small pages in is what most of the time of a large load would go to.
+pub(super) const HUGE: usize = 2 << 20;
+
+/// Pages in use of an allocation, which nobody writes to.
+pub(super) struct Pages {
+    allocation: region::Allocation,
+    /// Where they begin in it, in bytes.
+    start: usize,
+    /// Their length in bytes; `start` and `length` together stay within the allocation.
+    length: usize,
+}
+
+// SAFETY: the pages are owned by the value and may be unmapped by any thread.
+unsafe impl Send for Pages {}
+// SAFETY: nothing is written to them.
+unsafe impl Sync for Pages {}
+
+impl Pages {
+    /// Returns the bytes of the pages.
+    pub(super) fn bytes(&self) -> &[u8] {
+        // SAFETY: the pages are readable and initialized (the system zeroes them), `length` is within the allocation, and
+        // nobody writes to them.
+        unsafe { slice::from_raw_parts(self.as_ptr(), self.length) }
+    }
+
+    /// Makes the pages that hold `code`, a range of their bytes, executable, and impossible to write to.
+    pub(super) fn make_executable(&self, code: &Range<usize>) -> Result<(), Error> {
+        let code = self.bytes().get(code.clone()).unwrap_or_default();
+        let addresses = code.as_ptr_range();
+        coherence::before_protection(addresses.start.addr()..addresses.end.addr());
+        // SAFETY: the range is within the pages, which belong to this value. They stay readable, and nobody writes to
+        // them: there is no way from here back to `WritablePages`.
+        let protected = unsafe { region::protect(code.as_ptr(), code.len(), Protection::READ_EXECUTE) };
+        protected.map_err(|error| refused("make executable", code.len(), error))?;
+        coherence::after_protection();
+        Ok(())
+    }
+
+    /// Asks for huge pages, except for an end that would leave most of one unused.
+    fn advise_huge(&self) {
+        let rest = self.length % HUGE;
+        let rounded = self.length.saturating_sub(rest).saturating_add(if rest < HUGE / 2 { 0 } else { HUGE });
+        let length = rounded.min(self.allocation.len().saturating_sub(self.start));
+        #[cfg(target_os = "linux")]
+        // SAFETY: the range is within the allocation, and the advice changes neither contents nor protection. If it is
+        // not taken, the pages are small ones.
+        unsafe {
+            libc::madvise(self.as_ptr().cast_mut().cast(), length, libc::MADV_HUGEPAGE);
+        }
+        #[cfg(not(target_os = "linux"))]
+        let _ = length;
+    }
+
+    fn as_ptr(&self) -> *const u8 {
+        self.allocation.as_ptr::<u8>().wrapping_add(self.start)
+    }
+}
+
+/// Pages that can be written and not executed.
+pub(super) struct WritablePages(Pages);
+
+impl WritablePages {
+    /// Allocates pages for `length` bytes, which is not 0.
+    pub(super) fn allocate(length: usize) -> Result<Self, Error> {
+        let refused = |error| refused("allocate", length, error);
+        let too_long = || refused(region::Error::InvalidParameter("length"));
+        let slack = if length < HUGE { 0 } else { HUGE };
+        let allocated = length.checked_add(slack).ok_or_else(too_long)?;
+        let allocation = region::alloc(allocated, Protection::READ_WRITE).map_err(refused)?;
+        let start = if slack == 0 { 0 } else { allocation.as_range().start.wrapping_neg() % HUGE };
+        let length = length.checked_next_multiple_of(region::page::size()).ok_or_else(too_long)?;
+        let pages = Pages { allocation, start, length };
+        if slack > 0 {
+            pages.advise_huge();
+        }
+        Ok(Self(pages))
+    }
+
+    pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: the pages were allocated readable and writable, are initialized (the system zeroes them) and belong to
+        // this value; `length` is within the allocation, and the borrow of `self` keeps everybody else away.
+        unsafe { slice::from_raw_parts_mut(self.0.as_ptr().cast_mut(), self.0.length) }
+    }
+
+    /// Gives up writing.
+    pub(super) fn freeze(self) -> Pages {
+        self.0
+    }
+}
+
+/// A file that was read into pages of its own, in which its code can be made executable.
+pub(crate) struct FilePages {
+    pages: Pages,
+    /// Where the file lies in the pages: its first function, if there is one, begins on a page.
+    file: Range<usize>,
+    /// Where in the file the code lies, and its CRC-32C.
+    code: Option<(Range<usize>, u32)>,
+}
+
+impl FilePages {
+    /// Reads a file of `length` bytes, or as much of it as there is, and sums its code while it is at hand.
+    ///
+    /// # Errors
+    ///
+    /// The outer one if there is no memory, the inner one from reading.
+    pub(crate) fn read(file: &File, length: usize) -> Result<io::Result<Self>, Error> {
+        let mut start = [0; 4096];
+        let read = match fill(file, &mut start) {
+            Ok(read) => read.min(length),
+            Err(error) => return Ok(Err(error)),
+        };
+        let start = start.get(..read).unwrap_or_default();
+        let place = format::code_place(start).unwrap_or_default();
+        let [code_at, function_at] = [place.0, place.1].map(|at| usize::try_from(at).unwrap_or(usize::MAX));
+        let at = function_at.wrapping_neg().checked_rem(region::page::size()).unwrap_or(0);
+        let end = at.saturating_add(length);
+        let mut pages = WritablePages::allocate(end)?;
+        let image = pages.bytes_mut().get_mut(at..end).unwrap_or_default();
+        if let Some(to) = image.get_mut(..read) {
+            to.copy_from_slice(start);
+        }
+        let mut image = Image { file, bytes: image, filled: read };
+        let read = image.sum_code(code_at).and_then(|code| image.fill_to(length).map(|()| (code, image.filled)));
+        Ok(read.map(|(code, filled)| Self { pages: pages.freeze(), file: at..at.saturating_add(filled), code }))
+    }
+
+    /// Returns the bytes of the file.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        self.pages.bytes().get(self.file.clone()).unwrap_or_default()
+    }
+
+    /// Returns the CRC-32C of the code, if that lies at `code`, a range of the file.
+    pub(crate) fn code_checksum(&self, code: &Range<u64>) -> Option<u32> {
+        let (found, checksum) = self.code.as_ref()?;
+        let is_same = u64::try_from(found.start) == Ok(code.start) && u64::try_from(found.end) == Ok(code.end);
+        is_same.then_some(*checksum)
+    }
+
+    pub(super) fn make_executable(&self, code: &Range<usize>) -> Result<(), Error> {
+        let in_pages = |at| self.file.start.saturating_add(at);
+        self.pages.make_executable(&(in_pages(code.start)..in_pages(code.end)))
+    }
+}
+
+/// A file on its way into memory.
+struct Image<'a> {
+    file: &'a File,
+    bytes: &'a mut [u8],
+    filled: usize,
+}
+
+impl Image<'_> {
+    /// Reads on until so much of the file is there, or the file ends.
+    fn fill_to(&mut self, end: usize) -> io::Result<()> {
+        let missing = self.bytes.get_mut(self.filled..end).unwrap_or_default();
+        self.filled = self.filled.saturating_add(fill(self.file, missing)?);
+        Ok(())
+    }
+
+    /// Reads on to the end of the code that begins at `start`, and returns where it lies and its CRC-32C; `None` if the file
+    /// has no such place.
+    fn sum_code(&mut self, start: usize) -> io::Result<Option<(Range<usize>, u32)>> {
+        self.fill_to(start)?;
+        let length = start.checked_sub(8).and_then(|at| self.bytes.get(at..)?.first_chunk().copied());
+        let length = length.and_then(|length| usize::try_from(u64::from_le_bytes(length)).ok());
+        let Some(end) = length.and_then(|length| start.checked_add(length)) else { return Ok(None) };
+        let (mut summed, mut sum) = (start, 0);
+        while summed < end {
+            let step = summed.saturating_add(STEP).min(end);
+            self.fill_to(step)?;
+            match self.bytes.get(summed..step) {
+                Some(bytes) if step <= self.filled => sum = crc32c::crc32c_append(sum, bytes),
+                _ => return Ok(None),
+            }
+            summed = step;
+        }
+        Ok(Some((start..end, sum)))
+    }
+}
+
+/// Reads until `to` is full or the file ends, and returns how much was read.
+fn fill(mut file: &File, to: &mut [u8]) -> io::Result<usize> {
+    let mut filled: usize = 0;
+    while let Some(rest @ [_, ..]) = to.get_mut(filled..) {
+        match file.read(rest) {
+            Ok(0) => break,
+            Ok(read) => filled = filled.saturating_add(read),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
+}
+
+pub(super) fn refused(action: &'static str, length: usize, error: region::Error) -> Error {
+    Error::Memory { action, length: u64::try_from(length).unwrap_or(u64::MAX), source: error.into_io_error() }
+}
