@@ -36,7 +36,7 @@ pub struct Builder<'a> {
     /// The try tables as they will stand in the file.
     try_tables: Vec<u8>,
     try_table_count: u32,
-    cpu_features: u64,
+    cpu: Option<CpuFeatures>,
     /// The sections as they will stand in the file.
     sections: Vec<u8>,
     /// Bytes in front of the engine's code that align it in the file; every offset counts them.
@@ -92,10 +92,10 @@ impl<'a> Builder<'a> {
         self
     }
 
-    /// Says which features the code needs beyond the baseline of its architecture: a machine without them rejects a sealed
-    /// entry. Those of another architecture than the identity's are of no use.
+    /// Says which features the code needs beyond the baseline of its architecture, which must be the identity's: a machine
+    /// without them rejects a sealed entry.
     pub fn cpu(&mut self, features: CpuFeatures) -> &mut Self {
-        self.cpu_features = features.bits();
+        self.cpu = Some(features);
         self
     }
 
@@ -132,6 +132,10 @@ impl<'a> Builder<'a> {
         if kind.is_none() && !self.sections.is_empty() {
             return Err(unwritable(Field::Section, Bound::Exactly(0), size(&self.sections)));
         }
+        let arch = identity.target().arch;
+        if let Some(other) = self.cpu.map(CpuFeatures::arch).filter(|other| *other != arch) {
+            return Err(unwritable(Field::Arch, Bound::Exactly(arch.number().into()), other.number().into()));
+        }
         let functions = u64::try_from(self.functions.len()).unwrap_or(u64::MAX);
         if u32::try_from(functions).is_err() {
             return Err(unwritable(Field::FunctionCount, Bound::AtMost(u32::MAX.into()), functions));
@@ -158,9 +162,9 @@ impl<'a> Builder<'a> {
         if let Some(kind) = kind {
             let seal = Seal {
                 key: Bytes(*key.as_bytes()),
-                arch: identity.target().arch.number(),
+                arch: arch.number(),
                 os: identity.target().os.number(),
-                cpu_features: self.cpu_features,
+                cpu_features: self.cpu.map_or(0, CpuFeatures::bits),
                 build_id: Section::new(identity.build_id()),
                 sections: Section::new(&self.sections),
             };

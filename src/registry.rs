@@ -1,5 +1,6 @@
 //! From a program counter to the module it is in.
 
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -12,9 +13,17 @@ use crate::module::{Location, Module};
 /// dropped.
 #[derive(Debug, Default)]
 pub struct Registry {
-    modules: ArcSwap<Vec<Arc<Module>>>,
+    modules: ArcSwap<Vec<Row>>,
     /// Held by writers, so that none loses what another one adds.
     writing: Mutex<()>,
+}
+
+/// A module and the addresses of its code, which stand here so that a search stays within the rows.
+#[derive(Clone, Debug)]
+struct Row {
+    start: usize,
+    end: usize,
+    module: Arc<Module>,
 }
 
 impl Registry {
@@ -26,22 +35,23 @@ impl Registry {
 
     /// Adds a module. One without code is left out: no program counter can be in it.
     pub fn insert(&self, module: Arc<Module>) {
-        if module.address_range().is_empty() {
+        let Range { start, end } = module.address_range();
+        if start == end {
             return;
         }
-        self.change(|modules| {
+        self.change(|rows| {
             // Mappings that are alive do not overlap, so the order of the starts is that of the ends.
-            let at = modules.partition_point(|other| other.address_range().start < module.address_range().start);
-            modules.insert(at, module);
+            let at = rows.partition_point(|row| row.start < start);
+            rows.insert(at, Row { start, end, module });
         });
     }
 
     /// Takes a module out, and returns whether it was there.
     pub fn remove(&self, module: &Arc<Module>) -> bool {
-        self.change(|modules| {
-            let before = modules.len();
-            modules.retain(|other| !Arc::ptr_eq(other, module));
-            modules.len() < before
+        self.change(|rows| {
+            let before = rows.len();
+            rows.retain(|row| !Arc::ptr_eq(&row.module, module));
+            rows.len() < before
         })
     }
 
@@ -64,18 +74,18 @@ impl Registry {
     }
 
     fn with<T>(&self, pc: usize, look: impl FnOnce(&Arc<Module>) -> Option<T>) -> Option<T> {
-        let modules = self.modules.load();
-        let after = modules.partition_point(|module| module.address_range().start <= pc);
-        let module = modules.get(after.checked_sub(1)?)?;
-        module.address_range().contains(&pc).then(|| look(module))?
+        let rows = self.modules.load();
+        let after = rows.partition_point(|row| row.start <= pc);
+        let row = rows.get(after.checked_sub(1)?)?;
+        (pc < row.end).then(|| look(&row.module))?
     }
 
-    fn change<T>(&self, change: impl FnOnce(&mut Vec<Arc<Module>>) -> T) -> T {
+    fn change<T>(&self, change: impl FnOnce(&mut Vec<Row>) -> T) -> T {
         // The lock guards no data, so a writer that panicked has left nothing half done.
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut modules = Vec::clone(&self.modules.load());
-        let result = change(&mut modules);
-        self.modules.store(Arc::new(modules));
+        let mut rows = Vec::clone(&self.modules.load());
+        let result = change(&mut rows);
+        self.modules.store(Arc::new(rows));
         result
     }
 }

@@ -21,9 +21,11 @@ mod machine;
 mod naive;
 mod oracle;
 mod properties;
+mod replay;
 mod scratch;
 mod seal;
 mod specification;
 mod store;
+mod targets;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod wazero;

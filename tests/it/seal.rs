@@ -286,6 +286,12 @@ fn sections_that_do_not_rise_or_cannot_be_kept_are_not_written() {
         unwritable(builder().metadata(b"abc"), &identity().with_sealing(Sealing::Plain)),
         (Field::Section, Bound::Exactly(0), 16)
     );
+    let foreign = if Arch::host() == Arch::Arm64 { Arch::Amd64 } else { Arch::Arm64 };
+    let numbers = if Arch::host() == Arch::Arm64 { (2, 1) } else { (1, 2) };
+    assert_eq!(
+        unwritable(builder().cpu(CpuFeatures::from_bits(foreign, 1)), &identity()),
+        (Field::Arch, Bound::Exactly(numbers.0), numbers.1)
+    );
     assert!(identity().with_build_id(&[0; 256]).is_err());
 }
 
