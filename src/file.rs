@@ -166,18 +166,19 @@ pub(crate) fn publish(
     loop {
         let temporary = temporary();
         let file = create(&temporary)?;
-        if let Some(file) = claim(file, &temporary)? {
-            let published = write(&file)
-                .and_then(|()| file.sync_all())
-                .map_err(failed("write", &temporary))
-                .and_then(|()| fs::rename(&temporary, path).map_err(failed("rename", &temporary)));
-            if published.is_err() {
-                // The reason to report is the first one; a file that stays is swept later.
-                let _ = fs::remove_file(&temporary);
-            }
-            published?;
-            return path.parent().map_or(Ok(()), sync_directory);
+        if !claim(&file) {
+            continue;
         }
+        let published = write(&file)
+            .and_then(|()| file.sync_all())
+            .map_err(failed("write", &temporary))
+            .and_then(|()| fs::rename(&temporary, path).map_err(failed("rename", &temporary)));
+        if published.is_err() {
+            // The reason to report is the first one; a file that stays is swept later.
+            let _ = fs::remove_file(&temporary);
+        }
+        published?;
+        return path.parent().map_or(Ok(()), sync_directory);
     }
 }
 
@@ -190,24 +191,25 @@ fn create(path: &Path) -> Result<File, Error> {
     options.open(path).map_err(failed("create", path))
 }
 
-/// Locks a new temporary file, which tells [`sweep`] that its writer lives; `None` if a sweep was faster.
-fn claim(file: File, path: &Path) -> Result<Option<File>, Error> {
-    match file.lock() {
-        Ok(()) => {}
-        // Where files cannot be locked, they cannot be swept either.
-        Err(error) if error.kind() == ErrorKind::Unsupported => return Ok(Some(file)),
-        Err(error) => return Err(failed("lock", path)(error)),
-    }
+/// Locks a new temporary file, which tells [`sweep`] that its writer lives; returns `false` if a sweep was faster.
+///
+/// A file that cannot be locked is written all the same. At worst a sweep takes it for left over, and renaming it fails.
+fn claim(file: &File) -> bool {
+    let _ = file.lock();
     #[cfg(unix)]
-    if std::os::unix::fs::MetadataExt::nlink(&file.metadata().map_err(failed("stat", path))?) == 0 {
-        return Ok(None);
-    }
-    Ok(Some(file))
+    return !file.metadata().is_ok_and(|file| std::os::unix::fs::MetadataExt::nlink(&file) == 0);
+    #[cfg(not(unix))]
+    true
 }
 
 /// Removes a temporary file if its writer is gone, and returns whether it did.
 pub(crate) fn sweep(path: &Path) -> Result<bool, Error> {
-    let Some((file, _)) = open(path)? else { return Ok(false) };
+    let file = match open(path) {
+        Ok(Some((file, _))) => file,
+        // Whatever it is, it is no writer's.
+        Ok(None) | Err(Error::NotAFile { .. }) => return Ok(false),
+        Err(error) => return Err(error),
+    };
     match file.try_lock() {
         Ok(()) => remove(path),
         Err(TryLockError::WouldBlock) => Ok(false),

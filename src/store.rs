@@ -3,7 +3,7 @@
 use std::hash::{BuildHasher, RandomState};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Once;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::entry::Entry;
 use crate::error::Error;
@@ -74,7 +74,7 @@ pub struct Store {
     directory: PathBuf,
     identity: Identity,
     access: Access,
-    swept: Once,
+    swept: AtomicBool,
 }
 
 impl Store {
@@ -88,7 +88,7 @@ impl Store {
     pub fn open(root: impl AsRef<Path>, identity: Identity) -> Result<Self, Error> {
         let directory = root.as_ref().join(identity.directory_name());
         file::create_directory(&directory)?;
-        Ok(Self { directory, identity, access: Access::READ, swept: Once::new() })
+        Ok(Self { directory, identity, access: Access::READ, swept: AtomicBool::new(false) })
     }
 
     /// Sets how entries are read; it is [`Access::READ`] otherwise.
@@ -145,15 +145,18 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`Error::Io`], and the directory is as it was; [`Error::Invalid`] for an entry of another identity, and [`Error::Key`]
+    /// [`Error::Io`], and the directory is as it was, unless syncing it was what failed: then the entry is in place, and may
+    /// not survive a power cut. [`Error::Invalid`] for an entry of another identity, and [`Error::Key`]
     /// for one that is sealed under another key.
     pub fn put(&self, key: &Key, entry: &Entry<'_>) -> Result<(), Error> {
         if entry.magic() != self.identity.magic() || entry.version() != self.identity.version().as_bytes() {
             return Err(Error::Invalid { what: "entry", rule: "must have the magic and the version of the store" });
         }
         entry.check_key(key)?;
-        // What cannot be swept now is in nobody's way; `sweep` tells why.
-        self.swept.call_once(|| drop(self.sweep()));
+        if !self.swept.swap(true, Ordering::Relaxed) {
+            // What cannot be swept now is in nobody's way; `sweep` tells why.
+            let _ = self.sweep();
+        }
         file::publish(
             &self.path(key),
             || self.directory.join(format!("{key}.{:016x}.tmp", RandomState::new().hash_one(()))),

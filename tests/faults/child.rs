@@ -1,0 +1,194 @@
+//! What the children do, and the codes with which they exit.
+
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Command, ExitStatus};
+use std::{env, hint};
+
+use jitcache::{Access, Cache, Error, Lookup, Store};
+
+use crate::content::{LARGE, builder, code, compiled, identity, is_code, key};
+use crate::{adversary, hammer, limits, powercut};
+
+/// How a child ended, told by its exit code: no disk is needed for that, and no memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Outcome {
+    /// The operation did what it is for.
+    Done,
+    Miss,
+    Rejected,
+    /// [`Error::Io`].
+    Io,
+    /// [`Error::Memory`].
+    Memory,
+    /// What must not be: another error, or the wrong code.
+    Wrong,
+    /// What the children exit with that check for themselves: something grew that should not have.
+    Leak,
+    /// By SIGKILL.
+    Killed,
+    /// By SIGALRM.
+    Hung,
+    Panicked,
+    /// By any other signal, or with any other code.
+    Died,
+}
+
+use Outcome::{Died, Done, Hung, Io, Killed, Leak, Memory, Miss, Panicked, Rejected, Wrong};
+
+impl Outcome {
+    const EXITS: [Self; 7] = [Done, Miss, Rejected, Io, Memory, Wrong, Leak];
+
+    pub fn of(status: ExitStatus) -> Self {
+        match (status.code(), status.signal()) {
+            (Some(101), _) => Panicked,
+            (Some(code), _) => {
+                usize::try_from(code - 40).ok().and_then(|at| Self::EXITS.get(at).copied()).unwrap_or(Died)
+            }
+            (None, Some(libc::SIGKILL)) => Killed,
+            (None, Some(libc::SIGALRM)) => Hung,
+            _ => Died,
+        }
+    }
+
+    fn exit(self) -> ! {
+        let code = 40 + Self::EXITS.iter().position(|&outcome| outcome == self).unwrap();
+        // SAFETY: the process ends here; nothing of it is needed any more.
+        unsafe { libc::_exit(code as i32) }
+    }
+
+    fn failed(error: &Error) -> Self {
+        match error {
+            Error::Io { .. } => Io,
+            Error::Memory { .. } => Memory,
+            Error::NotAFile { .. } => Rejected,
+            _ => Wrong,
+        }
+    }
+
+    fn of_result<T>(result: Result<T, Error>) -> Self {
+        result.map_or_else(|error| Self::failed(&error), |_| Done)
+    }
+
+    fn of_lookup<T>(result: Result<Lookup<T>, Error>, sound: impl FnOnce(&T) -> bool) -> Self {
+        match result {
+            Ok(Lookup::Hit(found)) if sound(&found) => Done,
+            Ok(Lookup::Miss) => Miss,
+            Ok(Lookup::Rejected(_)) => Rejected,
+            Ok(_) => Wrong,
+            Err(error) => Self::failed(&error),
+        }
+    }
+}
+
+/// Prepares a child that does `action`, which has an argument behind a space, in `root`.
+pub fn arguments(command: &mut Command, action: &str, root: &Path) {
+    command.arg(env::current_exe().unwrap());
+    command.args(["child::main", "--exact", "--ignored", "--nocapture", "--test-threads=1"]);
+    command.env("JITCACHE_FAULTS", action).env("JITCACHE_FAULTS_ROOT", root);
+    // One heap, grown by brk: the memory mapped in an operation is then that of files and code.
+    command.env("MALLOC_ARENA_MAX", "1");
+    // Cargo's, in which the loader would look for libraries, over and over.
+    command.env_remove("LD_LIBRARY_PATH");
+}
+
+/// Prepares a child that is not traced.
+pub fn command(action: &str, root: &Path) -> Command {
+    let mut command = Command::new("env");
+    arguments(&mut command, action, root);
+    command
+}
+
+/// Ends the process as [`Hung`] unless it ends, or calls this again, within some seconds.
+pub fn hangs_after(seconds: u32) {
+    // SAFETY: alarm changes no memory.
+    unsafe { libc::alarm(seconds) };
+}
+
+/// How many system calls of each kind [`begin`] makes: more than the thread of the harness, for which strace counts too.
+pub const PADDING: usize = 40;
+
+/// Makes calls that do nothing, so that those of the operation have numbers of their own, and the one that marks where it
+/// begins.
+fn begin() {
+    let files =
+        [libc::SYS_openat, libc::SYS_newfstatat, libc::SYS_fstat, libc::SYS_statx, libc::SYS_mkdir, libc::SYS_rename];
+    let data =
+        [libc::SYS_read, libc::SYS_write, libc::SYS_lseek, libc::SYS_getdents64, libc::SYS_fsync, libc::SYS_flock];
+    let memory = [libc::SYS_mmap, libc::SYS_mprotect, libc::SYS_munmap, libc::SYS_brk, libc::SYS_getrandom];
+    let others = [libc::SYS_unlink, libc::SYS_close, libc::SYS_fcntl];
+    for number in [&files[..], &data, &memory, &others].concat() {
+        for _ in 0..PADDING {
+            // SAFETY: no descriptor, address or length is -1, so the call fails; `brk` then tells where the heap ends.
+            hint::black_box(unsafe { libc::syscall(number, -1_i64, -1_i64, -1_i64, -1_i64, -1_i64, -1_i64) });
+        }
+    }
+    // SAFETY: the path is a string that ends with a zero.
+    hint::black_box(unsafe { libc::access(c"/jitcache-begin".as_ptr(), libc::F_OK) });
+}
+
+/// Not a test: what the children run.
+#[test]
+#[ignore = "run by the other tests, in processes of its own"]
+fn main() {
+    let (Ok(action), Some(root)) = (env::var("JITCACHE_FAULTS"), env::var_os("JITCACHE_FAULTS_ROOT")) else { return };
+    let root = Path::new(&root);
+    let (action, argument) = action.split_once(' ').unwrap_or((&action, ""));
+    let argument = argument.parse().unwrap_or(0);
+    match action {
+        "hammer" => hammer::child(root, argument).exit(),
+        "load-forever" => adversary::child(root, argument).exit(),
+        "publish" => powercut::child(root, argument).exit(),
+        "limits" => return limits::child(root, argument),
+        _ => {}
+    }
+    hangs_after(20);
+    let (identity, key, mut built) = (identity(), key(LARGE), builder(LARGE, 1));
+    let entry = built.finish(&identity, &key).unwrap();
+    let open = || Store::open(root, identity.clone());
+    // The expected codes exist before the operation, so that checking needs no memory after it.
+    let codes = [code(LARGE, 0), code(LARGE, 1)];
+    let sound = |found: &[u8]| codes.iter().any(|code| code == found);
+    let outcome = match action {
+        "open" => {
+            begin();
+            Outcome::of_result(open())
+        }
+        "get" | "load" | "load-mapped" => {
+            // SAFETY: no test that asks for this changes a file in place.
+            let access = if action == "load-mapped" { unsafe { Access::map() } } else { Access::READ };
+            let store = open().unwrap().with_access(access);
+            begin();
+            if action == "get" {
+                let parsed =
+                    |file: &jitcache::FileBytes| jitcache::Entry::parse(file, &identity).unwrap().verify().is_ok();
+                Outcome::of_lookup(store.get(&key), parsed)
+            } else {
+                Outcome::of_lookup(store.load(&key), |module| sound(module.code()))
+            }
+        }
+        "put" | "remove" | "sweep" => {
+            let store = open().unwrap();
+            begin();
+            match action {
+                "put" => Outcome::of_result(store.put(&key, &entry)),
+                "remove" => Outcome::of_result(store.remove(&key)),
+                _ => Outcome::of_result(store.sweep()),
+            }
+        }
+        "cache" => {
+            let cache = Cache::over(open().unwrap());
+            begin();
+            let module = compiled(&cache, LARGE, 1);
+            // It falls here, so that giving it back is part of the operation.
+            drop(cache);
+            match module {
+                Ok(module) if sound(module.code()) && is_code(LARGE, module.code()) => Done,
+                Ok(_) => Wrong,
+                Err(error) => Outcome::failed(&error),
+            }
+        }
+        other => panic!("no action {other}"),
+    };
+    outcome.exit()
+}

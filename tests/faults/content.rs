@@ -1,0 +1,158 @@
+//! Entries whose content follows from their number, so that any mix-up shows, and directories that hold them.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::sync::{Arc, LazyLock};
+
+use jitcache::{Builder, Cache, Error, Identity, Key, Module, Store};
+
+use crate::scratch::Scratch;
+
+/// Entry 0 is written in several steps and may be mapped; the others are small.
+pub const LARGE: u64 = 0;
+
+/// The splitmix64 generator.
+pub struct Random(pub u64);
+
+impl Random {
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let x = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        x ^ (x >> 31)
+    }
+
+    pub fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+}
+
+pub fn identity() -> Identity {
+    Identity::new("faults", *b"FAULTS", "1").unwrap()
+}
+
+pub fn key(n: u64) -> Key {
+    Key::of(&identity()).source(&n.to_le_bytes()).finish()
+}
+
+/// The code of entry `n` in one of its generations, which is its first byte. It is never run.
+pub fn code(n: u64, generation: u8) -> Vec<u8> {
+    let length = if n == LARGE { 70_000 } else { 64 + n * 37 % 4000 };
+    let (mut random, mut code) = (Random(n << 8 | u64::from(generation)), vec![generation]);
+    while code.len() < length as usize {
+        code.extend(random.next().to_le_bytes());
+    }
+    code.truncate(length as usize);
+    code
+}
+
+/// Whether `found` is the code of entry `n` in any generation.
+pub fn is_code(n: u64, found: &[u8]) -> bool {
+    found.first().is_some_and(|&generation| found == code(n, generation))
+}
+
+pub fn builder(n: u64, generation: u8) -> Builder<'static> {
+    let mut builder = Builder::new();
+    builder.code(code(n, generation)).function(0).source(8, n).metadata(&n.to_le_bytes());
+    builder
+}
+
+/// The bytes of the file of entry `n`.
+pub fn file(n: u64, generation: u8) -> Vec<u8> {
+    static LARGE_ONES: LazyLock<[Vec<u8>; 2]> = LazyLock::new(|| [0, 1].map(|generation| build(LARGE, generation)));
+    if n == LARGE { LARGE_ONES[usize::from(generation)].clone() } else { build(n, generation) }
+}
+
+fn build(n: u64, generation: u8) -> Vec<u8> {
+    builder(n, generation).finish(&identity(), &key(n)).unwrap().to_vec()
+}
+
+pub fn put(store: &Store, n: u64, generation: u8) -> Result<(), Error> {
+    store.put(&key(n), &builder(n, generation).finish(&identity(), &key(n)).unwrap())
+}
+
+/// What stands under the name of the large entry before something goes wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Before {
+    Nothing,
+    Valid,
+    Corrupt,
+}
+
+/// A directory with the large entry in some state, and perhaps in company.
+pub struct Directory {
+    pub scratch: Scratch,
+    pub store: Store,
+    pub before: Option<Vec<u8>>,
+    /// What must stay as it is.
+    foreign: BTreeMap<String, Vec<u8>>,
+}
+
+impl Directory {
+    pub fn new(before: Before, company: bool) -> Self {
+        let scratch = Scratch::new();
+        let store = Store::open(scratch.path(), identity()).unwrap();
+        let mut foreign = BTreeMap::new();
+        if company {
+            let names = ["notes.txt".into(), format!("{}.1234567890.tmp", key(LARGE)), key(LARGE).to_string() + ".bak"];
+            foreign.extend(names.map(|name: String| (name, b"not the store's".to_vec())));
+            foreign.insert(key(7).to_string(), file(7, 0));
+            // And what a writer that died has left.
+            fs::write(store.directory().join(format!("{}.0123456789abcdef.tmp", key(LARGE))), "part").unwrap();
+        }
+        for (name, bytes) in &foreign {
+            fs::write(store.directory().join(name), bytes).unwrap();
+        }
+        let mut directory = Self { scratch, store, before: None, foreign };
+        directory.set(before);
+        directory
+    }
+
+    fn set(&mut self, before: Before) {
+        self.before = (before != Before::Nothing).then(|| file(LARGE, 0));
+        if let (Before::Corrupt, Some(bytes)) = (before, &mut self.before) {
+            bytes[30_000] ^= 1;
+        }
+        if let Some(bytes) = &self.before {
+            fs::write(self.store.path(&key(LARGE)), bytes).unwrap();
+        }
+    }
+
+    /// The large entry, if there is one.
+    pub fn entry(&self) -> Option<Vec<u8>> {
+        fs::read(self.store.path(&key(LARGE))).ok()
+    }
+
+    /// How many temporary files there are beside the one from the start.
+    pub fn temporaries(&self) -> usize {
+        let names = fs::read_dir(self.store.directory()).unwrap().map(|file| file.unwrap().file_name());
+        let ours = |name: &str| name.len() == 64 + 21 && !name.contains(".0123456789abcdef.");
+        names.filter(|name| name.to_str().is_some_and(ours)).count()
+    }
+
+    /// Checks that the fault did no harm: the entry is whole or was so before, the next writer cleans up, nothing else was
+    /// touched, and an engine gets its module.
+    pub fn check(&self, case: &str) {
+        let (entry, new) = (self.entry(), file(LARGE, 1));
+        assert!(entry.is_none() || entry == self.before || entry.as_ref() == Some(&new), "{case}: a damaged entry");
+        put(&Store::open(self.scratch.path(), identity()).unwrap(), 9, 0).unwrap();
+        let mut files = BTreeMap::new();
+        for file in fs::read_dir(self.store.directory()).unwrap() {
+            let file = file.unwrap();
+            files.insert(file.file_name().into_string().unwrap(), fs::read(file.path()).unwrap());
+        }
+        assert_eq!(files.remove(&key(9).to_string()), Some(file(9, 0)), "{case}");
+        assert_eq!(files.remove(&key(LARGE).to_string()), entry, "{case}");
+        assert!(files == self.foreign, "{case}: {:?} is left, or changed", files.keys());
+        let cache = Cache::open(self.scratch.path(), identity()).unwrap();
+        assert!(is_code(LARGE, compiled(&cache, LARGE, 1).unwrap().code()), "{case}: wrong code");
+    }
+}
+
+/// What an engine does: gets a module, compiled if need be.
+pub fn compiled(cache: &Cache, n: u64, generation: u8) -> Result<Arc<Module>, Error> {
+    cache.get_or_compile(&key(n), |entry| {
+        *entry = builder(n, generation);
+        Ok::<(), Error>(())
+    })
+}

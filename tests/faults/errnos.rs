@@ -1,0 +1,168 @@
+//! Whatever a system call fails with, once or for ever, the outcome is a hit, a miss or an error that says so; the disk
+//! keeps whole entries, and the module of an engine is never lost.
+
+use std::collections::BTreeMap;
+
+use crate::child::{
+    Outcome::{self, Done, Io, Memory, Rejected},
+    PADDING,
+};
+use crate::content::{Before, Directory, LARGE, file};
+use crate::{long, skip, strace};
+
+/// What each system call fails with, by its manual page, on network file systems and under seccomp.
+const ERRNOS: &[(&str, &str)] = &[
+    (
+        "openat",
+        "EIO ENOSPC EDQUOT EACCES EPERM EROFS EMFILE ENFILE ENOMEM EINTR EAGAIN ESTALE ELOOP ENAMETOOLONG ENOSYS ENXIO",
+    ),
+    ("newfstatat", "EIO EACCES ENOMEM ESTALE ELOOP ENOSYS"),
+    ("fstat", "EIO EACCES ENOMEM ESTALE ENOSYS"),
+    ("statx", "EIO EACCES ENOMEM EINTR ESTALE ENOSYS"),
+    ("read", "EIO EINTR EAGAIN ESTALE EISDIR"),
+    ("getdents64", "EIO EINTR ENOMEM ESTALE"),
+    ("write", "EIO ENOSPC EDQUOT EPERM EINTR EAGAIN EFBIG ESTALE"),
+    ("fsync", "EIO ENOSPC EDQUOT EINTR EROFS ESTALE EINVAL"),
+    ("flock", "EINTR ENOLCK EAGAIN EIO EOPNOTSUPP ENOSYS ESTALE"),
+    ("rename", "EIO ENOSPC EDQUOT EACCES EPERM EROFS ENOMEM EXDEV ELOOP ENAMETOOLONG ESTALE EINTR"),
+    ("unlink", "EIO EACCES EPERM EROFS ENOMEM EBUSY ESTALE EINTR"),
+    ("mkdir", "EIO ENOSPC EDQUOT EACCES EPERM EROFS ENOMEM ELOOP ENAMETOOLONG ESTALE"),
+    ("close", "EIO EINTR ENOSPC EDQUOT"),
+    ("mmap", "ENOMEM EACCES EAGAIN EPERM ENODEV"),
+    ("mprotect", "ENOMEM EACCES EPERM"),
+    ("munmap", "ENOMEM EINVAL"),
+    ("lseek", "EINVAL ESPIPE"),
+    ("fcntl", "EAGAIN EINVAL"),
+];
+
+/// Those, or all of them at every call if there is time.
+fn errnos_of(name: &str) -> Vec<&'static str> {
+    let Some((_, errnos)) = ERRNOS.iter().find(|(call, _)| *call == name) else { return Vec::new() };
+    if !long() {
+        return errnos.split(' ').collect();
+    }
+    let mut all: Vec<_> = ERRNOS.iter().flat_map(|(_, errnos)| errnos.split(' ')).collect();
+    all.sort_unstable();
+    all.dedup();
+    all
+}
+
+/// Makes those system calls of an action fail, one after the other, of whose names `which` is true.
+fn withstands(action: &str, before: Before, which: impl Fn(&str) -> bool, allowed: &[Outcome]) {
+    if !strace::works() {
+        return skip(&format!("errnos, {action}"), "strace does not work here");
+    }
+    let directory = || {
+        let directory = Directory::new(before, true);
+        if action == "open" {
+            std::fs::remove_dir_all(directory.scratch.path()).unwrap();
+            std::fs::create_dir(directory.scratch.path()).unwrap();
+        }
+        directory
+    };
+    let (outcome, calls) = strace::run(action, &directory(), None);
+    assert_eq!(outcome, Done);
+    let (mut tally, mut wrong, mut left_out) = (BTreeMap::<_, usize>::new(), Vec::new(), BTreeMap::<_, usize>::new());
+    for call in calls.iter().filter(|call| which(&call.name)) {
+        let errnos = errnos_of(&call.name);
+        if errnos.is_empty() {
+            *left_out.entry(&call.name).or_default() += 1;
+        }
+        for (errno, for_ever) in errnos.iter().flat_map(|errno| [(errno, false), (errno, true)]) {
+            let when = match (for_ever, *errno) {
+                (false, _) => call.nth.to_string(),
+                // A call that is interrupted for ever is tried for ever: fifty times must do.
+                (true, "EINTR") => format!("{}..{}", call.nth, call.nth + 49),
+                (true, _) => format!("{}+", call.nth),
+            };
+            let case = format!("{action} with {before:?}: {} {when} {errno}", call.name);
+            let directory = directory();
+            let (outcome, calls) =
+                strace::run(action, &directory, Some((&call.name, &format!("error={errno}:when={when}"))));
+            assert!(calls.iter().any(|call| call.line.contains("(INJECTED)")), "{case}: not injected, {calls:#?}");
+            *tally.entry(outcome).or_default() += 1;
+            let code = matches!(&*call.name, "mmap" | "mprotect");
+            let lost = outcome == Memory && action == "cache" && !(code && (for_ever || before != Before::Valid));
+            let named = outcome == Rejected && !matches!(*errno, "ELOOP" | "ENXIO");
+            if !allowed.contains(&outcome) || lost || named {
+                wrong.push(format!("{outcome:?}: {case}: {}", call.line));
+                continue;
+            }
+            if action == "open" {
+                continue;
+            }
+            // Of the lock and the length of the temporary file see the last test.
+            if directory.temporaries() > 0 && !matches!(&*call.name, "unlink" | "flock" | "statx") {
+                wrong.push(format!("temporary file left: {case}: {}", call.line));
+            }
+            match (action, outcome, directory.entry()) {
+                ("get" | "load" | "load-mapped" | "sweep", _, entry) => assert_eq!(entry, directory.before, "{case}"),
+                ("put", Done, entry) => assert_eq!(entry, Some(file(LARGE, 1)), "{case}"),
+                ("remove", Done, entry) => assert_eq!(entry, None, "{case}"),
+                _ => {}
+            }
+            directory.check(&case);
+        }
+    }
+    println!("{action} with {before:?}: {} calls, {tally:?}; not made to fail: {left_out:?}", calls.len());
+    assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), tally.values().sum::<usize>(), wrong.join("\n"));
+}
+
+/// What panics today: see the tests that are ignored.
+fn fares_well(name: &str) -> bool {
+    !matches!(name, "close" | "munmap")
+}
+
+#[test]
+fn looking_up_is_a_hit_a_miss_or_an_error_whatever_fails() {
+    for action in ["get", "load", "load-mapped"] {
+        withstands(action, Before::Valid, |name| fares_well(name) || name == "close", &[Done, Rejected, Io, Memory]);
+    }
+}
+
+#[test]
+fn a_put_is_done_or_an_error_whatever_fails() {
+    withstands("put", Before::Nothing, fares_well, &[Done, Io]);
+    withstands("put", Before::Valid, fares_well, &[Done, Io]);
+}
+
+#[test]
+fn opening_removing_and_sweeping_are_done_or_an_error_whatever_fails() {
+    withstands("open", Before::Nothing, fares_well, &[Done, Io]);
+    withstands("remove", Before::Valid, fares_well, &[Done, Io]);
+    withstands("sweep", Before::Valid, fares_well, &[Done, Io]);
+}
+
+#[test]
+fn an_engine_gets_its_module_whatever_fails() {
+    for before in [Before::Nothing, Before::Valid, Before::Corrupt] {
+        withstands("cache", before, fares_well, &[Done, Memory]);
+    }
+}
+
+#[test]
+#[ignore = "std panics when a directory that was listed cannot be closed"]
+fn a_directory_that_cannot_be_closed_is_no_panic() {
+    withstands("sweep", Before::Valid, |name| name == "close", &[Done, Io]);
+    withstands("put", Before::Nothing, |name| name == "close", &[Done, Io]);
+    withstands("cache", Before::Nothing, |name| name == "close", &[Done]);
+}
+
+#[test]
+#[ignore = "region panics, in debug builds, when memory cannot be given back"]
+fn memory_that_cannot_be_given_back_is_no_panic() {
+    withstands("load", Before::Valid, |name| name == "munmap", &[Done]);
+    withstands("load-mapped", Before::Valid, |name| name == "munmap", &[Done]);
+    withstands("cache", Before::Nothing, |name| name == "munmap", &[Done]);
+}
+
+#[test]
+fn a_put_that_fails_leaves_no_temporary_file() {
+    for (name, errno) in [("flock", "ENOLCK"), ("flock", "EIO"), ("flock", "EINTR"), ("statx", "EIO")] {
+        let directory = Directory::new(Before::Nothing, false);
+        let how = format!("error={errno}:when={}+", PADDING + 1);
+        let (outcome, _) = strace::run("put", &directory, Some((name, &how)));
+        assert!(matches!(outcome, Done | Io), "{outcome:?}");
+        assert_eq!(directory.temporaries(), 0, "{name} fails with {errno}");
+    }
+}

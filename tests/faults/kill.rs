@@ -1,0 +1,47 @@
+//! A publisher that is killed in front of any of its system calls leaves the old entry, the new one or none, touches
+//! nothing else, and what it leaves behind is swept by the next one.
+
+use crate::child::Outcome;
+use crate::content::{Before, Directory, LARGE, file};
+use crate::{skip, strace};
+
+fn survives(test: &str, action: &str) {
+    if !strace::works() {
+        return skip(test, "strace does not work here");
+    }
+    let (mut kills, mut old, mut new) = (0, 0, 0);
+    for before in [Before::Nothing, Before::Valid, Before::Corrupt] {
+        for company in [false, true] {
+            let (outcome, calls) = strace::run(action, &Directory::new(before, company), None);
+            assert_eq!(outcome, Outcome::Done);
+            let hit = action == "cache" && before == Before::Valid;
+            assert_eq!(calls.iter().any(|call| call.name == "rename"), !hit, "{calls:#?}");
+            for call in &calls {
+                let case = format!("{action} with {before:?}, company {company}, killed at {} {}", call.name, call.nth);
+                let directory = Directory::new(before, company);
+                let how = format!("signal=KILL:when={}", call.nth);
+                let (outcome, _) = strace::run(action, &directory, Some((&call.name, &how)));
+                assert_eq!(outcome, Outcome::Killed, "{case}");
+                kills += 1;
+                match directory.entry() {
+                    entry if entry == directory.before => old += 1,
+                    entry if entry == Some(file(LARGE, 1)) => new += 1,
+                    entry => assert!(entry.is_none() && before == Before::Corrupt, "{case}: neither old nor new"),
+                }
+                directory.check(&case);
+            }
+        }
+    }
+    println!("{action}: {kills} kills, {old} left what was there, {new} the new entry, {} none", kills - old - new);
+    assert!(old > 0 && new > 0);
+}
+
+#[test]
+fn a_put_that_is_killed_at_any_system_call_does_no_harm() {
+    survives("kill put", "put");
+}
+
+#[test]
+fn an_engine_that_is_killed_at_any_system_call_does_no_harm() {
+    survives("kill engine", "cache");
+}

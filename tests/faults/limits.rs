@@ -1,0 +1,164 @@
+//! Whatever there is too little of - file size, descriptors, address space, disk, inodes - an operation works or says so,
+//! leaves nothing half done, and works again when there is enough.
+
+use std::borrow::Cow;
+use std::fs;
+use std::path::Path;
+
+use jitcache::{Builder, Cache, Error, Lookup, Store};
+
+use crate::child;
+use crate::content::{LARGE, builder, code, compiled, file, identity, is_code, key, put};
+use crate::mount::Mount;
+use crate::scratch::Scratch;
+use crate::skip;
+
+#[test]
+fn limits_of_the_process_are_errors_and_not_the_end() {
+    let scratch = Scratch::new();
+    let output = child::command("limits", scratch.path()).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{:?} {said} {}", output.status, String::from_utf8_lossy(&output.stderr));
+    println!("{said}");
+}
+
+/// Sets a soft limit, which can be raised again.
+fn limit(resource: libc::__rlimit_resource_t, soft: u64) {
+    let mut limits = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the structure is there to be written to.
+    assert_eq!(unsafe { libc::getrlimit(resource, &raw mut limits) }, 0);
+    limits.rlim_cur = soft.min(limits.rlim_max);
+    // SAFETY: the structure is there to be read.
+    assert_eq!(unsafe { libc::setrlimit(resource, &raw const limits) }, 0);
+}
+
+pub fn child(root: &Path, _: u64) {
+    child::hangs_after(60);
+    // SAFETY: ignoring a signal installs no handler.
+    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+    file_size(root);
+    descriptors(root);
+    address_space(root);
+}
+
+fn file_size(root: &Path) {
+    let names = |store: &Store| fs::read_dir(store.directory()).unwrap().count();
+    let (mut done, mut failed) = (0, 0);
+    for n in [1, LARGE] {
+        let store = Store::open(root, identity()).unwrap();
+        let length = file(n, 0).len() as u64;
+        put(&store, n, 0).unwrap();
+        let before = names(&store);
+        let step = if n == LARGE { 997 } else { 1 };
+        for size in (0..=length + 2).step_by(step).chain([length - 1, length]) {
+            limit(libc::RLIMIT_FSIZE, size);
+            let result = put(&store, n, 1);
+            limit(libc::RLIMIT_FSIZE, u64::MAX);
+            match &result {
+                Ok(()) => done += 1,
+                Err(Error::Io { action: "write", source, .. }) if source.raw_os_error() == Some(libc::EFBIG) => {
+                    failed += 1
+                }
+                other => panic!("{size}: {other:?}"),
+            }
+            assert_eq!((result.is_ok(), names(&store)), (size >= length, before), "{size}");
+            let module = store.load(&key(n)).unwrap().hit().unwrap();
+            assert_eq!(module.code(), code(n, result.is_ok().into()), "{size}");
+            if result.is_ok() {
+                put(&store, n, 0).unwrap();
+            }
+        }
+    }
+    println!("RLIMIT_FSIZE: {done} puts done, {failed} failed with EFBIG");
+}
+
+fn descriptors(root: &Path) {
+    let (mut hits, mut failed) = (0, 0);
+    for descriptors in 0..=16 {
+        let store = Store::open(root, identity()).unwrap();
+        put(&store, LARGE, 0).unwrap();
+        let cache = Cache::open(root, identity()).unwrap();
+        limit(libc::RLIMIT_NOFILE, descriptors);
+        let (found, stored, swept) = (store.load(&key(LARGE)), put(&store, LARGE, 1), store.sweep());
+        let module = compiled(&cache, LARGE, 1);
+        limit(libc::RLIMIT_NOFILE, 1024);
+        match found {
+            Ok(Lookup::Hit(found)) if is_code(LARGE, found.code()) => hits += 1,
+            Err(Error::Io { action: "open", .. }) => failed += 1,
+            other => panic!("{descriptors}: {other:?}"),
+        }
+        assert!(matches!(stored, Ok(()) | Err(Error::Io { .. })), "{descriptors}: {stored:?}");
+        assert!(matches!(swept, Ok(_) | Err(Error::Io { .. })), "{descriptors}: {swept:?}");
+        assert!(is_code(LARGE, module.unwrap().code()), "{descriptors}");
+    }
+    println!("RLIMIT_NOFILE: {hits} hits, {failed} failed, 17 modules");
+    assert!(hits > 0 && failed > 0);
+}
+
+fn address_space(root: &Path) {
+    const LENGTH: usize = 4 << 20;
+    let (identity, key) = (identity(), key(99));
+    let built = vec![0xcc; LENGTH];
+    let compile = |cache: &Cache| {
+        cache.get_or_compile(&key, |entry: &mut Builder<'_>| {
+            entry.code(Cow::Borrowed(&built[..])).function(0);
+            Ok::<(), Error>(())
+        })
+    };
+    let store = Store::open(root, identity.clone()).unwrap();
+    drop(compile(&Cache::open(root, identity.clone()).unwrap()).unwrap());
+    drop(store.load(&key).unwrap());
+    let (mut hits, mut refused, mut modules) = (0, 0, 0);
+    for more in (0..=3 * LENGTH as u64).step_by(LENGTH / 16) {
+        let cache = Cache::open(root, identity.clone()).unwrap();
+        let pages = fs::read_to_string("/proc/self/statm").unwrap();
+        let pages: u64 = pages.split(' ').next().unwrap().parse().unwrap();
+        limit(libc::RLIMIT_AS, pages * 4096 + more);
+        let found = store.load(&key).map(|found| found.hit().map(|module| module.code() == built));
+        let module = compile(&cache).map(|module| module.code() == built);
+        limit(libc::RLIMIT_AS, u64::MAX);
+        match found {
+            Ok(Some(true)) => hits += 1,
+            Err(Error::Memory { .. }) => refused += 1,
+            other => panic!("{more}: {other:?}"),
+        }
+        match module {
+            Ok(true) => modules += 1,
+            Err(Error::Memory { .. }) => {}
+            other => panic!("{more}: {other:?}"),
+        }
+    }
+    println!("RLIMIT_AS: {hits} hits, {refused} refused; {modules} of {} modules", hits + refused);
+    assert!(hits > 0 && refused > 0 && modules >= hits);
+}
+
+#[test]
+fn a_full_file_system_keeps_what_it_has_and_takes_more_when_there_is_room() {
+    for option in ["size=64k", "nr_inodes=6"] {
+        let scratch = Scratch::new();
+        let Some(_mount) = Mount::new(&["-t", "tmpfs", "-o", option, "tmpfs"], scratch.path()) else {
+            return skip("full", "tmpfs cannot be mounted");
+        };
+        let cache = Cache::open(scratch.path(), identity()).unwrap();
+        let store = cache.store().unwrap();
+        let (mut kept, mut failed) = (Vec::new(), 0);
+        for n in 1..200 {
+            match put(store, n, 0) {
+                Ok(()) => kept.push(n),
+                Err(Error::Io { source, .. }) if source.raw_os_error() == Some(libc::ENOSPC) => failed += 1,
+                other => panic!("{option}: {other:?}"),
+            }
+        }
+        println!("tmpfs {option}: {} puts done, {failed} failed with ENOSPC", kept.len());
+        assert!(!kept.is_empty() && failed > 0);
+        assert_eq!(compiled(&cache, LARGE, 1).unwrap().code(), code(LARGE, 1), "the engine gets its module");
+        assert_eq!(fs::read_dir(store.directory()).unwrap().count(), kept.len(), "{option}: nothing is left over");
+        for &n in &kept {
+            assert_eq!(fs::read(store.path(&key(n))).unwrap(), file(n, 0), "{option}");
+        }
+        while let Some(n) = kept.pop() {
+            assert!(store.remove(&key(n)).unwrap());
+        }
+        store.put(&key(7), &builder(7, 1).finish(&identity(), &key(7)).unwrap()).unwrap();
+    }
+}

@@ -1,0 +1,34 @@
+//! File systems of a test's own.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// Runs a tool and says whether it did its work.
+pub fn tool(name: &str, arguments: &[&str]) -> bool {
+    let status = Command::new(name).args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    status.is_ok_and(|status| status.success())
+}
+
+/// A file system that is mounted, and no longer when this is dropped.
+pub struct Mount(PathBuf);
+
+impl Mount {
+    pub fn new(arguments: &[&str], at: &Path) -> Option<Self> {
+        let at = at.to_str().unwrap();
+        tool("mount", &[arguments, &[at]].concat()).then(|| Self(at.into()))
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        let at = self.0.to_str().unwrap();
+        // A process that was killed may take a moment to let go of it.
+        let unmounted = (0..50).any(|_| {
+            tool("umount", &[at]) || {
+                std::thread::sleep(std::time::Duration::from_millis(20));
+                false
+            }
+        });
+        assert!(unmounted || std::thread::panicking(), "{at} stays mounted");
+    }
+}

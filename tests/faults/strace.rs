@@ -1,0 +1,61 @@
+//! Children under `strace`, which tells their system calls and makes them fail.
+
+use std::collections::HashMap;
+use std::fs;
+use std::process::{Command, Stdio};
+use std::sync::LazyLock;
+
+use crate::child::{self, Outcome, PADDING};
+use crate::content::Directory;
+
+/// A system call of the operation: the `nth` of that name in its process.
+#[derive(Debug)]
+pub struct Call {
+    pub name: String,
+    pub nth: usize,
+    /// As strace prints it, with the path of every descriptor.
+    pub line: String,
+}
+
+/// Whether there is a strace here that may trace and make calls fail.
+pub fn works() -> bool {
+    static WORKS: LazyLock<bool> = LazyLock::new(|| {
+        let inject = ["-f", "-qq", "-o", "/dev/null", "-e", "inject=unlink:error=EIO", "true"];
+        Command::new("strace").args(inject).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
+    });
+    *WORKS
+}
+
+/// Runs an action in a directory; `inject` is what strace takes, of one system call, or nothing.
+pub fn run(action: &str, directory: &Directory, inject: Option<(&str, &str)>) -> (Outcome, Vec<Call>) {
+    let trace = directory.scratch.path().join("trace");
+    let mut strace = Command::new("strace");
+    strace.args(["-f", "-qq", "-y", "-o"]).arg(&trace);
+    if let Some((name, how)) = inject {
+        strace.args(["-e", &format!("trace={name},access"), "-e", &format!("inject={name}:{how}")]);
+        // Only stops at the calls that are traced; but no signal can be sent from there.
+        strace.args((!how.starts_with("signal")).then_some("--seccomp-bpf"));
+    }
+    child::arguments(&mut strace, action, directory.scratch.path());
+    let output = strace.output().unwrap();
+    let text = String::from_utf8_lossy(&fs::read(&trace).unwrap()).into_owned();
+    let calls = calls(&text);
+    (Outcome::of(output.status), calls)
+}
+
+/// The system calls behind the marker, of the thread that set it.
+fn calls(trace: &str) -> Vec<Call> {
+    let marker = trace.lines().find(|line| line.contains("\"/jitcache-begin\"")).expect("the child reached the marker");
+    let thread = marker.split(' ').next().unwrap();
+    let (mut counts, mut begun, mut calls) = (HashMap::<_, usize>::new(), false, Vec::new());
+    for line in trace.lines().filter_map(|line| line.strip_prefix(thread)).map(str::trim_start) {
+        let Some((name, _)) = line.split_once('(') else { continue };
+        let nth = counts.entry(name).and_modify(|count| *count += 1).or_insert(1);
+        if begun && name != "exit_group" && !name.starts_with(['+', '-', '<']) {
+            assert!(*nth > PADDING, "{name} needs padding");
+            calls.push(Call { name: name.into(), nth: *nth, line: line.into() });
+        }
+        begun |= line.contains("\"/jitcache-begin\"");
+    }
+    calls
+}
