@@ -88,7 +88,8 @@ impl WritablePages {
     pub(super) fn allocate(length: usize) -> Result<Self, Error> {
         let refused = |error| refused("allocate", length, error);
         let too_long = || refused(region::Error::InvalidParameter("length"));
-        let slack = if length < HUGE { 0 } else { HUGE };
+        // From half a huge page on; room to align the first one and to fill up the last one, which nobody touches.
+        let slack = if length < HUGE / 2 { 0 } else { 2 * HUGE };
         let allocated = length.checked_add(slack).ok_or_else(too_long)?;
         let allocation = region::alloc(allocated, Protection::READ_WRITE).map_err(refused)?;
         let start = if slack == 0 { 0 } else { allocation.as_range().start.wrapping_neg() % HUGE };
