@@ -2,6 +2,8 @@
 
 mod schema;
 mod section;
+mod source;
+mod table;
 
 use std::io::Write;
 
@@ -12,8 +14,9 @@ use binrw::{BinRead, BinWrite};
 use crate::error::Error;
 pub use schema::CatchClause;
 pub(crate) use schema::{Body, CatchClauses, Footer, Header, Seal, SealSection, SourceMap, TryTable};
-pub(crate) use section::{Bytes, Row, Section, Table, Violation, size};
-use section::{Source, truncation};
+pub(crate) use section::{Bytes, Section, size};
+use source::{Source, truncation};
+pub(crate) use table::{Row, Table, Violation};
 
 /// Reads one struct of the schema from `file`, starting at byte `at` of it, and returns it with the offset of its end.
 ///

@@ -7,7 +7,8 @@
 
 use binrw::binrw;
 
-use super::section::{Bytes, Section, Table};
+use super::section::{Bytes, Section};
+use super::table::Table;
 use crate::digest::DigestValue;
 use crate::error::Field;
 

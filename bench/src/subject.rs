@@ -1,0 +1,165 @@
+//! What is loaded: code of some size, as the files that each way reads.
+
+use std::fs::{self, File};
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use jitcache::{Builder, Identity, Key, MacKey, Sealing, Store};
+
+use crate::ways::Outcome;
+
+/// Bytes of code for each function of synthetic code.
+const FUNCTION: usize = 512;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seal {
+    Plain,
+    Checksum,
+    Mac,
+}
+
+impl Seal {
+    pub const ALL: [Self; 3] = [Self::Plain, Self::Checksum, Self::Mac];
+
+    fn sealing(self) -> Sealing {
+        match self {
+            Self::Plain => Sealing::Plain,
+            Self::Checksum => Sealing::Checksum,
+            Self::Mac => Sealing::Mac(MacKey::new([7; 32])),
+        }
+    }
+}
+
+/// Code, in a directory of its own.
+#[derive(Clone)]
+pub struct Subject {
+    pub name: String,
+    directory: PathBuf,
+    /// Length of the code in bytes.
+    pub length: usize,
+}
+
+fn directory(name: &str) -> PathBuf {
+    work_directory().join(name.replace(' ', ""))
+}
+
+/// Everything that the benchmark writes, except for the results.
+pub fn work_directory() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("target/bench")
+}
+
+/// The modules that `fetch` brings.
+pub const REAL: [&str; 3] = ["sqlite", "resvg", "esbuild"];
+
+impl Subject {
+    /// Opens a subject that was created before; it fails if there is none of that name.
+    pub fn open(name: &str) -> Outcome<Self> {
+        let directory = directory(name);
+        let length = fs::metadata(directory.join("code"))?.len();
+        Ok(Self { name: name.into(), directory, length: usize::try_from(length)? })
+    }
+
+    /// Opens a subject that was created before, and writes its entries anew: the crate may write others by now.
+    pub fn renew(name: &str) -> Outcome<Self> {
+        let subject = Self::open(name)?;
+        let functions = fs::read(subject.directory.join("functions"))?;
+        let functions: Vec<u64> = functions.as_chunks().0.iter().map(|&offset| u64::from_le_bytes(offset)).collect();
+        subject.write_entries(&fs::read(subject.code_file())?, &functions, 0)?;
+        Ok(subject)
+    }
+
+    /// Creates random code of that length, with a source map of `rows` rows if that is not 0.
+    pub fn synthetic(name: &str, length: usize, rows: usize) -> Outcome<Self> {
+        let functions: Vec<u64> = (0..length).step_by(FUNCTION).map(|offset| offset as u64).collect();
+        Self::create(name, &random(length), &functions, rows)
+    }
+
+    /// Creates the files that each way reads, in place of those that are there.
+    pub fn create(name: &str, code: &[u8], functions: &[u64], rows: usize) -> Outcome<Self> {
+        let directory = directory(name);
+        fs::create_dir_all(&directory)?;
+        let subject = Self { name: name.into(), directory, length: code.len() };
+        subject.write_entries(code, functions, rows)?;
+        if fs::read(subject.code_file()).is_ok_and(|there| there == code) {
+            return Ok(subject);
+        }
+        File::create(subject.directory.join("functions"))
+            .map(BufWriter::new)
+            .and_then(|mut file| functions.iter().try_for_each(|offset| file.write_all(&offset.to_le_bytes())))?;
+        subject.write_shared_object(code)?;
+        // Last, because it tells that everything is there.
+        fs::write(subject.code_file(), code)?;
+        Ok(subject)
+    }
+
+    fn write_entries(&self, code: &[u8], functions: &[u64], rows: usize) -> Outcome<()> {
+        for seal in Seal::ALL {
+            let store = self.store(seal)?;
+            let mut entry = Builder::new();
+            entry.code(code);
+            for &offset in functions {
+                entry.function(offset);
+            }
+            for row in 0..rows as u64 {
+                entry.source(row * code.len() as u64 / rows as u64, row);
+            }
+            let key = self.key(&store);
+            store.put(&key, &entry.finish(store.identity(), &key)?)?;
+        }
+        Ok(())
+    }
+
+    fn write_shared_object(&self, code: &[u8]) -> Outcome<()> {
+        let (included, source) = (self.directory.join("included"), self.directory.join("code.s"));
+        fs::write(&included, code)?;
+        fs::write(
+            &source,
+            ".text\n.balign 64\n.globl code\n.type code, %function\ncode: .incbin \"included\"\n.size code, . - code\n\
+             .section .note.GNU-stack, \"\", %progbits\n",
+        )?;
+        let made = Command::new("cc")
+            .current_dir(&self.directory)
+            .args(["-shared", "-nostdlib", "-Wl,--build-id=none", "-o", "code.so", "code.s"])
+            .status()?;
+        fs::remove_file(&included)?;
+        fs::remove_file(&source)?;
+        if made.success() { Ok(()) } else { Err("cc made no shared object".into()) }
+    }
+
+    pub fn store(&self, seal: Seal) -> Outcome<Store> {
+        let identity = Identity::new("bench", *b"BENCH\0", "1")?;
+        let identity = identity.with_sealing(seal.sealing()).with_alignment_in_file(16)?;
+        Ok(Store::open(self.directory.join(format!("{seal:?}").to_lowercase()), identity)?)
+    }
+
+    pub fn key(&self, store: &Store) -> Key {
+        Key::of(store.identity()).source(self.name.as_bytes()).finish()
+    }
+
+    /// The code and nothing else.
+    pub fn code_file(&self) -> PathBuf {
+        self.directory.join("code")
+    }
+
+    /// A file of somebody else's, made of the same module.
+    #[cfg(feature = "peers")]
+    pub fn artifact(&self, of: &str) -> PathBuf {
+        self.directory.join(of)
+    }
+
+    pub fn shared_object(&self) -> PathBuf {
+        self.directory.join("code.so")
+    }
+}
+
+/// Returns bytes without a pattern, the same ones each time.
+fn random(length: usize) -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut bytes = vec![0; length.next_multiple_of(8)];
+    for word in bytes.chunks_exact_mut(8) {
+        word.copy_from_slice(&crate::measure::next(&mut state).to_le_bytes());
+    }
+    bytes.truncate(length);
+    bytes
+}

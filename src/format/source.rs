@@ -1,0 +1,90 @@
+//! The file as the schema's reader, and what it says where the file ends too early.
+
+use std::fmt;
+use std::io::{self, Read, Seek, SeekFrom};
+
+use binrw::error::BacktraceFrame;
+
+use super::section::{Section, size};
+use crate::error::{Error, Field};
+
+/// The file as the schema reads it: a failing read tells where it began and how much it wanted.
+pub(super) struct Source<'a> {
+    file: &'a [u8],
+    at: u64,
+}
+
+impl<'a> Source<'a> {
+    pub(super) const fn new(file: &'a [u8], at: u64) -> Self {
+        Self { file, at }
+    }
+
+    pub(super) const fn position(&self) -> u64 {
+        self.at
+    }
+}
+
+impl Read for Source<'_> {
+    fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
+        let bytes = run(self.file, self.at, size(to))?;
+        to.copy_from_slice(bytes);
+        self.at = self.at.saturating_add(size(bytes));
+        Ok(bytes.len())
+    }
+}
+
+impl Seek for Source<'_> {
+    /// Goes where the schema goes: to an offset it has computed from the start.
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        match to {
+            SeekFrom::Start(at) => self.at = at,
+            SeekFrom::Current(0) => {}
+            SeekFrom::Current(_) | SeekFrom::End(_) => return Err(io::ErrorKind::Unsupported.into()),
+        }
+        Ok(self.at)
+    }
+}
+
+/// A read of `expected` bytes at `at` went beyond the end of the file.
+#[derive(Debug)]
+struct Short {
+    at: u64,
+    expected: u64,
+}
+
+impl fmt::Display for Short {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes at {:#x} are not there", self.expected, self.at)
+    }
+}
+
+impl std::error::Error for Short {}
+
+/// Borrows `length` bytes of the file.
+pub(super) fn run(file: &[u8], at: u64, length: u64) -> io::Result<&[u8]> {
+    let end = at.checked_add(length).and_then(|end| usize::try_from(end).ok());
+    let range = usize::try_from(at).ok().zip(end);
+    range
+        .and_then(|(at, end)| file.get(at..end))
+        .ok_or_else(|| io::Error::new(io::ErrorKind::UnexpectedEof, Short { at, expected: length }))
+}
+
+/// Says of a failed read in `file` which field it was, where, and how much was there.
+pub(super) fn truncation(error: &binrw::Error, file: Section<'_>) -> Error {
+    let field = match error {
+        binrw::Error::Backtrace(backtrace) => backtrace.frames.iter().find_map(|frame| match frame {
+            BacktraceFrame::Custom(field) => field.downcast_ref::<Field>().copied(),
+            _ => None,
+        }),
+        _ => None,
+    };
+    let short = match error.root_cause() {
+        binrw::Error::Io(error) => error.get_ref().and_then(|error| error.downcast_ref::<Short>()),
+        _ => None,
+    };
+    let &Short { at, expected } = short.unwrap_or(&Short { at: size(file.bytes()), expected: 1 });
+    // Every read of the schema names its field, and nothing but the end of the file makes one fail.
+    debug_assert!(field.is_some() && short.is_some(), "{error}");
+    let field = field.unwrap_or(Field::Magic);
+    Error::Truncated { field, at: file.at().saturating_add(at), expected, found: size(file.bytes()).saturating_sub(at) }
+}

@@ -1,0 +1,133 @@
+//! Runs of rows of numbers, read in place.
+
+use std::io::{Read, Seek, Write};
+use std::ops::Range;
+
+use binrw::{BinRead, BinResult, BinWrite, Endian};
+
+use super::section::{Section, size};
+use crate::error::Bound;
+
+/// A row of `N` little-endian u64.
+pub(crate) type Row<const N: usize> = [[u8; 8]; N];
+
+/// A run of rows of `N` little-endian u64 and where it lies in the file, read in place.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Table<'a, const N: usize> {
+    at: u64,
+    rows: &'a [Row<N>],
+}
+
+impl<'a, const N: usize> Table<'a, N> {
+    pub(crate) const fn new(rows: &'a [Row<N>]) -> Self {
+        Self { at: 0, rows }
+    }
+
+    /// Returns the table that lies in `bytes`; a part of a row at the end is left out.
+    pub(crate) fn of(bytes: &'a [u8]) -> Self {
+        Self::new(bytes.as_chunks().0.as_chunks().0)
+    }
+
+    /// Returns the table with its bytes elsewhere, at the same place in the file.
+    pub(crate) const fn copied<'c>(&self, rows: &'c [Row<N>]) -> Table<'c, N> {
+        Table { at: self.at, rows }
+    }
+
+    pub(crate) const fn rows(&self) -> &'a [Row<N>] {
+        self.rows
+    }
+
+    pub(crate) const fn bytes(&self) -> &'a [u8] {
+        self.rows.as_flattened().as_flattened()
+    }
+
+    /// Returns one number of every row.
+    pub(crate) fn column(&self, column: usize) -> impl ExactSizeIterator<Item = u64> + use<'a, N> {
+        self.rows.iter().map(move |row| number(row, column))
+    }
+
+    /// Returns the last row whose number in `column` is smaller than `bound`, with its index; the table ascends there.
+    pub(crate) fn last_below(&self, column: usize, bound: u64) -> Option<(usize, &'a Row<N>)> {
+        let row = self.rows.partition_point(|row| number(row, column) < bound).checked_sub(1)?;
+        Some((row, self.rows.get(row)?))
+    }
+
+    /// Checks that the numbers in `column` rise strictly, stay below `limit` and, `displacement` added, are multiples of
+    /// `alignment`.
+    ///
+    /// # Errors
+    ///
+    /// The first number that does not.
+    pub(crate) fn check_column(
+        &self,
+        column: usize,
+        alignment: u64,
+        displacement: u64,
+        limit: u64,
+    ) -> Result<(), Violation> {
+        let mut lowest = 0;
+        for (row, found) in self.column(column).enumerate() {
+            let expected = if found >= limit {
+                Bound::Below(limit)
+            } else if found < lowest {
+                Bound::Above(lowest.saturating_sub(1))
+            } else if !found.wrapping_add(displacement).is_multiple_of(alignment) {
+                Bound::MultipleOf(alignment)
+            } else {
+                lowest = found.saturating_add(1);
+                continue;
+            };
+            return Err(Violation { at: self.number_at(row, column), expected, found });
+        }
+        Ok(())
+    }
+
+    /// Returns the offset in the file of number `column` of row `row`.
+    fn number_at(&self, row: usize, column: usize) -> u64 {
+        let numbers = row.saturating_mul(N).saturating_add(column);
+        self.at.saturating_add(u64::try_from(numbers).unwrap_or(u64::MAX).saturating_mul(8))
+    }
+
+    /// Returns the extent of the table in the file, in bytes.
+    pub(crate) fn range(&self) -> Range<u64> {
+        self.at..self.at.saturating_add(size(self.bytes()))
+    }
+}
+
+impl<const N: usize> PartialEq for Table<'_, N> {
+    fn eq(&self, other: &Self) -> bool {
+        self.rows == other.rows
+    }
+}
+
+impl<'a, const N: usize> BinRead for Table<'a, N> {
+    /// The file, and the number of rows.
+    type Args<'b> = (&'a [u8], u64);
+
+    fn read_options<R: Read + Seek>(reader: &mut R, endian: Endian, (file, rows): Self::Args<'_>) -> BinResult<Self> {
+        let length = rows.saturating_mul(size([[0; 8]; N].as_flattened()));
+        let section = Section::read_options(reader, endian, (file, Some(length)))?;
+        Ok(Self { at: section.at(), ..Self::of(section.bytes()) })
+    }
+}
+
+impl<const N: usize> BinWrite for Table<'_, N> {
+    type Args<'b> = ();
+
+    fn write_options<W: Write + Seek>(&self, writer: &mut W, _: Endian, (): ()) -> BinResult<()> {
+        Ok(writer.write_all(self.bytes())?)
+    }
+}
+
+/// A number of a table that no writer would put there.
+#[derive(Debug)]
+pub(crate) struct Violation {
+    pub(crate) at: u64,
+    pub(crate) expected: Bound,
+    pub(crate) found: u64,
+}
+
+fn number<const N: usize>(row: &Row<N>, column: usize) -> u64 {
+    // The columns are constants of the callers and smaller than N.
+    row.get(column).map_or(0, |bytes| u64::from_le_bytes(*bytes))
+}
