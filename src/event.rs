@@ -34,7 +34,7 @@ impl fmt::Display for Event<'_> {
     }
 }
 
-/// How often a cache did what. Returned by [`Cache::statistics`].
+/// How often a cache did what. Returned by [`Cache::statistics`](crate::Cache::statistics).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Statistics {
