@@ -74,6 +74,14 @@ impl FileBytes {
         }
     }
 
+    /// Closes the file behind a map, which a module no longer needs once its code has a map of its own.
+    pub(crate) fn closed(self) -> Self {
+        match self.0 {
+            Bytes::Mapped(map, _) => Self(Bytes::Mapped(map, None)),
+            bytes => Self(bytes),
+        }
+    }
+
     /// Returns whether the bytes are a copy that serves nothing but the tables, once the code has been copied.
     pub(crate) const fn is_copy(&self) -> bool {
         matches!(self.0, Bytes::Read(_))

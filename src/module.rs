@@ -114,7 +114,7 @@ impl Module {
         let source_map = source_map.as_ref().map(|map| map.rows.range());
         let try_tables = catch_clauses.as_ref().map(|clauses| (clauses.try_table_count, clauses.try_tables.range()));
         let sections = entry.sealed.as_ref().map(|sealed| sealed.seal.sections.range());
-        Ok(Self { code, function_offsets, tables: file, source_map, try_tables, sections })
+        Ok(Self { code, function_offsets, tables: file.closed(), source_map, try_tables, sections })
     }
 
     /// Puts a copy of an entry's tables beside its code.

@@ -82,6 +82,8 @@ fn code_that_runs_in_place_is_the_file_and_not_writable() {
     let [.., (in_place, _), _] = accesses();
     let file = FileBytes::open(&path, in_place).unwrap().unwrap();
     let module = Module::load_file(file, &identity, &KEY).unwrap();
+    let open = fs::read_dir("/proc/self/fd").unwrap().filter_map(|file| fs::read_link(file.ok()?.path()).ok());
+    assert!(open.into_iter().all(|file| file != path), "a module takes no file descriptor");
     // What was opened stays, whatever happens to the name.
     fs::remove_file(&path).unwrap();
     assert_eq!(machine::next(&module), 8);
