@@ -201,7 +201,7 @@ impl Image<'_> {
             }
             summed = step;
         }
-        Ok(Some((start..end, sum)))
+        Ok((end <= self.filled).then_some((start..end, sum)))
     }
 }
 
@@ -221,4 +221,46 @@ fn fill(mut file: &File, to: &mut [u8]) -> io::Result<usize> {
 
 pub(super) fn refused(action: &'static str, length: usize, error: region::Error) -> Error {
     Error::Memory { action, length: u64::try_from(length).unwrap_or(u64::MAX), source: error.into_io_error() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_a_file_says_it_is_read_as_it_is_and_only_its_own_code_is_summed() {
+        let path = std::env::temp_dir().join(format!("jitcache-pages-{}", std::process::id()));
+        // A header, two functions at 64 and 128, 200000 bytes of code, and as much as that behind it.
+        let mut sound = b"MAGIC!\x03v.1\x02\0\0\0".to_vec();
+        for number in [64_u64, 128, 200_000] {
+            sound.extend(number.to_le_bytes());
+        }
+        let code = sound.len()..sound.len() + 200_000;
+        sound.extend((0..400_000_u32).map(|i| i.wrapping_mul(2_654_435_761).to_le_bytes()[3]));
+        let hostile = [0, 1, 63, 200_000, 400_000, 400_001, 1 << 31, (1 << 32) - 1, 1 << 32, 1 << 63, u64::MAX];
+        let damages = [0, 6, 10, 14, 30].into_iter().flat_map(|at| hostile.map(|number: u64| (at, number)));
+        for (at, number) in damages.chain([(usize::MAX, 0)]) {
+            let mut file = sound.clone();
+            if let Some(bytes) = file.get_mut(at..at.wrapping_add(8)) {
+                bytes.copy_from_slice(&number.to_le_bytes());
+            }
+            for length in [file.len(), 150_000, 4097, 4096, 40, 9] {
+                std::fs::write(&path, &file[..length]).unwrap();
+                // The file may have become shorter or longer since its length was asked for.
+                for said in [length, length + 5000, length / 2 + 1] {
+                    let read = FilePages::read(&File::open(&path).unwrap(), said).unwrap().unwrap();
+                    assert!(read.bytes() == &file[..length.min(said)], "{at} {number} {length} {said}");
+                    if let Some((code, sum)) = &read.code {
+                        assert_eq!(*sum, crc32c::crc32c(&read.bytes()[code.clone()]));
+                    }
+                    if at == usize::MAX && said >= code.end && length >= code.end {
+                        let range = u64::try_from(code.start).unwrap()..u64::try_from(code.end).unwrap();
+                        assert!(read.code_checksum(&range).is_some());
+                        assert!(read.bytes()[code.start + 64..].as_ptr().addr().is_multiple_of(region::page::size()));
+                    }
+                }
+            }
+        }
+        std::fs::remove_file(&path).unwrap();
+    }
 }

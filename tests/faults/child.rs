@@ -115,7 +115,8 @@ fn begin() {
         [libc::SYS_openat, libc::SYS_newfstatat, libc::SYS_fstat, libc::SYS_statx, libc::SYS_mkdir, libc::SYS_rename];
     let data =
         [libc::SYS_read, libc::SYS_write, libc::SYS_lseek, libc::SYS_getdents64, libc::SYS_fsync, libc::SYS_flock];
-    let memory = [libc::SYS_mmap, libc::SYS_mprotect, libc::SYS_munmap, libc::SYS_brk, libc::SYS_getrandom];
+    let memory =
+        [libc::SYS_mmap, libc::SYS_mprotect, libc::SYS_munmap, libc::SYS_madvise, libc::SYS_brk, libc::SYS_getrandom];
     let others = [libc::SYS_unlink, libc::SYS_close, libc::SYS_fcntl];
     for number in [&files[..], &data, &memory, &others].concat() {
         for _ in 0..PADDING {
