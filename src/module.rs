@@ -2,13 +2,14 @@
 
 use std::ops::Range;
 
+use crate::digest::CodeDigest;
 use crate::entry::Entry;
 use crate::error::Error;
 use crate::file::{FileBytes, InPlace, Place};
 use crate::format::{Body, CatchClauses, Row, Section, Table, size};
 use crate::identity::Identity;
 use crate::key::Key;
-use crate::memory::{Check, CodeMemory, FilePages, STEP, WritableCode};
+use crate::memory::{Check, CodeMemory, STEP, WritableCode};
 use crate::seal::{METADATA, Sections};
 use crate::tables::{FunctionOffsets, SourceMap, SourceRow, TryTables};
 
@@ -92,17 +93,27 @@ impl Module {
         let entry = Entry::parse(&file, identity)?;
         entry.check_key(key)?;
         let Body { function_offsets, source_map, catch_clauses, .. } = &entry.body;
-        let code = &entry.code_range();
+        // A file is mapped at a page each time, and no alignment is larger: what holds for this map holds for the code's.
+        let is_aligned = entry.is_aligned_at(entry.code().as_ptr().addr());
         let (function_offsets, code) = match file.place() {
-            Place::Pages(pages) if entry.is_aligned_at(entry.code().as_ptr().addr()) => {
-                (check_read(&entry, pages)?, CodeMemory::publish(pages, code)?)
+            Place::Pages(pages) if is_aligned => {
+                let (offsets, ()) = checked(&entry, |digest| {
+                    match pages.code_checksum(&entry.code_range()) {
+                        Some(checksum) => digest.add_summed_code(entry.code(), checksum),
+                        None => digest.add_code(entry.code()),
+                    }
+                    Ok(())
+                })?;
+                (offsets, CodeMemory::publish(pages, &entry.code_range())?)
             }
-            // A file is mapped at a page, and no alignment is larger.
-            Place::File(InPlace { file, promise, check }) if entry.is_aligned_at(entry.code().as_ptr().addr()) => {
-                let code = CodeMemory::map(file, code, *promise)?;
+            Place::File(InPlace { file, promise, check }) if is_aligned => {
+                let code = CodeMemory::map(file, &entry.code_range(), *promise)?;
                 match check {
                     Check::VouchedFor => (Offsets::VouchedFor(function_offsets.range()), code),
-                    Check::Checked => (check_in_place(&entry, &code)?, code),
+                    Check::Checked => checked(&entry, |digest| {
+                        code.bytes().chunks(STEP).for_each(|step| digest.add_code(step));
+                        Ok(code)
+                    })?,
                 }
             }
             _ => copy(&entry)?,
@@ -227,36 +238,17 @@ impl Module {
 
 /// Copies the code of an entry, and checks the copy.
 fn copy(entry: &Entry<'_>) -> Result<(Offsets, CodeMemory), Error> {
-    let function_offsets = check_function_offsets(entry)?;
-    let mut digest = entry.begin_digest();
-    let code = WritableCode::copy(entry.code(), entry.displacement(), |step| digest.add_code(step))?;
-    entry.end_digest(digest)?;
-    Ok((function_offsets, code.publish()?))
+    let (offsets, code) =
+        checked(entry, |digest| WritableCode::copy(entry.code(), entry.displacement(), |step| digest.add_code(step)))?;
+    Ok((offsets, code.publish()?))
 }
 
-/// Checks code that runs from its file, in the map that it runs from.
-fn check_in_place(entry: &Entry<'_>, code: &CodeMemory) -> Result<Offsets, Error> {
-    let function_offsets = check_function_offsets(entry)?;
+/// Checks a copy of the function offsets, and the code that `add` adds to the digest: the very bytes that will run.
+fn checked<T>(entry: &Entry<'_>, add: impl FnOnce(&mut CodeDigest) -> Result<T, Error>) -> Result<(Offsets, T), Error> {
+    let offsets: Box<[_]> = entry.body.function_offsets.rows().into();
+    entry.check_function_offsets(entry.body.function_offsets.copied(&offsets))?;
     let mut digest = entry.begin_digest();
-    code.bytes().chunks(STEP).for_each(|step| digest.add_code(step));
+    let code = add(&mut digest)?;
     entry.end_digest(digest)?;
-    Ok(function_offsets)
-}
-
-/// Checks code that runs from the pages its file was read into.
-fn check_read(entry: &Entry<'_>, file: &FilePages) -> Result<Offsets, Error> {
-    let function_offsets = check_function_offsets(entry)?;
-    let mut digest = entry.begin_digest();
-    match file.code_checksum(&entry.code_range()) {
-        Some(checksum) => digest.add_summed_code(entry.code(), checksum),
-        None => digest.add_code(entry.code()),
-    }
-    entry.end_digest(digest)?;
-    Ok(function_offsets)
-}
-
-fn check_function_offsets(entry: &Entry<'_>) -> Result<Offsets, Error> {
-    let copied: Box<[_]> = entry.body.function_offsets.rows().into();
-    entry.check_function_offsets(entry.body.function_offsets.copied(&copied))?;
-    Ok(Offsets::Checked(copied))
+    Ok((Offsets::Checked(offsets), code))
 }
