@@ -242,6 +242,13 @@ impl<'a> Entry<'a> {
             let checked = map.0.check_column(SourceMap::CODE, 1, 0, size(self.code()));
             checked.map_err(|violation| violation.of(Field::SourceMap))?;
         }
+        self.check_try_tables()
+    }
+
+    /// Checks the try tables, and that nothing is behind them.
+    ///
+    /// Every load does: without it, a header in front of zeros is an entry without code.
+    pub(crate) fn check_try_tables(&self) -> Result<(), Error> {
         self.try_tables().try_for_each(|table| table?.try_for_each(|clause| clause.map(drop)))
     }
 

@@ -159,7 +159,7 @@ impl Identity {
     ///
     /// # Errors
     ///
-    /// [`Error::Invalid`] if `alignment` is no power of two.
+    /// [`Error::Invalid`] if `alignment` is no power of two, or above 4096.
     pub fn with_function_alignment(self, alignment: u64) -> Result<Self, Error> {
         self.aligned(alignment, false)
     }
@@ -171,17 +171,18 @@ impl Identity {
     ///
     /// # Errors
     ///
-    /// [`Error::Invalid`] if `alignment` is no power of two, or above 4096: no more is known of where a file is mapped.
+    /// [`Error::Invalid`] if `alignment` is no power of two, or above 4096.
     pub fn with_alignment_in_file(self, alignment: u64) -> Result<Self, Error> {
-        if alignment > 4096 {
-            return Err(Error::Invalid { what: "alignment in the file", rule: "must be at most 4096" });
-        }
         self.aligned(alignment, true)
     }
 
     fn aligned(mut self, bytes: u64, in_file: bool) -> Result<Self, Error> {
-        if !bytes.is_power_of_two() {
-            return Err(Error::Invalid { what: "alignment of functions", rule: "must be a power of two" });
+        // Code is placed, and files are mapped, at pages: nothing more is known of where they come to lie.
+        if !bytes.is_power_of_two() || bytes > 4096 {
+            return Err(Error::Invalid {
+                what: "alignment of functions",
+                rule: "must be a power of two, at most 4096",
+            });
         }
         self.alignment = Alignment { bytes, in_file };
         Ok(self)
@@ -303,6 +304,8 @@ mod tests {
         let identity = Identity::wazero("dev").unwrap();
         assert!(identity.clone().with_function_alignment(0).is_err());
         assert!(identity.clone().with_function_alignment(24).is_err());
+        assert!(identity.clone().with_function_alignment(8192).is_err(), "memory is aligned to pages");
+        assert!(identity.clone().with_alignment_in_file(8192).is_err());
         assert_eq!(identity.with_function_alignment(64).unwrap().alignment().bytes, 64);
     }
 }

@@ -42,7 +42,7 @@
 //! # What is promised
 //!
 //! Any bytes whatever can be parsed, verified and loaded: the outcome is a sound entry or an error that says what is wrong
-//! and where, never a panic and never an allocation beyond the size of the file. *Running* code is the engine's own
+//! and where, never a panic, and never an allocation for a length that the file does not have. *Running* code is the engine's own
 //! `unsafe`. Checksums find damage and not malice: whoever can write to the directory can have their code run.
 
 mod builder;

@@ -70,11 +70,12 @@ pub struct Location {
 impl Module {
     /// Copies the code of an entry into executable memory, and its tables beside it.
     ///
-    /// Function offsets are checked, and the copy of the code against its checksum. The source map is taken as it is.
+    /// Function offsets and try tables are checked, and the copy of the code against its checksum. The source map is taken
+    /// as it is.
     ///
     /// # Errors
     ///
-    /// [`Error::Value`] and [`Error::Checksum`] for the entry; [`Error::Memory`] and [`Error::UnsupportedMachine`] for
+    /// Any rejection for the entry: see [`Error::is_rejection`]; [`Error::Memory`] and [`Error::UnsupportedMachine`] for
     /// the machine.
     pub fn load(entry: &Entry<'_>) -> Result<Self, Error> {
         let (function_offsets, code) = copy(entry)?;
@@ -243,10 +244,11 @@ fn copy(entry: &Entry<'_>) -> Result<(Offsets, CodeMemory), Error> {
     Ok((offsets, code.publish()?))
 }
 
-/// Checks a copy of the function offsets, and the code that `add` adds to the digest: the very bytes that will run.
+/// Checks a copy of the function offsets, the end of the entry, and the code that `add` adds to the digest: the very bytes that will run.
 fn checked<T>(entry: &Entry<'_>, add: impl FnOnce(&mut CodeDigest) -> Result<T, Error>) -> Result<(Offsets, T), Error> {
     let offsets: Box<[_]> = entry.body.function_offsets.rows().into();
     entry.check_function_offsets(entry.body.function_offsets.copied(&offsets))?;
+    entry.check_try_tables()?;
     let mut digest = entry.begin_digest();
     let code = add(&mut digest)?;
     entry.end_digest(digest)?;

@@ -30,7 +30,7 @@ pub(crate) struct WritableCode {
 impl WritableCode {
     /// Copies `code` into fresh pages, and shows `check` what was copied while it is at hand.
     ///
-    /// The code begins `displacement` bytes behind the start of a page.
+    /// The code begins `displacement` bytes, less than a page, behind the start of a page.
     pub(crate) fn copy(code: &[u8], displacement: usize, mut check: impl FnMut(&[u8])) -> Result<Self, Error> {
         if !IS_SUPPORTED {
             return Err(Error::UnsupportedMachine);

@@ -31,6 +31,7 @@ const ERRNOS: &[(&str, &str)] = &[
     ("mmap", "ENOMEM EACCES EAGAIN EPERM ENODEV"),
     ("mprotect", "ENOMEM EACCES EPERM"),
     ("munmap", "ENOMEM EINVAL"),
+    ("madvise", "ENOMEM EINVAL EAGAIN EFAULT EPERM ENOSYS"),
     ("lseek", "EINVAL ESPIPE"),
     ("fcntl", "EAGAIN EINVAL"),
 ];

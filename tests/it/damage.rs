@@ -143,6 +143,22 @@ fn a_source_map_without_code_is_an_error() {
 }
 
 #[test]
+fn a_header_in_front_of_zeros_is_not_loaded_as_an_entry_without_code() {
+    // What a file is that was cut behind its header, and grew again: no functions, no code, no try tables.
+    let mut file = sound();
+    file[at::FUNCTION_COUNT..].fill(0);
+    let end = (at::FUNCTION_COUNT + 21) as u64;
+    let parsed = Entry::parse(&file, &identity()).unwrap();
+    for outcome in [
+        parsed.verify(),
+        Module::load(&parsed).map(drop),
+        Module::load_file(file.clone().into(), &identity(), &KEY).map(drop),
+    ] {
+        assert!(matches!(outcome, Err(Error::Trailing { at, .. }) if at == end), "{outcome:?}");
+    }
+}
+
+#[test]
 fn every_cut_and_every_flip_of_what_wazero_wrote_is_a_clean_outcome_of_parsing_and_loading() {
     for golden in Golden::all().iter().filter(|golden| golden.file.len() < 1500) {
         let identity = golden.identity();
