@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use crate::cpu::CpuFeatures;
+use crate::digest::crc32c;
 use crate::entry::Entry;
 use crate::error::{Bound, Error, Field};
 use crate::format::{
@@ -146,7 +147,7 @@ impl<'a> Builder<'a> {
             body: Body {
                 function_offsets: Table::new(&self.functions),
                 code: Section::new_at(code_at, &self.code),
-                code_checksum: crc32c::crc32c(&self.code),
+                code_checksum: crc32c(0, &self.code),
                 source_map_flag: self.source_map.is_some().into(),
                 source_map: self.source_map.as_deref().map(|rows| SourceMap { rows: Table::new(rows) }),
                 catch_clauses: has_catch_clauses.then(|| CatchClauses {

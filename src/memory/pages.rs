@@ -9,6 +9,7 @@ use region::Protection;
 
 use super::code::STEP;
 use super::coherence;
+use crate::digest::crc32c;
 use crate::error::Error;
 use crate::format;
 
@@ -196,7 +197,7 @@ impl Image<'_> {
             let step = summed.saturating_add(STEP).min(end);
             self.fill_to(step)?;
             match self.bytes.get(summed..step) {
-                Some(bytes) if step <= self.filled => sum = crc32c::crc32c_append(sum, bytes),
+                Some(bytes) if step <= self.filled => sum = crc32c(sum, bytes),
                 _ => return Ok(None),
             }
             summed = step;
