@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::error::Error;
-use crate::memory::{self, Access, Check, FilePages, Mode, Unchanging};
+use crate::memory::{self, Access, Check, FilePages, Mode};
 
 /// The bytes of an entry's file, read into memory or mapped.
 pub struct FileBytes(Bytes);
@@ -17,15 +17,8 @@ enum Bytes {
     Read(Vec<u8>),
     /// Read into pages in which the code can run.
     Pages(Arc<FilePages>),
-    /// Mapped; with the file, if its code runs from there.
-    Mapped(memmap2::Mmap, Option<InPlace>),
-}
-
-/// A file whose code may run from where it is.
-pub(crate) struct InPlace {
-    pub(crate) file: File,
-    pub(crate) promise: Unchanging,
-    pub(crate) check: Check,
+    /// Mapped; with what to check before code runs from the map, if it may.
+    Mapped(Arc<memmap2::Mmap>, Option<Check>),
 }
 
 /// Files below this size are read and their code copied, even where they may be mapped: that costs less than the system
@@ -43,12 +36,13 @@ impl FileBytes {
         let Some((file, length)) = open(path)? else { return Ok(None) };
         let refused = |action| move |source| Error::Memory { action, length, source };
         let bytes = usize::try_from(length).map_err(|_| refused("allocate")(ErrorKind::OutOfMemory.into()))?;
-        let map = |promise| memory::map(&file, bytes, promise).map_err(refused("map"));
+        let map = |promise| memory::map(&file, bytes, false, promise).map(Arc::new).map_err(refused("map"));
         let bytes = match access.0 {
             // There is nothing to map in an empty file.
-            Mode::InPlace(promise, check) if length > 0 => {
-                Bytes::Mapped(map(promise)?, Some(InPlace { file, promise, check }))
-            }
+            Mode::InPlace(promise, check) if length > 0 => match memory::map(&file, bytes, true, promise) {
+                Ok(map) => Bytes::Mapped(Arc::new(map), Some(check)),
+                Err(_) => Bytes::Mapped(map(promise)?, None),
+            },
             Mode::Map(promise) if length >= LARGE_FROM => Bytes::Mapped(map(promise)?, None),
             _ if length >= LARGE_FROM => {
                 let read = FilePages::read(&file, bytes)?;
@@ -70,15 +64,7 @@ impl FileBytes {
         match &self.0 {
             Bytes::Read(_) | Bytes::Mapped(_, None) => Place::Elsewhere,
             Bytes::Pages(pages) => Place::Pages(pages),
-            Bytes::Mapped(_, Some(file)) => Place::File(file),
-        }
-    }
-
-    /// Closes the file behind a map, which a module no longer needs once its code has a map of its own.
-    pub(crate) fn closed(self) -> Self {
-        match self.0 {
-            Bytes::Mapped(map, _) => Self(Bytes::Mapped(map, None)),
-            bytes => Self(bytes),
+            Bytes::Mapped(map, Some(check)) => Place::Map(map, *check),
         }
     }
 
@@ -92,7 +78,7 @@ impl FileBytes {
 pub(crate) enum Place<'a> {
     Elsewhere,
     Pages(&'a Arc<FilePages>),
-    File(&'a InPlace),
+    Map(&'a Arc<memmap2::Mmap>, Check),
 }
 
 impl From<Vec<u8>> for FileBytes {

@@ -5,7 +5,7 @@ use std::ops::Range;
 use crate::digest::CodeDigest;
 use crate::entry::Entry;
 use crate::error::Error;
-use crate::file::{FileBytes, InPlace, Place};
+use crate::file::{FileBytes, Place};
 use crate::format::{Body, CatchClauses, Row, Section, Table, size};
 use crate::identity::Identity;
 use crate::key::Key;
@@ -94,7 +94,6 @@ impl Module {
         let entry = Entry::parse(&file, identity)?;
         entry.check_key(key)?;
         let Body { function_offsets, source_map, catch_clauses, .. } = &entry.body;
-        // A file is mapped at a page each time, and no alignment is larger: what holds for this map holds for the code's.
         let is_aligned = entry.is_aligned_at(entry.code().as_ptr().addr());
         let (function_offsets, code) = match file.place() {
             Place::Pages(pages) if is_aligned => {
@@ -107,8 +106,8 @@ impl Module {
                 })?;
                 (offsets, CodeMemory::publish(pages, &entry.code_range())?)
             }
-            Place::File(InPlace { file, promise, check }) if is_aligned => {
-                let code = CodeMemory::map(file, &entry.code_range(), *promise)?;
+            Place::Map(file, check) if is_aligned => {
+                let code = CodeMemory::in_place(file, &entry.code_range())?;
                 match check {
                     Check::VouchedFor => (Offsets::VouchedFor(function_offsets.range()), code),
                     Check::Checked => checked(&entry, |digest| {
@@ -126,7 +125,7 @@ impl Module {
         let source_map = source_map.as_ref().map(|map| map.rows.range());
         let try_tables = catch_clauses.as_ref().map(|clauses| (clauses.try_table_count, clauses.try_tables.range()));
         let sections = entry.sealed.as_ref().map(|sealed| sealed.seal.sections.range());
-        Ok(Self { code, function_offsets, tables: file.closed(), source_map, try_tables, sections })
+        Ok(Self { code, function_offsets, tables: file, source_map, try_tables, sections })
     }
 
     /// Puts a copy of an entry's tables beside its code.

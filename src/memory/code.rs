@@ -1,13 +1,11 @@
 //! Pages of code: written once, then executed.
 
 use std::fmt;
-use std::fs::File;
-use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::FilePages;
 use super::pages::{Pages, WritablePages};
-use super::{FilePages, Unchanging};
 use crate::error::Error;
 
 /// How much is copied before it is checked, in bytes: small enough to be in the cache still.
@@ -74,28 +72,17 @@ enum Placement {
     Copied(Pages, Range<usize>),
     /// In the pages that its file was read into, and where in the file.
     Read(Arc<FilePages>, Range<usize>),
-    /// In its file.
-    InPlace(memmap2::Mmap),
+    /// In its file, which is mapped, and where in the file.
+    InPlace(Arc<memmap2::Mmap>, Range<usize>),
 }
 
 impl CodeMemory {
-    /// Maps a part of a file as code, which takes the promise that the file does not change.
-    pub(crate) fn map(file: &File, code: &Range<u64>, Unchanging(()): Unchanging) -> Result<Self, Error> {
+    /// Takes a part of a mapped file for code, which it may be if the file was mapped for that.
+    pub(crate) fn in_place(file: &Arc<memmap2::Mmap>, code: &Range<u64>) -> Result<Self, Error> {
         if !IS_SUPPORTED {
             return Err(Error::UnsupportedMachine);
         }
-        if code.is_empty() {
-            return Ok(Self(Placement::Nowhere));
-        }
-        let length = code.end.saturating_sub(code.start);
-        let refused = |source| Error::Memory { action: "map", length, source };
-        let bytes = usize::try_from(length).map_err(|_| refused(io::ErrorKind::OutOfMemory.into()))?;
-        let mut options = memmap2::MmapOptions::new();
-        options.offset(code.start).len(bytes);
-        // SAFETY: `map_exec` asks that the file is not changed in place or shortened while it is mapped. Whoever made the
-        // `Unchanging` promised that, at a door of `Access`. The kernel keeps instruction caches coherent with files.
-        let map = unsafe { options.map_exec(file) };
-        Ok(Self(Placement::InPlace(map.map_err(refused)?)))
+        Ok(Self(if code.is_empty() { Placement::Nowhere } else { Placement::InPlace(Arc::clone(file), bytes(code)) }))
     }
 
     /// Makes code executable in the pages that its file was read into.
@@ -103,8 +90,7 @@ impl CodeMemory {
         if !IS_SUPPORTED {
             return Err(Error::UnsupportedMachine);
         }
-        let offset = |at| usize::try_from(at).unwrap_or(usize::MAX);
-        let code = offset(code.start)..offset(code.end);
+        let code = bytes(code);
         if code.is_empty() {
             return Ok(Self(Placement::Nowhere));
         }
@@ -114,7 +100,7 @@ impl CodeMemory {
 
     /// Returns whether the code runs from its file.
     pub(crate) const fn is_in_place(&self) -> bool {
-        matches!(self.0, Placement::InPlace(_))
+        matches!(self.0, Placement::InPlace(..))
     }
 
     /// Returns the addresses of the code; an empty range at 0 if there is none.
@@ -130,9 +116,15 @@ impl CodeMemory {
             Placement::Nowhere => &[],
             Placement::Copied(pages, code) => pages.bytes().get(code.clone()).unwrap_or_default(),
             Placement::Read(file, code) => file.bytes().get(code.clone()).unwrap_or_default(),
-            Placement::InPlace(map) => map,
+            Placement::InPlace(file, code) => file.get(code.clone()).unwrap_or_default(),
         }
     }
+}
+
+/// Returns a range of a file in memory.
+fn bytes(range: &Range<u64>) -> Range<usize> {
+    let offset = |at| usize::try_from(at).unwrap_or(usize::MAX);
+    offset(range.start)..offset(range.end)
 }
 
 impl fmt::Debug for CodeMemory {

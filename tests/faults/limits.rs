@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::fs;
 use std::path::Path;
 
-use jitcache::{Builder, Cache, Error, Lookup, Store};
+use jitcache::{Access, Builder, Cache, Error, Lookup, Store};
 
 use crate::child;
 use crate::content::{LARGE, builder, code, compiled, file, identity, is_code, key, put};
@@ -160,5 +160,22 @@ fn a_full_file_system_keeps_what_it_has_and_takes_more_when_there_is_room() {
             assert!(store.remove(&key(n)).unwrap());
         }
         store.put(&key(7), &builder(7, 1).finish(&identity(), &key(7)).unwrap()).unwrap();
+    }
+}
+
+#[test]
+fn code_is_copied_from_a_file_system_that_lets_nothing_run() {
+    let scratch = Scratch::new();
+    let Some(_mount) = Mount::new(&["-t", "tmpfs", "-o", "noexec", "tmpfs"], scratch.path()) else {
+        return skip("noexec", "tmpfs cannot be mounted");
+    };
+    // SAFETY: nobody changes the files of this store in place, and they are sound.
+    let accesses = unsafe { [Access::in_place(), Access::in_place_unchecked()] };
+    for access in accesses {
+        let store = Store::open(scratch.path(), identity()).unwrap().with_access(access);
+        put(&store, LARGE, 0).unwrap();
+        let module = store.load(&key(LARGE)).unwrap().hit().unwrap();
+        assert!(!module.is_in_place());
+        assert_eq!(module.code(), code(LARGE, 0));
     }
 }
