@@ -1,6 +1,10 @@
 //! What stands for all the bytes of a file: a checksum against damage, or a MAC against forgery.
 
 use std::fmt;
+use std::num::NonZero;
+use std::thread;
+
+use crate::format::size;
 
 /// The key of a message authentication code: 32 bytes that whoever writes to the directory must not know.
 ///
@@ -103,6 +107,16 @@ pub(crate) struct CodeDigest {
 }
 
 impl CodeDigest {
+    /// Adds all of the code, summed by as many threads as there are parts of it that are worth one.
+    pub(crate) fn add_large_code(&mut self, code: &[u8], threads: NonZero<usize>) {
+        let parts = threads.get().min(code.len() / PART);
+        match &self.whole {
+            Some(Digest::Mac(_)) => code.chunks(STEP).for_each(|step| self.add_code(step)),
+            _ if parts < 2 => self.add_code(code),
+            _ => self.add_summed_code(code, sum_in_parts(code, code.len().div_ceil(parts))),
+        }
+    }
+
     /// Adds all of the code, whose checksum is known.
     pub(crate) fn add_summed_code(&mut self, code: &[u8], checksum: u32) {
         self.checksum = checksum;
@@ -139,6 +153,27 @@ pub(crate) fn crc32c(sum: u32, bytes: &[u8]) -> u32 {
     state.update(bytes);
     // A CRC of 32 bits fits: the upper half of the state is 0.
     u32::try_from(state.finalize()).unwrap_or(0)
+}
+
+/// How much code is copied, read or hashed before it is summed, in bytes: small enough to be in the cache still.
+pub(crate) const STEP: usize = 64 * 1024;
+
+/// How much code is worth a thread, in bytes: less is summed before the thread has started.
+const PART: usize = 4 << 20;
+
+/// Returns the CRC-32C of bytes whose parts of `length` bytes are summed at the same time.
+fn sum_in_parts(bytes: &[u8], length: usize) -> u32 {
+    let mut parts = bytes.chunks(length);
+    let first = parts.next().unwrap_or_default();
+    thread::scope(|scope| {
+        let others: Vec<_> =
+            parts.map(|part| (part, thread::Builder::new().spawn_scoped(scope, || crc32c(0, part)).ok())).collect();
+        others.into_iter().fold(crc32c(0, first), |sum, (part, thread)| {
+            // A part without a thread is summed by this one.
+            let found = thread.and_then(|thread| thread.join().ok()).unwrap_or_else(|| crc32c(0, part));
+            combine(sum, found, size(part))
+        })
+    })
 }
 
 /// Returns the CRC-32C of two runs of bytes one behind the other, of which the second has `length` bytes.
@@ -185,7 +220,6 @@ const fn multiply(a: u32, mut b: u32) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::size;
 
     #[test]
     fn the_checksum_of_the_whole_is_combined_from_those_of_its_parts() {
@@ -225,6 +259,26 @@ mod tests {
         for length in [1 << 31, (1 << 40) + 12345, (1 << 62) + 1] {
             let expected = crc32c::crc32c_combine(0x1234_5678, 0x9abc_def0, length);
             assert_eq!(combine(0x1234_5678, 0x9abc_def0, u64::try_from(length).unwrap()), expected);
+        }
+    }
+
+    #[test]
+    fn large_code_has_the_same_digest_however_many_threads_there_are() {
+        let code: Vec<u8> = (0..2_500_000_u32).flat_map(|i| i.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
+        for length in [0, 1, 1000, STEP + 1, PART, 2 * PART - 1, 2 * PART, code.len()] {
+            let code = &code[..length];
+            for key in [None, Some(&MacKey::new([7; 32]))] {
+                let [expected, found @ ..] = [1, 2, 3, 200].map(|threads| {
+                    let mut digest = CodeDigest { checksum: 0, whole: Some(Digest::new(key)) };
+                    digest.add_large_code(code, NonZero::new(threads).unwrap());
+                    (digest.checksum, digest.whole.map(|whole| whole.finish().0))
+                });
+                assert_eq!(expected.0, crc32c::crc32c(code));
+                assert!(found.into_iter().all(|found| found == expected), "{length}");
+            }
+        }
+        for length in [4096, 9999, 20_000, 40_000, code.len()] {
+            assert_eq!(sum_in_parts(&code[..40_000], length), crc32c::crc32c(&code[..40_000]));
         }
     }
 

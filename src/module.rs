@@ -9,7 +9,7 @@ use crate::file::{FileBytes, Place};
 use crate::format::{Body, CatchClauses, Row, Section, Table, size};
 use crate::identity::Identity;
 use crate::key::Key;
-use crate::memory::{Check, CodeMemory, STEP, WritableCode};
+use crate::memory::{Check, CodeMemory, WritableCode};
 use crate::seal::{METADATA, Sections};
 use crate::tables::{FunctionOffsets, SourceMap, SourceRow, TryTables};
 
@@ -110,8 +110,8 @@ impl Module {
                 let code = CodeMemory::in_place(file, &entry.code_range())?;
                 match check {
                     Check::VouchedFor => (Offsets::VouchedFor(function_offsets.range()), code),
-                    Check::Checked => checked(&entry, |digest| {
-                        code.bytes().chunks(STEP).for_each(|step| digest.add_code(step));
+                    Check::Checked(threads) => checked(&entry, |digest| {
+                        digest.add_large_code(code.bytes(), threads);
                         Ok(code)
                     })?,
                 }

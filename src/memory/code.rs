@@ -6,10 +6,8 @@ use std::sync::Arc;
 
 use super::FilePages;
 use super::pages::{Pages, WritablePages};
+use crate::digest::STEP;
 use crate::error::Error;
-
-/// How much is copied before it is checked, in bytes: small enough to be in the cache still.
-pub(crate) const STEP: usize = 64 * 1024;
 
 /// What running off the end of the code runs into: `int3` on x86-64, `udf` on arm64.
 pub(crate) const TRAP: u8 = if cfg!(target_arch = "aarch64") { 0x00 } else { 0xcc };

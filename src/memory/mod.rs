@@ -12,8 +12,9 @@ mod pages;
 
 use std::fs::File;
 use std::io;
+use std::num::NonZero;
 
-pub(crate) use code::{CodeMemory, STEP, TRAP, WritableCode};
+pub(crate) use code::{CodeMemory, TRAP, WritableCode};
 pub(crate) use pages::FilePages;
 
 /// How the bytes of entries get from their files into memory, and where their code runs.
@@ -33,7 +34,8 @@ pub(crate) enum Mode {
 /// Whether code that runs from its file is checked first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Check {
-    Checked,
+    /// By that many threads.
+    Checked(NonZero<usize>),
     VouchedFor,
 }
 
@@ -70,7 +72,19 @@ impl Access {
     /// The promise of [`Access::map`], on which here also depends that the code that was checked is the code that runs.
     #[must_use]
     pub const unsafe fn in_place() -> Self {
-        Self(Mode::InPlace(Unchanging(()), Check::Checked))
+        Self(Mode::InPlace(Unchanging(()), Check::Checked(NonZero::<usize>::MIN)))
+    }
+
+    /// Sets how many threads check large code that [`Access::in_place`] maps, which is one otherwise.
+    ///
+    /// Each takes 4 MiB at least, so smaller code starts none; they are started by the load and end before it does. A MAC
+    /// is made by one thread all the same.
+    #[must_use]
+    pub const fn with_threads(self, threads: NonZero<usize>) -> Self {
+        match self.0 {
+            Mode::InPlace(promise, Check::Checked(_)) => Self(Mode::InPlace(promise, Check::Checked(threads))),
+            _ => self,
+        }
     }
 
     /// Files are mapped, and code runs from the map as it is: neither the code nor the function offsets are looked at.

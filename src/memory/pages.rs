@@ -7,9 +7,8 @@ use std::slice;
 
 use region::Protection;
 
-use super::code::STEP;
 use super::coherence;
-use crate::digest::crc32c;
+use crate::digest::{STEP, crc32c};
 use crate::error::Error;
 use crate::format;
 

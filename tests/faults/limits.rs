@@ -169,9 +169,11 @@ fn code_is_copied_from_a_file_system_that_lets_nothing_run() {
     let Some(_mount) = Mount::new(&["-t", "tmpfs", "-o", "noexec", "tmpfs"], scratch.path()) else {
         return skip("noexec", "tmpfs cannot be mounted");
     };
-    // SAFETY: nobody changes the files of this store in place, and they are sound.
-    let accesses = unsafe { [Access::in_place(), Access::in_place_unchecked()] };
-    for access in accesses {
+    // SAFETY: nobody changes the files of this store in place.
+    let in_place = unsafe { Access::in_place() };
+    // SAFETY: the same, and they are sound.
+    let unchecked = unsafe { Access::in_place_unchecked() };
+    for access in [in_place, unchecked] {
         let store = Store::open(scratch.path(), identity()).unwrap().with_access(access);
         put(&store, LARGE, 0).unwrap();
         let module = store.load(&key(LARGE)).unwrap().hit().unwrap();

@@ -1,5 +1,6 @@
 //! Loaded code runs, is where the module says, and is what the entry holds.
 
+use std::num::NonZero;
 use std::sync::Arc;
 use std::{fs, thread};
 
@@ -19,14 +20,15 @@ fn file(constant: u16) -> Vec<u8> {
 }
 
 /// Every door, and whether code runs in place behind it.
-fn accesses() -> [(Access, bool); 4] {
+fn accesses() -> [(Access, bool); 5] {
     // SAFETY: the tests here do not change a file while anything loaded from it is alive.
     let map = unsafe { Access::map() };
     // SAFETY: the same.
     let in_place = unsafe { Access::in_place() };
     // SAFETY: the same, and they are whole and sound.
     let unchecked = unsafe { Access::in_place_unchecked() };
-    [(Access::READ, false), (map, false), (in_place, true), (unchecked, true)]
+    let threads = in_place.with_threads(NonZero::new(2).unwrap());
+    [(Access::READ, false), (map, false), (threads, true), (in_place, true), (unchecked, true)]
 }
 
 #[test]
@@ -42,7 +44,7 @@ fn code_runs_after_loading_by_every_door() {
         (identity().with_function_alignment(16).unwrap().with_sealing(Sealing::Plain), false),
     ] {
         // Of each size that is treated in its own way.
-        for length in [0, 1 << 20, 5 << 20] {
+        for length in [0, 1 << 20, 9 << 20] {
             let mut code = machine::code(7);
             code.resize(code.len() + length, 0xcc);
             let mut builder = machine::builder(7);
