@@ -134,7 +134,7 @@ fn run(plan: &Plan) -> Outcome<()> {
     write("performance-memory.csv", memory::CSV_HEADER.to_owned() + &memory_csv)?;
     write("performance.svg", plot::draw("Time until stored code can be executed", &synthetic_rows))?;
     if !real_rows.is_empty() {
-        write("performance-real.svg", plot::draw("Time until three real modules can be executed", &real_rows))?;
+        write("performance-real.svg", plot::draw("Time until four real modules can be executed", &real_rows))?;
     }
     let page = plan.results.join("performance.md");
     if page.exists() { document::fill(&page, &blocks) } else { Ok(()) }

@@ -1,5 +1,7 @@
 //! The ways of the crate.
 
+use std::num::NonZero;
+
 use jitcache::{Access, Key, Lookup, Module, Store};
 
 use crate::subject::{Seal, Subject};
@@ -10,6 +12,8 @@ impl Loaded for Module {
         Some(Module::code(self))
     }
 }
+
+const TWO: NonZero<usize> = NonZero::new(2).unwrap();
 
 pub fn ways(subject: &Subject) -> Outcome<Vec<Way>> {
     // SAFETY: the stores of the benchmark are filled before any way is made, and only read afterwards.
@@ -27,6 +31,7 @@ pub fn ways(subject: &Subject) -> Outcome<Vec<Way>> {
         ("map, MAC", map, Seal::Mac),
         ("in place, plain", in_place, Seal::Plain),
         ("in place, checksum", in_place, Seal::Checksum),
+        ("in place, checksum, 2 threads", in_place.with_threads(TWO), Seal::Checksum),
         ("in place, MAC", in_place, Seal::Mac),
         ("in place, unchecked", unchecked, Seal::Checksum),
     ];
@@ -34,7 +39,7 @@ pub fn ways(subject: &Subject) -> Outcome<Vec<Way>> {
         .map(|(name, access, seal)| {
             let store = subject.store(seal)?.with_access(access);
             let key = subject.key(&store);
-            let runs_in_place = access == in_place || access == unchecked;
+            let runs_in_place = access != Access::READ && access != map;
             Ok(way(Kind::Ours, name, store.path(&key), move || {
                 let module = found(&store, &key)?;
                 // The crate copies what it cannot run in place, which would be another way under this one's name.

@@ -50,7 +50,7 @@ pub fn work_directory() -> PathBuf {
 }
 
 /// The modules that `fetch` brings.
-pub const REAL: [&str; 3] = ["sqlite", "resvg", "esbuild"];
+pub const REAL: [&str; 4] = ["sqlite", "resvg", "dprint", "esbuild"];
 
 impl Subject {
     /// Opens a subject that was created before; it fails if there is none of that name.
