@@ -142,6 +142,8 @@ impl<'a> Builder<'a> {
             return Err(unwritable(Field::FunctionCount, Bound::AtMost(u32::MAX.into()), functions));
         }
         let has_catch_clauses = kind.is_some() || identity.revision() == Revision::CatchClauses;
+        // Checksum, flag and length stand between the code and the rows.
+        let rows_at = code_at.saturating_add(size(&self.code)).saturating_add(13);
         let mut entry = Entry {
             header: Header { magic: Bytes(identity.magic().0), version: Section::new(identity.version().as_bytes()) },
             body: Body {
@@ -149,7 +151,7 @@ impl<'a> Builder<'a> {
                 code: Section::new_at(code_at, &self.code),
                 code_checksum: crc32c(0, &self.code),
                 source_map_flag: self.source_map.is_some().into(),
-                source_map: self.source_map.as_deref().map(|rows| SourceMap { rows: Table::new(rows) }),
+                source_map: self.source_map.as_deref().map(|rows| SourceMap { rows: Table::new_at(rows_at, rows) }),
                 catch_clauses: has_catch_clauses.then(|| CatchClauses {
                     try_table_count: self.try_table_count,
                     try_tables: Section::new(&self.try_tables),

@@ -26,6 +26,9 @@ impl fmt::Debug for MacKey {
     }
 }
 
+/// The context in which the key for source maps is derived.
+const SOURCE_MAP: &str = "jitcache 2026-11-22 source map";
+
 /// A digest in the making, over the bytes of a file in order.
 ///
 /// Code is shown in steps while it is at hand, and need not be summed twice: its own CRC-32C is combined with the rest.
@@ -61,6 +64,15 @@ impl Digest {
             None => Self::Checksum(0),
             Some(key) => Self::Mac(Box::new(blake3::Hasher::new_keyed(&key.0))),
         }
+    }
+
+    /// Returns the digest of the rows of a source map, which stands apart from that of the file.
+    pub(crate) fn of_source_map(rows: &[u8], key: Option<&MacKey>) -> DigestValue {
+        // A key of its own: otherwise rows could be chosen so that their MAC is that of a file.
+        let key = key.map(|key| MacKey(blake3::derive_key(SOURCE_MAP, &key.0)));
+        let mut digest = Self::new(key.as_ref());
+        digest.add(rows);
+        digest.finish()
     }
 
     /// Adds bytes in front of the code or behind it.
@@ -131,18 +143,6 @@ impl CodeDigest {
         if let Some(whole) = &mut self.whole {
             whole.add_code(step);
         }
-    }
-}
-
-/// Writing into a digest adds the bytes as bytes that are not code.
-impl std::io::Write for Digest {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.add(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
     }
 }
 

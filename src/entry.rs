@@ -9,7 +9,7 @@ use crate::format::{self, Body, Header, Section, Table, Violation, size};
 use crate::identity::{Alignment, Identity, Revision};
 use crate::key::Key;
 use crate::magic::{Magic, Version};
-use crate::seal::{METADATA, Sealed};
+use crate::seal::{METADATA, Sealed, SourceMapDigest};
 use crate::tables::{FunctionOffsets, SourceMap, TryTables};
 
 /// An entry, borrowed from the bytes of its file or from the [`Builder`](crate::Builder) that made it.
@@ -115,6 +115,9 @@ impl<'a> Entry<'a> {
         let mut digest = self.begin_digest();
         digest.add_code(self.code());
         self.end_digest(digest)?;
+        if let Some(digest) = self.source_map_digest() {
+            digest.check(Section::of(self.file, &self.source_map_rows()).bytes())?;
+        }
         self.check_tables()
     }
 
@@ -231,8 +234,24 @@ impl<'a> Entry<'a> {
         }
         let (Some(mut whole), Some(sealed)) = (digest.whole, &self.sealed) else { return Ok(()) };
         whole.end_code(found, size(self.code()));
-        whole.add(Section::of(self.file, &(self.body.code.range().end..sealed.digest_at())).bytes());
+        let rows = self.source_map_rows();
+        for part in [self.body.code.range().end..rows.start, rows.end..sealed.digest_at()] {
+            whole.add(Section::of(self.file, &part).bytes());
+        }
         sealed.check_digest(whole)
+    }
+
+    /// Returns where the rows of the source map lie in the file, which have a digest of their own; an empty place behind the
+    /// code if there are none.
+    pub(crate) fn source_map_rows(&self) -> Range<u64> {
+        let end = self.body.code.range().end;
+        self.body.source_map.as_ref().map_or(end..end, |map| map.rows.range())
+    }
+
+    /// Returns what the rows of the source map have to be, if the entry was read and sealed.
+    pub(crate) fn source_map_digest(&self) -> Option<SourceMapDigest> {
+        let sealed = self.sealed.as_ref().filter(|_| !self.file.is_empty())?;
+        Some(sealed.source_map(self.source_map_rows().start, self.mac_key.clone()))
     }
 
     pub(crate) fn check_tables(&self) -> Result<(), Error> {

@@ -1,6 +1,7 @@
 //! A module: code that can be called, and what is known about it.
 
 use std::ops::Range;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use crate::digest::CodeDigest;
 use crate::entry::Entry;
@@ -10,7 +11,7 @@ use crate::format::{Body, CatchClauses, Row, Section, Table, size};
 use crate::identity::Identity;
 use crate::key::Key;
 use crate::memory::{Check, CodeMemory, WritableCode};
-use crate::seal::{METADATA, Sections};
+use crate::seal::{METADATA, Sections, SourceMapDigest};
 use crate::tables::{FunctionOffsets, SourceMap, SourceRow, TryTables};
 
 /// Executable code with its functions and its source map. The code is unmapped when the module is dropped.
@@ -41,7 +42,7 @@ pub struct Module {
     function_offsets: Offsets,
     /// What the ranges below lie in. What stands there only ever becomes a number, unless the caller vouched for it.
     tables: FileBytes,
-    source_map: Option<Range<u64>>,
+    source_map: Option<Rows>,
     /// How many try tables there are, and where.
     try_tables: Option<(u32, Range<u64>)>,
     sections: Option<Range<u64>>,
@@ -56,6 +57,40 @@ enum Offsets {
     VouchedFor(Range<u64>),
 }
 
+/// The rows of a source map, which are checked when they are first used: there may be more of them than code.
+#[derive(Debug)]
+struct Rows {
+    at: Range<u64>,
+    /// What they have to be; `None` if nobody can tell, or the caller vouched for it.
+    digest: Option<SourceMapDigest>,
+    /// Whether they were found sound: no lock, because they may be looked up in a signal handler.
+    state: AtomicU8,
+}
+
+impl Rows {
+    const UNCHECKED: u8 = 0;
+    const SOUND: u8 = 1;
+    const DAMAGED: u8 = 2;
+
+    const fn new(at: Range<u64>, digest: Option<SourceMapDigest>) -> Self {
+        Self { at, digest, state: AtomicU8::new(Self::UNCHECKED) }
+    }
+
+    /// Returns whether `rows` are what they have to be.
+    fn are_sound(&self, rows: &[u8]) -> bool {
+        match self.state.load(Ordering::Relaxed) {
+            Self::UNCHECKED => self.check(rows).is_ok(),
+            state => state == Self::SOUND,
+        }
+    }
+
+    fn check(&self, rows: &[u8]) -> Result<(), Error> {
+        let checked = self.digest.as_ref().map_or(Ok(()), |digest| digest.check(rows));
+        self.state.store(if checked.is_ok() { Self::SOUND } else { Self::DAMAGED }, Ordering::Relaxed);
+        checked
+    }
+}
+
 /// Where a program counter is. Returned by [`Module::locate`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Location {
@@ -63,15 +98,16 @@ pub struct Location {
     pub function: Option<usize>,
     /// Offset from the start of the code, in bytes.
     pub code: u64,
-    /// Offset in the source; `None` without a source map and in front of its first row.
+    /// Offset in the source; `None` without a source map, in front of its first row, and if it is damaged.
     pub source: Option<u64>,
 }
 
 impl Module {
     /// Copies the code of an entry into executable memory, and its tables beside it.
     ///
-    /// Function offsets and try tables are checked, and the copy of the code against its checksum. The source map is taken
-    /// as it is.
+    /// Function offsets and try tables are checked, the copy of the code against its checksum, and all but the rows of the
+    /// source map against the digest of a sealed entry. Those rows are checked when they are used: see
+    /// [`Module::check_source_map`].
     ///
     /// # Errors
     ///
@@ -85,7 +121,8 @@ impl Module {
     /// Makes the code of the entry in `file` executable, and keeps what is needed of the file for its tables.
     ///
     /// The code is copied or runs from the file, as the [`Access`](crate::Access) with which the file was opened has it. A
-    /// sealed entry must be bound to `key`, and its digest is checked; a plain one does not tell what it is for.
+    /// sealed entry must be bound to `key`; a plain one does not tell what it is for. What is checked is told at
+    /// [`Module::load`].
     ///
     /// # Errors
     ///
@@ -122,7 +159,9 @@ impl Module {
             // The file would be kept for less than half of it.
             return Ok(Self::beside(&entry, code, function_offsets));
         }
-        let source_map = source_map.as_ref().map(|map| map.rows.range());
+        let is_vouched_for = matches!(function_offsets, Offsets::VouchedFor(_));
+        let digest = if is_vouched_for { None } else { entry.source_map_digest() };
+        let source_map = source_map.as_ref().map(|map| Rows::new(map.rows.range(), digest));
         let try_tables = catch_clauses.as_ref().map(|clauses| (clauses.try_table_count, clauses.try_tables.range()));
         let sections = entry.sealed.as_ref().map(|sealed| sealed.seal.sections.range());
         Ok(Self { code, function_offsets, tables: file, source_map, try_tables, sections })
@@ -137,7 +176,7 @@ impl Module {
             tables.extend_from_slice(bytes);
             start..size(&tables)
         };
-        let source_map = source_map.as_ref().map(|map| keep(map.rows.bytes()));
+        let source_map = source_map.as_ref().map(|map| Rows::new(keep(map.rows.bytes()), entry.source_map_digest()));
         let try_tables = catch_clauses.as_ref();
         let try_tables = try_tables.map(|clauses| (clauses.try_table_count, keep(clauses.try_tables.bytes())));
         let sections = entry.sealed.as_ref().map(|sealed| keep(sealed.seal.sections.bytes()));
@@ -178,11 +217,24 @@ impl Module {
         })
     }
 
-    /// Returns the source map, if there is one.
+    /// Returns the source map, if there is one and it is not damaged.
+    ///
+    /// Of a sealed entry its rows are checked the first time that they are asked for, by this or by a lookup:
+    /// [`Module::check_source_map`] does it before, and tells what is wrong.
     #[must_use]
     pub fn source_map(&self) -> Option<SourceMap<'_>> {
-        let range = self.source_map.as_ref()?;
-        Some(SourceMap(Table::of(Section::of(&self.tables, range).bytes())))
+        let rows = self.source_map.as_ref()?;
+        let bytes = Section::of(&self.tables, &rows.at).bytes();
+        rows.are_sound(bytes).then(|| SourceMap(Table::of(bytes)))
+    }
+
+    /// Checks the source map against the digest of a sealed entry, which a load leaves for when it is needed.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Checksum`] and [`Error::Forged`]; without a map, a seal, or where the caller vouched for the file, none.
+    pub fn check_source_map(&self) -> Result<(), Error> {
+        self.source_map.as_ref().map_or(Ok(()), |rows| rows.check(Section::of(&self.tables, &rows.at).bytes()))
     }
 
     /// Returns the catch clauses of every try table.

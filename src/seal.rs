@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io::{self, Write};
+use std::ops::Range;
 
 use crate::cpu::CpuFeatures;
 use crate::digest::{Digest, DigestValue, MacKey};
@@ -98,20 +99,29 @@ impl<'a> Sealed<'a> {
 
     /// Seals an entry: counts its bytes, and makes the digest of all of them.
     pub(crate) fn over(entry: &Entry<'a>, seal: Seal<'a>, digest_kind: u8) -> Self {
-        let empty = DigestValue([0; 32]);
-        let mut footer = Footer { seal_length: 0, file_length: 0, digest_kind, digest: empty, magic: Footer::MAGIC };
-        let (mut body, mut bound, mut tail) = (Length(0), Length(0), Vec::new());
-        let mut digest = Digest::new(entry.mac_key.as_ref());
-        // Neither counting nor a digest nor memory can fail to be written to.
-        let written = entry.write(&mut body).and_then(|()| format::write(&seal, &mut bound));
-        footer.seal_length = bound.0.saturating_add(Footer::SIZE);
-        footer.file_length = body.0.saturating_add(footer.seal_length);
-        let written = written.and_then(|()| entry.write(&mut digest)).and_then(|()| format::write(&seal, &mut digest));
+        let mac_key = entry.mac_key.as_ref();
+        let mut file = Sum { digest: Digest::new(mac_key), length: 0, left_out: entry.source_map_rows() };
+        // A digest cannot fail to be written to.
+        let written = entry.write(&mut file);
+        let at = file.length;
+        let written = written.and_then(|()| format::write(&seal, &mut file));
+        let file_length = file.length.saturating_add(Footer::SIZE);
+        let rows = entry.body.source_map.as_ref().map_or(&[][..], |map| map.rows.bytes());
+        let mut footer = Footer {
+            seal_length: file_length.saturating_sub(at),
+            file_length,
+            digest_kind,
+            source_map_digest: Digest::of_source_map(rows, mac_key),
+            digest: DigestValue([0; 32]),
+            magic: Footer::MAGIC,
+        };
+        let mut tail = Vec::new();
         let written = written.and_then(|()| format::write(&footer, &mut tail));
         debug_assert!(written.is_ok(), "{written:?}");
-        digest.add(Section::of(&tail, &(0..Footer::SIZE.saturating_sub(Footer::DIGEST_AND_MAGIC))).bytes());
-        footer.digest = digest.finish();
-        Self { seal, footer, at: body.0 }
+        let covered = Footer::SIZE.saturating_sub(Footer::DIGEST_AND_MAGIC);
+        file.digest.add(Section::of(&tail, &(0..covered)).bytes());
+        footer.digest = file.digest.finish();
+        Self { seal, footer, at }
     }
 
     /// Returns where the digest stands in the file.
@@ -184,24 +194,74 @@ impl<'a> Sealed<'a> {
     /// Checks that a digest of the file is the one it carries.
     pub(crate) fn check_digest(&self, digest: Digest) -> Result<(), Error> {
         let is_mac = matches!(digest, Digest::Mac(_));
-        let found = digest.finish();
-        match (self.footer.digest == found, is_mac) {
+        let part = Digested { field: Field::File, at: 0, digest_at: self.digest_at(), expected: self.footer.digest };
+        part.check(digest.finish(), is_mac)
+    }
+
+    /// Returns what the rows of the source map, which lie at `at`, have to be.
+    pub(crate) fn source_map(&self, at: u64, mac_key: Option<MacKey>) -> SourceMapDigest {
+        let expected = self.footer.source_map_digest;
+        let digest_at = self.digest_at().saturating_sub(size(&expected.0));
+        SourceMapDigest { part: Digested { field: Field::SourceMap, at, digest_at, expected }, mac_key }
+    }
+}
+
+/// What the rows of a source map have to be.
+#[derive(Debug)]
+pub(crate) struct SourceMapDigest {
+    part: Digested,
+    mac_key: Option<MacKey>,
+}
+
+impl SourceMapDigest {
+    pub(crate) fn check(&self, rows: &[u8]) -> Result<(), Error> {
+        let mac_key = self.mac_key.as_ref();
+        self.part.check(Digest::of_source_map(rows, mac_key), mac_key.is_some())
+    }
+}
+
+/// A part of a file, and the digest that it must have.
+#[derive(Debug)]
+struct Digested {
+    field: Field,
+    at: u64,
+    /// Where the digest stands in the file.
+    digest_at: u64,
+    expected: DigestValue,
+}
+
+impl Digested {
+    fn check(&self, found: DigestValue, is_mac: bool) -> Result<(), Error> {
+        match (self.expected == found, is_mac) {
             (true, _) => Ok(()),
-            (false, true) => Err(Error::Forged { at: self.digest_at() }),
+            (false, true) => Err(Error::Forged { at: self.digest_at }),
             (false, false) => {
-                let (expected, found) = (self.footer.digest.checksum(), found.checksum());
-                Err(Error::Checksum { field: Field::File, at: 0, expected, found })
+                let (expected, found) = (self.expected.checksum(), found.checksum());
+                Err(Error::Checksum { field: self.field, at: self.at, expected, found })
             }
         }
     }
 }
 
-/// Counts the bytes that are written.
-struct Length(u64);
+/// Counts the bytes of a file that is written, and makes their digest.
+struct Sum {
+    digest: Digest,
+    length: u64,
+    /// What the digest leaves out.
+    left_out: Range<u64>,
+}
 
-impl Write for Length {
+impl Write for Sum {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0 = self.0.saturating_add(size(bytes));
+        let end = self.length.saturating_add(size(bytes));
+        let part = |range: Range<u64>| {
+            let within = |at: u64| at.clamp(self.length, end).saturating_sub(self.length);
+            Section::of(bytes, &(within(range.start)..within(range.end))).bytes()
+        };
+        let (before, behind) = (part(0..self.left_out.start), part(self.left_out.end..u64::MAX));
+        self.digest.add(before);
+        self.digest.add(behind);
+        self.length = end;
         Ok(bytes.len())
     }
 

@@ -60,7 +60,9 @@ pub enum Field {
     FileLength,
     /// The number that tells how the digest is made.
     DigestKind,
-    /// The digest of everything in front of it.
+    /// The digest of the rows of the source map.
+    SourceMapDigest,
+    /// The digest of everything in front of it, except the rows of the source map.
     Digest,
     /// The eight bytes that a sealed entry ends with.
     SealMagic,
@@ -100,6 +102,7 @@ impl Field {
             Self::SealLength => "seal length",
             Self::FileLength => "file length",
             Self::DigestKind => "digest kind",
+            Self::SourceMapDigest => "source map digest",
             Self::Digest => "digest",
             Self::SealMagic => "seal magic",
             Self::File => "file",

@@ -199,7 +199,12 @@ pub(crate) struct Footer {
     #[br(err_context(Field::DigestKind))]
     pub(crate) digest_kind: u8,
 
-    /// Digest of every byte of the file in front of it.
+    /// Digest of the rows of the source map, or of no bytes.
+    #[br(map = |Bytes(bytes)| DigestValue(bytes), err_context(Field::SourceMapDigest))]
+    #[bw(map = |digest| Bytes(digest.0))]
+    pub(crate) source_map_digest: DigestValue,
+
+    /// Digest of every byte of the file in front of it, except the rows of the source map.
     #[br(map = |Bytes(bytes)| DigestValue(bytes), err_context(Field::Digest))]
     #[bw(map = |digest| Bytes(digest.0))]
     pub(crate) digest: DigestValue,
@@ -214,7 +219,7 @@ impl Footer {
     pub(crate) const MAGIC: Bytes<8> = Bytes(*b"JITSEAL1");
 
     /// Size of a footer in the file, in bytes.
-    pub(crate) const SIZE: u64 = 57;
+    pub(crate) const SIZE: u64 = 89;
 
     /// Size of what stands behind the digest, in bytes, and of the digest itself.
     pub(crate) const DIGEST_AND_MAGIC: u64 = 40;

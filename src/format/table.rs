@@ -20,7 +20,12 @@ pub(crate) struct Table<'a, const N: usize> {
 
 impl<'a, const N: usize> Table<'a, N> {
     pub(crate) const fn new(rows: &'a [Row<N>]) -> Self {
-        Self { at: 0, rows }
+        Self::new_at(0, rows)
+    }
+
+    /// Returns the table of rows that lie at `at` in the file.
+    pub(crate) const fn new_at(at: u64, rows: &'a [Row<N>]) -> Self {
+        Self { at, rows }
     }
 
     /// Returns the table that lies in `bytes`; a part of a row at the end is left out.

@@ -148,6 +148,8 @@ struct OpenedSeal<'a> {
     mac_key: Option<[u8; 32]>,
     /// Every byte of the file in front of the digest.
     digested: &'a [u8],
+    source_map_digest: [u8; 32],
+    source_map_digest_at: u64,
     digest: [u8; 32],
     digest_at: u64,
 }
@@ -267,7 +269,7 @@ fn seal<'a>(
     mut behind_version: Cursor<'a>,
     expected: &Expected<'_>,
 ) -> Result<(Cursor<'a>, OpenedSeal<'a>), Wrong> {
-    const FOOTER: u64 = 57;
+    const FOOTER: u64 = 89;
     let as_plain = behind_version.clone();
     let room = behind_version.rest.len() as u64;
     let Some(in_front) = room.checked_sub(FOOTER) else {
@@ -283,6 +285,8 @@ fn seal<'a>(
     let file_length = footer.u64("file length")?;
     let digest_kind_at = footer.at;
     let [digest_kind] = footer.bytes("digest kind")?;
+    let source_map_digest_at = footer.at;
+    let source_map_digest = footer.bytes("source map digest")?;
     let digest_at = footer.at;
     let digest = footer.bytes("digest")?;
     let digested = Cursor { at: 0, rest: file }.take("digest", digest_at.into())?.rest;
@@ -339,6 +343,8 @@ fn seal<'a>(
         sections,
         mac_key: expected.mac_key,
         digested,
+        source_map_digest,
+        source_map_digest_at,
         digest,
         digest_at,
     };
@@ -377,7 +383,7 @@ pub fn verify(opened: &Opened<'_>) -> Result<Entry, Wrong> {
         return Err(Wrong::Checksum);
     }
     if let Some(seal) = &opened.seal {
-        digest(seal)?;
+        digest(seal, body.source_map.as_ref())?;
     }
     let functions = functions(opened)?;
     let rows = body.source_map.clone();
@@ -403,23 +409,38 @@ pub fn verify(opened: &Opened<'_>) -> Result<Entry, Wrong> {
     })
 }
 
-fn digest(seal: &OpenedSeal<'_>) -> Result<(), Wrong> {
-    if let Some(key) = &seal.mac_key {
-        // two hashes of this type are compared in constant time
-        let right = blake3::keyed_hash(key, seal.digested);
-        return if right == blake3::Hash::from_bytes(seal.digest) {
-            Ok(())
+/// Compares the digest of everything but the rows, and then that of the rows.
+fn digest(seal: &OpenedSeal<'_>, rows: Option<&Cursor<'_>>) -> Result<(), Wrong> {
+    let mut covered = seal.digested.to_vec();
+    let rows = rows.map_or(&[][..], |rows| {
+        let at = usize::try_from(rows.at).unwrap();
+        covered.drain(at..at + rows.rest.len());
+        rows.rest
+    });
+    let Some(key) = seal.mac_key else {
+        return if seal.digest != checksum_digest(&covered) {
+            Err(Wrong::FileChecksum)
+        } else if seal.source_map_digest != checksum_digest(rows) {
+            Err(Wrong::Checksum)
         } else {
-            Err(Wrong::Forged { at: seal.digest_at })
+            Ok(())
         };
+    };
+    // two hashes of this type are compared in constant time
+    if blake3::keyed_hash(&key, &covered) != blake3::Hash::from_bytes(seal.digest) {
+        return Err(Wrong::Forged { at: seal.digest_at });
     }
-    let [a, b, c, d] = crc32c(seal.digested).to_le_bytes();
-    let zeros = [0; 28];
-    if seal.digest.starts_with(&[a, b, c, d]) && seal.digest.ends_with(&zeros) {
-        Ok(())
-    } else {
-        Err(Wrong::FileChecksum)
+    let key = blake3::derive_key("jitcache 2026-11-22 source map", &key);
+    if blake3::keyed_hash(&key, rows) != blake3::Hash::from_bytes(seal.source_map_digest) {
+        return Err(Wrong::Forged { at: seal.source_map_digest_at });
     }
+    Ok(())
+}
+
+fn checksum_digest(bytes: &[u8]) -> [u8; 32] {
+    let mut digest = [0; 32];
+    digest[..4].copy_from_slice(&crc32c(bytes).to_le_bytes());
+    digest
 }
 
 fn functions(opened: &Opened<'_>) -> Result<Vec<u64>, Wrong> {

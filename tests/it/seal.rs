@@ -8,12 +8,12 @@ use jitcache::{
 use jitcache::{Store, Target};
 
 use crate::golden::Golden;
-use crate::machine::{self, KEY};
+use crate::machine::{self, AFTER_CALL, KEY};
 use crate::scratch::Scratch;
 
 /// Length of a seal without build id and sections, and of the footer behind it.
 const SEAL: usize = 45;
-const FOOTER: usize = 57;
+const FOOTER: usize = 89;
 
 fn sealings() -> [Sealing; 2] {
     [Sealing::Checksum, Sealing::Mac(MacKey::new([9; 32]))]
@@ -78,7 +78,7 @@ fn every_cut_flip_and_appended_byte_is_rejected() {
                 assert_rejected(&file, &identity, || format!("bit {bit} of byte {at}"));
                 file[at] ^= 1 << bit;
             }
-            for more in [&[0][..], &[0xff], &[0; 57], b"JITSEAL1", &file.clone()] {
+            for more in [&[0][..], &[0xff], &[0; FOOTER], b"JITSEAL1", &file.clone()] {
                 assert_rejected(&[&file, more].concat(), &identity, || format!("{} bytes more", more.len()));
                 assert_rejected(&[more, &file[..]].concat(), &identity, || format!("{} bytes before", more.len()));
             }
@@ -326,19 +326,32 @@ fn a_seal_holds_no_time_and_no_chance() {
 }
 
 #[test]
-fn a_loaded_entry_was_checked_to_its_last_byte() {
+fn a_loaded_entry_was_checked_to_its_last_byte_and_its_source_map_before_it_is_used() {
     for sealing in sealings() {
         let identity = identity().with_sealing(sealing);
         let file = machine::builder(1).finish(&identity, &KEY).unwrap().to_vec();
-        Module::load_file(file.clone().into(), &identity, &KEY).unwrap();
+        let sound = Module::load_file(file.clone().into(), &identity, &KEY).unwrap();
+        let rows = sound.source_map().unwrap().len() * 16;
+        let rows_end = Entry::parse(&file, &identity).unwrap().code_range().end as usize + 13 + rows;
         for bit in 0..file.len() * 8 {
             let mut file = file.clone();
             file[bit / 8] ^= 1 << (bit % 8);
-            let outcome = Module::load_file(file.clone().into(), &identity, &KEY);
-            assert!(matches!(&outcome, Err(error) if error.is_rejection() || error.is_stale()), "{bit}: {outcome:?}");
-            let view = Entry::parse(&file, &identity).and_then(|entry| Module::load(&entry));
+            let from_file = Module::load_file(file.clone().into(), &identity, &KEY);
             // A view does not know which key it was asked for.
-            assert!(view.is_err(), "{bit}");
+            let from_view = Entry::parse(&file, &identity).and_then(|entry| Module::load(&entry));
+            for outcome in [from_file, from_view] {
+                match outcome {
+                    Err(error) if error.is_rejection() || error.is_stale() => {}
+                    Ok(module) if (rows_end - rows..rows_end).contains(&(bit / 8)) => {
+                        let pc = module.function(0).unwrap() as usize + AFTER_CALL as usize;
+                        let at = module.locate(pc).unwrap();
+                        assert_eq!((at.function.is_some(), at.source), (true, None));
+                        assert!(module.source_map().is_none());
+                        assert!(module.check_source_map().is_err_and(|error| error.is_rejection()));
+                    }
+                    other => panic!("{bit}: {other:?}"),
+                }
+            }
         }
     }
 }

@@ -122,6 +122,7 @@ fn every_field_of_the_seal_is_where_its_table_puts_it() {
         "seal length" => length.to_le_bytes().to_vec(),
         "file length" => (file.len() as u64).to_le_bytes().to_vec(),
         "digest kind" => vec![0],
+        "source map digest" => vec![0; 32],
         "digest" => [&digest[..], &[0; 28]].concat(),
         "seal magic" => b"JITSEAL1".to_vec(),
         "section tag" => vec![0x0b, 0x0a, 0, 0],
@@ -136,5 +137,5 @@ fn every_field_of_the_seal_is_where_its_table_puts_it() {
             assert_eq!(file[(start + at) as usize..][..*size as usize], expected(name), "{name}");
         }
     }
-    assert_eq!((seal.len(), section.len()), (12, 4));
+    assert_eq!((seal.len(), section.len()), (13, 4));
 }

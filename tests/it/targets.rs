@@ -128,7 +128,7 @@ fn operate(from: &mut Unstructured<'_>) -> Result<()> {
 /// Makes length, checksum and digest fit again what the fuzzer has changed.
 fn repair(file: &mut [u8], identity: &Identity) {
     let length = file.len();
-    let sealed = *identity.sealing() != Sealing::Plain && length > 57;
+    let sealed = *identity.sealing() != Sealing::Plain && length > 89;
     if sealed {
         file[length - 49..length - 41].copy_from_slice(&(length as u64).to_le_bytes());
         file[length - 8..].copy_from_slice(b"JITSEAL1");
