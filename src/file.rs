@@ -36,13 +36,10 @@ impl FileBytes {
         let Some((file, length)) = open(path)? else { return Ok(None) };
         let refused = |action| move |source| Error::Memory { action, length, source };
         let bytes = usize::try_from(length).map_err(|_| refused("allocate")(ErrorKind::OutOfMemory.into()))?;
-        let map = |promise| memory::map(&file, bytes, false, promise).map(Arc::new).map_err(refused("map"));
+        let map = |promise| memory::map(&file, bytes, promise).map(Arc::new).map_err(refused("map"));
         let bytes = match access.0 {
             // There is nothing to map in an empty file.
-            Mode::InPlace(promise, check) if length > 0 => match memory::map(&file, bytes, true, promise) {
-                Ok(map) => Bytes::Mapped(Arc::new(map), Some(check)),
-                Err(_) => Bytes::Mapped(map(promise)?, None),
-            },
+            Mode::InPlace(promise, check) if length > 0 => Bytes::Mapped(map(promise)?, Some(check)),
             Mode::Map(promise) if length >= LARGE_FROM => Bytes::Mapped(map(promise)?, None),
             _ if length >= LARGE_FROM => {
                 let read = FilePages::read(&file, bytes)?;

@@ -143,16 +143,16 @@ impl Module {
                 })?;
                 (offsets, CodeMemory::publish(pages, &entry.code_range())?)
             }
-            Place::Map(file, check) if is_aligned => {
-                let code = CodeMemory::in_place(file, &entry.code_range())?;
-                match check {
-                    Check::VouchedFor => (Offsets::VouchedFor(function_offsets.range()), code),
-                    Check::Checked(threads) => checked(&entry, |digest| {
-                        digest.add_large_code(code.bytes(), threads);
-                        Ok(code)
-                    })?,
-                }
-            }
+            // Made executable first, while few of its pages have been looked at: each of those costs.
+            Place::Map(map, check) if is_aligned => match (CodeMemory::in_place(map, &entry.code_range()), check) {
+                (Ok(code), Check::VouchedFor) => (Offsets::VouchedFor(function_offsets.range()), code),
+                (Ok(code), Check::Checked(threads)) => checked(&entry, |digest| {
+                    digest.add_large_code(code.bytes(), threads);
+                    Ok(code)
+                })?,
+                // A file system may let nothing run.
+                (Err(_), _) => copy(&entry)?,
+            },
             _ => copy(&entry)?,
         };
         if file.is_copy() && entry.code().len() > file.len() / 2 {

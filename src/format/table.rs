@@ -58,7 +58,7 @@ impl<'a, const N: usize> Table<'a, N> {
     }
 
     /// Checks that the numbers in `column` rise strictly, stay below `limit` and, `displacement` added, are multiples of
-    /// `alignment`.
+    /// `alignment`, which is a power of two.
     ///
     /// # Errors
     ///
@@ -76,7 +76,7 @@ impl<'a, const N: usize> Table<'a, N> {
                 Bound::Below(limit)
             } else if found < lowest {
                 Bound::Above(lowest.saturating_sub(1))
-            } else if !found.wrapping_add(displacement).is_multiple_of(alignment) {
+            } else if found.wrapping_add(displacement) & alignment.wrapping_sub(1) != 0 {
                 Bound::MultipleOf(alignment)
             } else {
                 lowest = found.saturating_add(1);

@@ -4,8 +4,10 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
+use region::Protection;
+
 use super::FilePages;
-use super::pages::{Pages, WritablePages};
+use super::pages::{Pages, WritablePages, refused};
 use crate::digest::STEP;
 use crate::error::Error;
 
@@ -75,12 +77,18 @@ enum Placement {
 }
 
 impl CodeMemory {
-    /// Takes a part of a mapped file for code, which it may be if the file was mapped for that.
+    /// Makes code executable where its file is mapped.
     pub(crate) fn in_place(file: &Arc<memmap2::Mmap>, code: &Range<u64>) -> Result<Self, Error> {
         if !IS_SUPPORTED {
             return Err(Error::UnsupportedMachine);
         }
-        Ok(Self(if code.is_empty() { Placement::Nowhere } else { Placement::InPlace(Arc::clone(file), bytes(code)) }))
+        let code = bytes(code);
+        let Some(bytes @ [_, ..]) = file.get(code.clone()) else { return Ok(Self(Placement::Nowhere)) };
+        // SAFETY: the pages belong to the map, which this value keeps. They stay readable, and they were not writable. The
+        // kernel keeps instruction caches coherent with files.
+        let protected = unsafe { region::protect(bytes.as_ptr(), bytes.len(), Protection::READ_EXECUTE) };
+        protected.map_err(|error| refused("make executable", bytes.len(), error))?;
+        Ok(Self(Placement::InPlace(Arc::clone(file), code)))
     }
 
     /// Makes code executable in the pages that its file was read into.

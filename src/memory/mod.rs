@@ -62,8 +62,7 @@ impl Access {
 
     /// Files are mapped, and code runs from the map, checked first: nothing is copied, and processes share the memory.
     ///
-    /// The whole file can be executed then, its tables too. Code is copied all the same if its functions are not aligned
-    /// in the file as the identity wants them, see
+    /// Code is copied all the same if its functions are not aligned in the file as the identity wants them, see
     /// [`Identity::with_alignment_in_file`](crate::Identity::with_alignment_in_file), and if the system lets nothing run
     /// from the file: [`Module::is_in_place`](crate::Module::is_in_place) tells.
     ///
@@ -77,7 +76,7 @@ impl Access {
 
     /// Sets how many threads check large code that [`Access::in_place`] maps, which is one otherwise.
     ///
-    /// Each takes 4 MiB at least, so smaller code starts none; they are started by the load and end before it does. A MAC
+    /// Each takes 3 MiB at least, so smaller code starts none; they are started by the load and end before it does. A MAC
     /// is made by one thread all the same.
     #[must_use]
     pub const fn with_threads(self, threads: NonZero<usize>) -> Self {
@@ -100,19 +99,9 @@ impl Access {
     }
 }
 
-/// Maps a file for reading, and for running code from it if that `is_code`.
-///
-/// One map serves both: the kernel maps a file in huge pages only where the map holds all of one, and a process has only so
-/// many maps.
-pub(crate) fn map(file: &File, length: usize, is_code: bool, Unchanging(()): Unchanging) -> io::Result<memmap2::Mmap> {
-    let mut options = memmap2::MmapOptions::new();
-    options.len(length);
-    if is_code {
-        // SAFETY: `map_exec` asks that the file is not changed in place or shortened while it is mapped. Whoever made the
-        // `Unchanging` promised that, at a door of `Access`. The kernel keeps instruction caches coherent with files.
-        unsafe { options.map_exec(file) }
-    } else {
-        // SAFETY: `map` asks for the same, and it was promised at the same doors.
-        unsafe { options.map(file) }
-    }
+/// Maps a file for reading.
+pub(crate) fn map(file: &File, length: usize, Unchanging(()): Unchanging) -> io::Result<memmap2::Mmap> {
+    // SAFETY: `map` asks that the file is not changed in place or shortened while it is mapped. Whoever made the
+    // `Unchanging` promised that, at a door of `Access`.
+    unsafe { memmap2::MmapOptions::new().len(length).map(file) }
 }

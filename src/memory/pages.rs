@@ -50,29 +50,29 @@ impl Pages {
         Ok(())
     }
 
-    /// Asks for huge pages, except for an end that would leave most of one unused.
-    fn advise_huge(&self) {
+    /// Asks for huge pages, except for an end that would leave most of one unused, and for all small pages at once: each
+    /// costs several times as much when it is first written to.
+    fn advise(&self) {
         let rest = self.length % HUGE;
-        let rounded = self.length.saturating_sub(rest).saturating_add(if rest < HUGE / 2 { 0 } else { HUGE });
-        let length = rounded.min(self.allocation.len().saturating_sub(self.start));
+        let small = if rest < HUGE / 2 { rest } else { 0 };
+        let huge = self.length.saturating_sub(small).next_multiple_of(HUGE);
         #[cfg(target_os = "linux")]
-        // SAFETY: the range is within the allocation, and the advice changes neither contents nor protection. If it is
-        // not taken, the pages are small ones.
-        unsafe {
-            libc::madvise(self.as_ptr().cast_mut().cast(), length, libc::MADV_HUGEPAGE);
+        {
+            let advise = |start: usize, length: usize, advice| {
+                let length = length.min(self.allocation.len().saturating_sub(self.start).saturating_sub(start));
+                // SAFETY: the range is within the allocation, and the advice changes neither contents nor protection. If
+                // it is not taken, as populating is not by Linux before 5.14, the pages are small and come one by one.
+                unsafe { libc::madvise(self.as_ptr().wrapping_add(start).cast_mut().cast(), length, advice) };
+            };
+            if huge > 0 {
+                advise(0, huge, libc::MADV_HUGEPAGE);
+            }
+            if small > region::page::size() {
+                advise(huge, small, libc::MADV_POPULATE_WRITE);
+            }
         }
         #[cfg(not(target_os = "linux"))]
-        let _ = length;
-    }
-
-    /// Asks for all pages at once: each costs several times as much when it is first written to.
-    fn populate(&self) {
-        #[cfg(target_os = "linux")]
-        // SAFETY: the range is that of the allocation, and the advice changes neither contents nor protection. If it is
-        // not taken, as by Linux before 5.14, the pages come one by one.
-        unsafe {
-            libc::madvise(self.as_ptr().cast_mut().cast(), self.length, libc::MADV_POPULATE_WRITE);
-        }
+        let _ = (small, huge);
     }
 
     fn as_ptr(&self) -> *const u8 {
@@ -95,11 +95,7 @@ impl WritablePages {
         let start = if slack == 0 { 0 } else { allocation.as_range().start.wrapping_neg() % HUGE };
         let length = length.checked_next_multiple_of(region::page::size()).ok_or_else(too_long)?;
         let pages = Pages { allocation, start, length };
-        if slack > 0 {
-            pages.advise_huge();
-        } else if length > region::page::size() {
-            pages.populate();
-        }
+        pages.advise();
         Ok(Self(pages))
     }
 

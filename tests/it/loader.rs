@@ -92,7 +92,9 @@ fn code_that_runs_in_place_is_the_file_and_not_writable() {
     let maps = fs::read_to_string("/proc/self/maps").unwrap();
     let ours = maps.lines().filter(|line| line.contains(path.to_str().unwrap()));
     let protections: Vec<_> = ours.map(|line| line.split(' ').nth(1).unwrap()).collect();
-    assert_eq!(protections, ["r-xs"], "a module takes one map: {maps}");
+    // The page of the code, and those around it.
+    assert!(protections.contains(&"r-xs"), "{maps}");
+    assert!(protections.iter().all(|protection| ["r-xs", "r--s"].contains(protection)), "{maps}");
 }
 
 #[test]
