@@ -233,7 +233,7 @@ impl<'a> Entry<'a> {
             return Err(Error::Checksum { field: Field::Code, at: self.body.code.at(), expected, found });
         }
         let (Some(mut whole), Some(sealed)) = (digest.whole, &self.sealed) else { return Ok(()) };
-        whole.end_code(found, size(self.code()));
+        whole.end_code(self.code(), found);
         let rows = self.source_map_rows();
         for part in [self.body.code.range().end..rows.start, rows.end..sealed.digest_at()] {
             whole.add(Section::of(self.file, &part).bytes());
