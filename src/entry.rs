@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use crate::digest::{CodeDigest, Digest, MacKey};
 use crate::error::{Bound, Error, Field};
-use crate::format::{self, Body, Header, Section, Table, Violation, size};
+use crate::format::{self, Body, Header, Section, Violation, size};
 use crate::identity::{Alignment, Identity, Revision};
 use crate::key::Key;
 use crate::magic::{Magic, Version};
@@ -256,7 +256,7 @@ impl<'a> Entry<'a> {
 
     pub(crate) fn check_tables(&self) -> Result<(), Error> {
         self.check_source_map_flag()?;
-        self.check_function_offsets(self.body.function_offsets)?;
+        self.check_function_offsets()?;
         if let Some(map) = self.source_map() {
             let checked = map.0.check_column(SourceMap::CODE, 1, 0, size(self.code()));
             checked.map_err(|violation| violation.of(Field::SourceMap))?;
@@ -271,10 +271,9 @@ impl<'a> Entry<'a> {
         self.try_tables().try_for_each(|table| table?.try_for_each(|clause| clause.map(drop)))
     }
 
-    /// Checks the function offsets, or a copy of them.
-    pub(crate) fn check_function_offsets(&self, offsets: Table<'_, 1>) -> Result<(), Error> {
+    pub(crate) fn check_function_offsets(&self) -> Result<(), Error> {
         let displacement = u64::try_from(self.displacement()).unwrap_or(0);
-        let checked = offsets.check_column(0, self.alignment.bytes, displacement, size(self.code()));
+        let checked = self.body.function_offsets.check_column(0, self.alignment.bytes, displacement, size(self.code()));
         checked.map_err(|violation| violation.of(Field::FunctionOffsets))
     }
 

@@ -7,7 +7,7 @@ use crate::digest::CodeDigest;
 use crate::entry::Entry;
 use crate::error::Error;
 use crate::file::{FileBytes, Place};
-use crate::format::{Body, CatchClauses, Row, Section, Table, size};
+use crate::format::{Body, CatchClauses, Section, Table, size};
 use crate::identity::Identity;
 use crate::key::Key;
 use crate::memory::{Check, CodeMemory, WritableCode};
@@ -39,22 +39,13 @@ use crate::tables::{FunctionOffsets, SourceMap, SourceRow, TryTables};
 #[derive(Debug)]
 pub struct Module {
     code: CodeMemory,
-    function_offsets: Offsets,
-    /// What the ranges below lie in. What stands there only ever becomes a number, unless the caller vouched for it.
+    /// What the ranges below lie in.
     tables: FileBytes,
+    function_offsets: Range<u64>,
     source_map: Option<Rows>,
     /// How many try tables there are, and where.
     try_tables: Option<(u32, Range<u64>)>,
     sections: Option<Range<u64>>,
-}
-
-/// Where the function offsets are, which become jump targets.
-#[derive(Debug)]
-enum Offsets {
-    /// In a copy that was checked: nobody can change them after that.
-    Checked(Box<[Row<1>]>),
-    /// In the file, which the caller vouches for.
-    VouchedFor(Range<u64>),
 }
 
 /// The rows of a source map, which are checked when they are first used: there may be more of them than code.
@@ -114,8 +105,7 @@ impl Module {
     /// Any rejection for the entry: see [`Error::is_rejection`]; [`Error::Memory`] and [`Error::UnsupportedMachine`] for
     /// the machine.
     pub fn load(entry: &Entry<'_>) -> Result<Self, Error> {
-        let (function_offsets, code) = copy(entry)?;
-        Ok(Self::beside(entry, code, function_offsets))
+        Ok(Self::beside(entry, copy(entry)?))
     }
 
     /// Makes the code of the entry in `file` executable, and keeps what is needed of the file for its tables.
@@ -132,20 +122,20 @@ impl Module {
         entry.check_key(key)?;
         let Body { function_offsets, source_map, catch_clauses, .. } = &entry.body;
         let is_aligned = entry.is_aligned_at(entry.code().as_ptr().addr());
-        let (function_offsets, code) = match file.place() {
+        let code = match file.place() {
             Place::Pages(pages) if is_aligned => {
-                let (offsets, ()) = checked(&entry, |digest| {
+                checked(&entry, |digest| {
                     match pages.code_checksum(&entry.code_range()) {
                         Some(checksum) => digest.add_summed_code(entry.code(), checksum),
                         None => digest.add_code(entry.code()),
                     }
                     Ok(())
                 })?;
-                (offsets, CodeMemory::publish(pages, &entry.code_range())?)
+                CodeMemory::publish(pages, &entry.code_range())?
             }
             // Made executable first, while few of its pages have been looked at: each of those costs.
             Place::Map(map, check) if is_aligned => match (CodeMemory::in_place(map, &entry.code_range()), check) {
-                (Ok(code), Check::VouchedFor) => (Offsets::VouchedFor(function_offsets.range()), code),
+                (Ok(code), Check::VouchedFor) => code,
                 (Ok(code), Check::Checked(threads)) => checked(&entry, |digest| {
                     digest.add_large_code(code.bytes(), threads);
                     Ok(code)
@@ -157,30 +147,32 @@ impl Module {
         };
         if file.is_copy() && entry.code().len() > file.len() / 2 {
             // The file would be kept for less than half of it.
-            return Ok(Self::beside(&entry, code, function_offsets));
+            return Ok(Self::beside(&entry, code));
         }
-        let is_vouched_for = matches!(function_offsets, Offsets::VouchedFor(_));
+        let function_offsets = function_offsets.range();
+        let is_vouched_for = matches!(file.place(), Place::Map(_, Check::VouchedFor));
         let digest = if is_vouched_for { None } else { entry.source_map_digest() };
         let source_map = source_map.as_ref().map(|map| Rows::new(map.rows.range(), digest));
         let try_tables = catch_clauses.as_ref().map(|clauses| (clauses.try_table_count, clauses.try_tables.range()));
         let sections = entry.sealed.as_ref().map(|sealed| sealed.seal.sections.range());
-        Ok(Self { code, function_offsets, tables: file, source_map, try_tables, sections })
+        Ok(Self { code, tables: file, function_offsets, source_map, try_tables, sections })
     }
 
     /// Puts a copy of an entry's tables beside its code.
-    fn beside(entry: &Entry<'_>, code: CodeMemory, function_offsets: Offsets) -> Self {
-        let Body { source_map, catch_clauses, .. } = &entry.body;
+    fn beside(entry: &Entry<'_>, code: CodeMemory) -> Self {
+        let Body { function_offsets, source_map, catch_clauses, .. } = &entry.body;
         let mut tables = Vec::new();
         let mut keep = |bytes: &[u8]| {
             let start = size(&tables);
             tables.extend_from_slice(bytes);
             start..size(&tables)
         };
+        let function_offsets = keep(function_offsets.bytes());
         let source_map = source_map.as_ref().map(|map| Rows::new(keep(map.rows.bytes()), entry.source_map_digest()));
         let try_tables = catch_clauses.as_ref();
         let try_tables = try_tables.map(|clauses| (clauses.try_table_count, keep(clauses.try_tables.bytes())));
         let sections = entry.sealed.as_ref().map(|sealed| keep(sealed.seal.sections.bytes()));
-        Self { code, function_offsets, tables: tables.into(), source_map, try_tables, sections }
+        Self { code, tables: tables.into(), function_offsets, source_map, try_tables, sections }
     }
 
     /// Returns whether the code runs from the mapped file, and was neither copied nor read.
@@ -211,10 +203,7 @@ impl Module {
     /// Returns the offsets of the functions in the code.
     #[must_use]
     pub fn functions(&self) -> FunctionOffsets<'_> {
-        FunctionOffsets(match &self.function_offsets {
-            Offsets::Checked(rows) => Table::new(rows),
-            Offsets::VouchedFor(range) => Table::of(Section::of(&self.tables, range).bytes()),
-        })
+        FunctionOffsets(Table::of(Section::of(&self.tables, &self.function_offsets).bytes()))
     }
 
     /// Returns the source map, if there is one and it is not damaged.
@@ -289,19 +278,17 @@ impl Module {
 }
 
 /// Copies the code of an entry, and checks the copy.
-fn copy(entry: &Entry<'_>) -> Result<(Offsets, CodeMemory), Error> {
-    let (offsets, code) =
-        checked(entry, |digest| WritableCode::copy(entry.code(), entry.displacement(), |step| digest.add_code(step)))?;
-    Ok((offsets, code.publish()?))
+fn copy(entry: &Entry<'_>) -> Result<CodeMemory, Error> {
+    checked(entry, |digest| WritableCode::copy(entry.code(), entry.displacement(), |step| digest.add_code(step)))?
+        .publish()
 }
 
-/// Checks a copy of the function offsets, the end of the entry, and the code that `add` adds to the digest: the very bytes that will run.
-fn checked<T>(entry: &Entry<'_>, add: impl FnOnce(&mut CodeDigest) -> Result<T, Error>) -> Result<(Offsets, T), Error> {
-    let offsets: Box<[_]> = entry.body.function_offsets.rows().into();
-    entry.check_function_offsets(entry.body.function_offsets.copied(&offsets))?;
+/// Checks the function offsets, the end of the entry, and the code that `add` adds to the digest: the very bytes that will run.
+fn checked<T>(entry: &Entry<'_>, add: impl FnOnce(&mut CodeDigest) -> Result<T, Error>) -> Result<T, Error> {
+    entry.check_function_offsets()?;
     entry.check_try_tables()?;
     let mut digest = entry.begin_digest();
     let code = add(&mut digest)?;
     entry.end_digest(digest)?;
-    Ok((Offsets::Checked(offsets), code))
+    Ok(code)
 }

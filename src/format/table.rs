@@ -33,11 +33,6 @@ impl<'a, const N: usize> Table<'a, N> {
         Self::new(bytes.as_chunks().0.as_chunks().0)
     }
 
-    /// Returns the table with its bytes elsewhere, at the same place in the file.
-    pub(crate) const fn copied<'c>(&self, rows: &'c [Row<N>]) -> Table<'c, N> {
-        Table { at: self.at, rows }
-    }
-
     pub(crate) const fn rows(&self) -> &'a [Row<N>] {
         self.rows
     }
