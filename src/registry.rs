@@ -1,6 +1,5 @@
 //! From a program counter to the module it is in.
 
-use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -13,17 +12,16 @@ use crate::module::{Location, Module};
 /// dropped.
 #[derive(Debug, Default)]
 pub struct Registry {
-    modules: ArcSwap<Vec<Row>>,
+    modules: ArcSwap<Modules>,
     /// Held by writers, so that none loses what another one adds.
     writing: Mutex<()>,
 }
 
-/// A module and the addresses of its code, which stand here so that a search stays within the rows.
-#[derive(Clone, Debug)]
-struct Row {
-    start: usize,
-    end: usize,
-    module: Arc<Module>,
+/// Modules, and where the code of each starts, which stands apart so that a search goes over little memory.
+#[derive(Clone, Debug, Default)]
+struct Modules {
+    starts: Vec<usize>,
+    modules: Vec<Arc<Module>>,
 }
 
 impl Registry {
@@ -35,30 +33,33 @@ impl Registry {
 
     /// Adds a module. One without code is left out: no program counter can be in it.
     pub fn insert(&self, module: Arc<Module>) {
-        let Range { start, end } = module.address_range();
-        if start == end {
+        let range = module.address_range();
+        if range.is_empty() {
             return;
         }
-        self.change(|rows| {
+        let start = range.start;
+        self.change(|modules| {
             // Mappings that are alive do not overlap, so the order of the starts is that of the ends.
-            let at = rows.partition_point(|row| row.start < start);
-            rows.insert(at, Row { start, end, module });
+            let at = modules.starts.partition_point(|&other| other < start);
+            modules.starts.insert(at, start);
+            modules.modules.insert(at, module);
         });
     }
 
     /// Takes a module out, and returns whether it was there.
     pub fn remove(&self, module: &Arc<Module>) -> bool {
-        self.change(|rows| {
-            let before = rows.len();
-            rows.retain(|row| !Arc::ptr_eq(&row.module, module));
-            rows.len() < before
+        self.change(|modules| {
+            let Some(at) = modules.modules.iter().position(|other| Arc::ptr_eq(other, module)) else { return false };
+            modules.starts.remove(at);
+            modules.modules.remove(at);
+            true
         })
     }
 
     /// Returns the module that holds the address `pc`.
     #[must_use]
     pub fn module(&self, pc: usize) -> Option<Arc<Module>> {
-        self.with(pc, |module| Some(Arc::clone(module)))
+        self.with(pc, |module| module.address_range().contains(&pc).then(|| Arc::clone(module)))
     }
 
     /// Returns where the program counter `pc` is, by the rules of [`Module::locate`].
@@ -74,18 +75,17 @@ impl Registry {
     }
 
     fn with<T>(&self, pc: usize, look: impl FnOnce(&Arc<Module>) -> Option<T>) -> Option<T> {
-        let rows = self.modules.load();
-        let after = rows.partition_point(|row| row.start <= pc);
-        let row = rows.get(after.checked_sub(1)?)?;
-        (pc < row.end).then(|| look(&row.module))?
+        let modules = self.modules.load();
+        let after = modules.starts.partition_point(|&start| start <= pc);
+        look(modules.modules.get(after.checked_sub(1)?)?)
     }
 
-    fn change<T>(&self, change: impl FnOnce(&mut Vec<Row>) -> T) -> T {
+    fn change<T>(&self, change: impl FnOnce(&mut Modules) -> T) -> T {
         // The lock guards no data, so a writer that panicked has left nothing half done.
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut rows = Vec::clone(&self.modules.load());
-        let result = change(&mut rows);
-        self.modules.store(Arc::new(rows));
+        let mut modules = Modules::clone(&self.modules.load());
+        let result = change(&mut modules);
+        self.modules.store(Arc::new(modules));
         result
     }
 }
