@@ -37,12 +37,13 @@ impl Registry {
         if range.is_empty() {
             return;
         }
-        let start = range.start;
         self.change(|modules| {
-            // Mappings that are alive do not overlap, so the order of the starts is that of the ends.
-            let at = modules.starts.partition_point(|&other| other < start);
-            modules.starts.insert(at, start);
-            modules.modules.insert(at, module);
+            // Mappings that are alive do not overlap: the order of the starts is that of the ends, and what starts here is
+            // this very module.
+            if let Err(at) = modules.starts.binary_search(&range.start) {
+                modules.starts.insert(at, range.start);
+                modules.modules.insert(at, module);
+            }
         });
     }
 

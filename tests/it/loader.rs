@@ -251,6 +251,17 @@ fn nothing_stays_mapped_when_a_module_is_gone_or_never_came_to_be() {
 }
 
 #[test]
+fn a_module_that_is_added_twice_is_removed_at_once() {
+    let registry = Registry::new();
+    let module = Arc::new(Module::load(&machine::builder(1).finish(&identity(), &KEY).unwrap()).unwrap());
+    registry.insert(Arc::clone(&module));
+    registry.insert(Arc::clone(&module));
+    assert!(registry.remove(&module));
+    assert!(registry.module(module.address_range().start).is_none());
+    assert!(!registry.remove(&module));
+}
+
+#[test]
 fn a_registry_finds_each_of_many_modules_while_threads_add_and_remove() {
     let registry = Registry::new();
     let modules: Vec<_> = (0..50_u16)
