@@ -7,7 +7,7 @@ use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::error::Error;
+use crate::error::{Bound, Error, Field};
 use crate::memory::{self, Access, Check, FilePages, Mode};
 
 /// The bytes of an entry's file, read into memory or mapped.
@@ -30,14 +30,18 @@ impl FileBytes {
     ///
     /// # Errors
     ///
-    /// [`Error::NotAFile`] for a link, a directory and anything else that is no regular file; [`Error::Io`] and
-    /// [`Error::Memory`] from the system.
+    /// [`Error::NotAFile`] for a link, a directory and anything else that is no regular file; [`Error::Value`] for one that
+    /// is larger than [`Access::with_limit`] has it; [`Error::Io`] and [`Error::Memory`] from the system.
     pub fn open(path: &Path, access: Access) -> Result<Option<Self>, Error> {
         let Some((file, length)) = open(path)? else { return Ok(None) };
+        if length > access.limit {
+            let expected = Bound::AtMost(access.limit);
+            return Err(Error::Value { field: Field::File, at: 0, expected, found: length });
+        }
         let refused = |action| move |source| Error::Memory { action, length, source };
         let bytes = usize::try_from(length).map_err(|_| refused("allocate")(ErrorKind::OutOfMemory.into()))?;
         let map = |promise| memory::map(&file, bytes, promise).map(Arc::new).map_err(refused("map"));
-        let bytes = match access.0 {
+        let bytes = match access.mode {
             // There is nothing to map in an empty file.
             Mode::InPlace(promise, check) if length > 0 => Bytes::Mapped(map(promise)?, Some(check)),
             Mode::Map(promise) if length >= LARGE_FROM => Bytes::Mapped(map(promise)?, None),

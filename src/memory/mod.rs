@@ -21,7 +21,11 @@ pub(crate) use pages::FilePages;
 ///
 /// This is the door at which a caller makes the promise that mapping needs; everything behind it is safe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Access(pub(crate) Mode);
+pub struct Access {
+    pub(crate) mode: Mode,
+    /// Size of the largest file that is opened, in bytes.
+    pub(crate) limit: u64,
+}
 
 /// The kinds of [`Access`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,7 +49,7 @@ pub(crate) struct Unchanging(());
 
 impl Access {
     /// Files are read, and code is copied. Whatever happens to a file meanwhile, an entry is sound or rejected.
-    pub const READ: Self = Self(Mode::Read);
+    pub const READ: Self = Self::of(Mode::Read);
 
     /// Files are mapped, except small ones, which are read faster than mapped, and code is copied.
     ///
@@ -57,7 +61,7 @@ impl Access {
     /// allowed, and so is removing it: that is how a [`Store`](crate::Store) and wazero write.
     #[must_use]
     pub const unsafe fn map() -> Self {
-        Self(Mode::Map(Unchanging(())))
+        Self::of(Mode::Map(Unchanging(())))
     }
 
     /// Files are mapped, and code runs from the map, checked first: nothing is copied, and processes share the memory.
@@ -71,7 +75,7 @@ impl Access {
     /// The promise of [`Access::map`], on which here also depends that the code that was checked is the code that runs.
     #[must_use]
     pub const unsafe fn in_place() -> Self {
-        Self(Mode::InPlace(Unchanging(()), Check::Checked(NonZero::<usize>::MIN)))
+        Self::of(Mode::InPlace(Unchanging(()), Check::Checked(NonZero::<usize>::MIN)))
     }
 
     /// Sets how many threads check large code that [`Access::in_place`] maps, which is one otherwise.
@@ -79,11 +83,11 @@ impl Access {
     /// Each takes 3 MiB at least, so smaller code starts none; they are started by the load and end before it does. A MAC
     /// is made by one thread all the same.
     #[must_use]
-    pub const fn with_threads(self, threads: NonZero<usize>) -> Self {
-        match self.0 {
-            Mode::InPlace(promise, Check::Checked(_)) => Self(Mode::InPlace(promise, Check::Checked(threads))),
-            _ => self,
+    pub const fn with_threads(mut self, threads: NonZero<usize>) -> Self {
+        if let Mode::InPlace(_, Check::Checked(one)) = &mut self.mode {
+            *one = threads;
         }
+        self
     }
 
     /// Files are mapped, and code runs from the map as it is: neither the code nor the function offsets are looked at.
@@ -95,7 +99,21 @@ impl Access {
     /// The promise of [`Access::map`]; and every file that is opened must be whole and sound, as if it had been verified.
     #[must_use]
     pub const unsafe fn in_place_unchecked() -> Self {
-        Self(Mode::InPlace(Unchanging(()), Check::VouchedFor))
+        Self::of(Mode::InPlace(Unchanging(()), Check::VouchedFor))
+    }
+
+    /// Sets the size of the largest file that is taken for an entry, in bytes; larger ones are rejected. It is 4 GiB
+    /// otherwise.
+    ///
+    /// A file costs its writer nothing that is full of holes, and its reader as much memory as it is long.
+    #[must_use]
+    pub const fn with_limit(mut self, limit: u64) -> Self {
+        self.limit = limit;
+        self
+    }
+
+    const fn of(mode: Mode) -> Self {
+        Self { mode, limit: 1 << 32 }
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::{fs, thread};
 
 use jitcache::{
-    Access, Builder, Entry, Error, Field, FileBytes, Identity, Location, MacKey, Module, Registry, Sealing,
+    Access, Bound, Builder, Entry, Error, Field, FileBytes, Identity, Location, MacKey, Module, Registry, Sealing,
 };
 
 use crate::machine::{self, AFTER_CALL, FUNCTIONS, KEY};
@@ -208,6 +208,31 @@ fn what_is_not_a_regular_file_is_not_opened() {
         let made = std::process::Command::new("mkfifo").arg(path("pipe")).status().unwrap();
         assert!(made.success());
         ["link", "dangling", "socket", "pipe"].into_iter().for_each(refused);
+    }
+}
+
+#[test]
+fn a_file_that_is_too_large_is_rejected_before_anything_is_allocated_for_it() {
+    let scratch = Scratch::new();
+    let path = scratch.path().join("entry");
+    // A terabyte, of which the disk holds nothing but the first bytes.
+    fs::write(&path, file(1)).unwrap();
+    fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(1 << 40).unwrap();
+    for (access, _) in accesses() {
+        match FileBytes::open(&path, access) {
+            Err(Error::Value { field: Field::File, at: 0, expected: Bound::AtMost(limit), found }) => {
+                assert_eq!((limit, found), (1 << 32, 1 << 40));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    let length = file(1).len() as u64;
+    fs::write(&path, file(1)).unwrap();
+    for (access, _) in accesses() {
+        assert!(FileBytes::open(&path, access.with_limit(length)).is_ok());
+        let error = FileBytes::open(&path, access.with_limit(length - 1)).unwrap_err();
+        assert!(error.is_rejection());
+        assert_eq!(error.to_string(), format!("file at 0x0: expected at most {}, found {length}", length - 1));
     }
 }
 
