@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::error::{Bound, Error, Field};
+use crate::heap;
 use crate::memory::{self, Access, Check, FilePages, Mode};
 
 /// The bytes of an entry's file, read into memory or mapped.
@@ -51,7 +52,7 @@ impl FileBytes {
             }
             _ => {
                 let mut read = Vec::new();
-                read.try_reserve_exact(bytes).map_err(|error| refused("allocate")(error.into()))?;
+                heap::reserve(&mut read, bytes)?;
                 // No further than the length that was asked for: a file that grows meanwhile is not what was opened.
                 file.take(length).read_to_end(&mut read).map_err(failed("read", path))?;
                 Bytes::Read(read)

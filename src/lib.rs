@@ -55,6 +55,7 @@ mod event;
 mod file;
 mod format;
 mod identity;
+mod heap;
 mod key;
 mod magic;
 mod memory;

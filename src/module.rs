@@ -8,6 +8,7 @@ use crate::entry::Entry;
 use crate::error::Error;
 use crate::file::{FileBytes, Place};
 use crate::format::{Body, CatchClauses, Section, Table, size};
+use crate::heap;
 use crate::identity::Identity;
 use crate::key::Key;
 use crate::memory::{Check, CodeMemory, WritableCode};
@@ -105,7 +106,7 @@ impl Module {
     /// Any rejection for the entry: see [`Error::is_rejection`]; [`Error::Memory`] and [`Error::UnsupportedMachine`] for
     /// the machine.
     pub fn load(entry: &Entry<'_>) -> Result<Self, Error> {
-        Ok(Self::beside(entry, copy(entry)?))
+        Self::beside(entry, copy(entry)?)
     }
 
     /// Makes the code of the entry in `file` executable, and keeps what is needed of the file for its tables.
@@ -147,7 +148,7 @@ impl Module {
         };
         if file.is_copy() && entry.code().len() > file.len() / 2 {
             // The file would be kept for less than half of it.
-            return Ok(Self::beside(&entry, code));
+            return Self::beside(&entry, code);
         }
         let function_offsets = function_offsets.range();
         let is_vouched_for = matches!(file.place(), Place::Map(_, Check::VouchedFor));
@@ -159,20 +160,25 @@ impl Module {
     }
 
     /// Puts a copy of an entry's tables beside its code.
-    fn beside(entry: &Entry<'_>, code: CodeMemory) -> Self {
+    fn beside(entry: &Entry<'_>, code: CodeMemory) -> Result<Self, Error> {
         let Body { function_offsets, source_map, catch_clauses, .. } = &entry.body;
+        let parts = [
+            function_offsets.bytes(),
+            source_map.as_ref().map_or(&[], |map| map.rows.bytes()),
+            catch_clauses.as_ref().map_or(&[], |clauses| clauses.try_tables.bytes()),
+            entry.sealed.as_ref().map_or(&[], |sealed| sealed.seal.sections.bytes()),
+        ];
         let mut tables = Vec::new();
-        let mut keep = |bytes: &[u8]| {
+        heap::reserve(&mut tables, parts.iter().fold(0, |length, part| part.len().saturating_add(length)))?;
+        let [function_offsets, rows, clauses, sections] = parts.map(|part| {
             let start = size(&tables);
-            tables.extend_from_slice(bytes);
+            tables.extend_from_slice(part);
             start..size(&tables)
-        };
-        let function_offsets = keep(function_offsets.bytes());
-        let source_map = source_map.as_ref().map(|map| Rows::new(keep(map.rows.bytes()), entry.source_map_digest()));
-        let try_tables = catch_clauses.as_ref();
-        let try_tables = try_tables.map(|clauses| (clauses.try_table_count, keep(clauses.try_tables.bytes())));
-        let sections = entry.sealed.as_ref().map(|sealed| keep(sealed.seal.sections.bytes()));
-        Self { code, tables: tables.into(), function_offsets, source_map, try_tables, sections }
+        });
+        let source_map = source_map.as_ref().map(|_| Rows::new(rows, entry.source_map_digest()));
+        let try_tables = catch_clauses.as_ref().map(|tables| (tables.try_table_count, clauses));
+        let sections = entry.sealed.as_ref().map(|_| sections);
+        Ok(Self { code, tables: tables.into(), function_offsets, source_map, try_tables, sections })
     }
 
     /// Returns whether the code runs from the mapped file, and was neither copied nor read.
