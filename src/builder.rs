@@ -1,6 +1,11 @@
 //! Putting an entry together.
 
 use std::borrow::Cow;
+use std::io::{self, ErrorKind, Write};
+use std::iter;
+
+use binrw::BinWrite;
+use binrw::meta::WriteEndian;
 
 use crate::cpu::CpuFeatures;
 use crate::digest::crc32c;
@@ -10,12 +15,15 @@ use crate::format::{
     self, Body, Bytes, CatchClause, CatchClauses, Header, Row, Seal, SealSection, Section, SourceMap, Table, TryTable,
     size,
 };
+use crate::heap;
 use crate::identity::{Alignment, Identity, Revision};
 use crate::key::Key;
 use crate::memory::TRAP;
 use crate::seal::{METADATA, Sealed};
 
 /// The parts of an entry, handed in by the engine that compiled it.
+///
+/// If there is no memory for a part, [`Builder::finish`] says so.
 ///
 /// ```
 /// use jitcache::{Builder, Identity, Key};
@@ -40,8 +48,12 @@ pub struct Builder<'a> {
     cpu: Option<CpuFeatures>,
     /// The sections as they will stand in the file.
     sections: Vec<u8>,
-    /// Bytes in front of the engine's code that align it in the file; every offset counts them.
+    /// How many bytes in front of the engine's code every offset counts, which align it in the file.
     padding: usize,
+    /// How many of them there are in `code`.
+    padded: usize,
+    /// Length of a part that there was no memory for, in bytes.
+    missing: Option<u64>,
 }
 
 impl<'a> Builder<'a> {
@@ -56,22 +68,22 @@ impl<'a> Builder<'a> {
     /// The code must be position independent: its calls and jumps within itself relative, nothing else in it an address.
     pub fn code(&mut self, code: impl Into<Cow<'a, [u8]>>) -> &mut Self {
         self.code = code.into();
-        if self.padding > 0 {
-            self.code.to_mut().splice(..0, std::iter::repeat_n(TRAP, self.padding));
-        }
+        self.padded = 0;
         self
     }
 
     /// Adds a function that starts `offset` bytes into the code. Offsets must rise.
     pub fn function(&mut self, offset: u64) -> &mut Self {
-        self.functions.push([moved(offset, 0, self.padding)]);
-        self
+        let row = [moved(offset, 0, self.padding)];
+        let added = heap::append(&mut self.functions, &[row]);
+        self.note(added)
     }
 
     /// Adds a row to the source map: the code from offset `code` on comes from `source`. Code offsets must rise.
     pub fn source(&mut self, code: u64, source: u64) -> &mut Self {
-        self.source_map.get_or_insert_default().push([source.to_le_bytes(), moved(code, 0, self.padding)]);
-        self
+        let row = [source.to_le_bytes(), moved(code, 0, self.padding)];
+        let added = heap::append(self.source_map.get_or_insert_default(), &[row]);
+        self.note(added)
     }
 
     /// Gives the entry a source map even if [`Builder::source`] is never called.
@@ -83,14 +95,13 @@ impl<'a> Builder<'a> {
     /// Adds a try table with its catch clauses, in the order in which they are tried.
     pub fn try_table(&mut self, clauses: &[CatchClause]) -> &mut Self {
         let mut rows = Vec::new();
-        let written = clauses.iter().try_for_each(|clause| format::write(clause, &mut rows));
+        let added = clauses.iter().try_for_each(|clause| append(&mut rows, clause));
         // More clauses than the count can say are found out by `finish`, which reads the tables back.
         let clause_count = u32::try_from(clauses.len()).unwrap_or(u32::MAX);
         let table = TryTable { clause_count, clauses: Section::new(&rows) };
-        let written = written.and_then(|()| format::write(&table, &mut self.try_tables));
-        debug_assert!(written.is_ok(), "writing to memory cannot fail: {written:?}");
+        let added = added.and_then(|()| append(&mut self.try_tables, &table));
         self.try_table_count = self.try_table_count.saturating_add(1);
-        self
+        self.note(added)
     }
 
     /// Says which features the code needs beyond the baseline of its architecture, which must be the identity's: a machine
@@ -106,9 +117,8 @@ impl<'a> Builder<'a> {
     /// [`Identity::with_sections`].
     pub fn section(&mut self, tag: u32, required: bool, bytes: &[u8]) -> &mut Self {
         let section = SealSection { tag, flags: required.into(), bytes: Section::new(bytes) };
-        let written = format::write(&section, &mut self.sections);
-        debug_assert!(written.is_ok(), "writing to memory cannot fail: {written:?}");
-        self
+        let added = append(&mut self.sections, &section);
+        self.note(added)
     }
 
     /// Adds bytes that mean something to the engine alone, behind all its sections.
@@ -123,9 +133,13 @@ impl<'a> Builder<'a> {
     ///
     /// # Errors
     ///
-    /// [`Error::Unwritable`], naming a part that no reader would accept.
+    /// [`Error::Unwritable`], naming a part that no reader would accept; [`Error::Memory`] if there was none for a part, or is
+    /// none for the padding.
     pub fn finish<'e>(&'e mut self, identity: &'e Identity, key: &Key) -> Result<Entry<'e>, Error> {
-        let code_at = self.align(identity);
+        if let Some(length) = self.missing {
+            return Err(Error::Memory { action: "allocate", length, source: ErrorKind::OutOfMemory.into() });
+        }
+        let code_at = self.align(identity)?;
         let kind = identity.sealing().digest_kind();
         if identity.revision() == Revision::SourceMap && self.try_table_count > 0 {
             return Err(unwritable(Field::TryTableCount, Bound::Exactly(0), self.try_table_count.into()));
@@ -183,24 +197,75 @@ impl<'a> Builder<'a> {
     }
 
     /// Pads the code as `identity` wants it, and returns where it will lie in the file.
-    fn align(&mut self, identity: &Identity) -> u64 {
+    fn align(&mut self, identity: &Identity) -> Result<u64, Error> {
         // The header, the two counts, and the offsets: what SPEC.md has in front of the code.
         let functions = u64::try_from(self.functions.len()).unwrap_or(u64::MAX);
         let header = size(identity.version().as_bytes()).saturating_add(7);
         let code_at = functions.saturating_mul(8).saturating_add(12).saturating_add(header);
         let Alignment { bytes, in_file } = identity.alignment();
-        let aligned = in_file && self.code.len() > self.padding;
+        let aligned = in_file && self.code.len() > self.padded;
         let padding = if aligned { code_at.wrapping_neg().checked_rem(bytes).unwrap_or(0) } else { 0 };
         let padding = usize::try_from(padding).unwrap_or(0);
+        if padding != self.padded {
+            let code = match &mut self.code {
+                Cow::Borrowed(code) => {
+                    let mut copy = Vec::new();
+                    heap::reserve(&mut copy, padding.saturating_add(code.len()))?;
+                    copy.extend_from_slice(code);
+                    self.code = Cow::Owned(copy);
+                    self.code.to_mut()
+                }
+                Cow::Owned(code) => {
+                    heap::reserve(code, padding)?;
+                    code
+                }
+            };
+            code.splice(..self.padded, iter::repeat_n(TRAP, padding));
+            self.padded = padding;
+        }
         if padding != self.padding {
-            self.code.to_mut().splice(..self.padding, std::iter::repeat_n(TRAP, padding));
             let columns = self.functions.iter_mut().map(|[offset]| offset);
             for offset in columns.chain(self.source_map.iter_mut().flatten().map(|[_, offset]| offset)) {
                 *offset = moved(u64::from_le_bytes(*offset), self.padding, padding);
             }
             self.padding = padding;
         }
-        code_at
+        Ok(code_at)
+    }
+
+    /// Notes that a part could not be added, which [`Builder::finish`] tells.
+    fn note(&mut self, added: Result<(), Error>) -> &mut Self {
+        if let Err(Error::Memory { length, .. }) = added {
+            self.missing = Some(length);
+        }
+        self
+    }
+}
+
+/// Appends a part as it will stand in the file.
+fn append<T>(file: &mut Vec<u8>, part: &T) -> Result<(), Error>
+where
+    T: WriteEndian + for<'w> BinWrite<Args<'w> = ()>,
+{
+    let mut length = Length(0);
+    let counted = format::write(part, &mut length);
+    heap::reserve(file, usize::try_from(length.0).unwrap_or(usize::MAX))?;
+    let written = counted.and_then(|()| format::write(part, file));
+    debug_assert!(written.is_ok(), "neither counting nor memory can fail to be written to: {written:?}");
+    Ok(())
+}
+
+/// Counts the bytes that are written.
+struct Length(u64);
+
+impl Write for Length {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 = self.0.saturating_add(size(bytes));
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::builder::Builder;
 use crate::error::Error;
 use crate::event::{Counters, Event, Statistics, count};
+use crate::heap;
 use crate::identity::Identity;
 use crate::key::Key;
 use crate::module::{Location, Module};
@@ -127,10 +128,13 @@ impl Cache {
             return Lookup::Miss;
         };
         match store.load(key) {
-            Ok(Lookup::Hit(module)) => {
-                count(&self.counters.hits);
-                Lookup::Hit(self.keep(key, module))
-            }
+            Ok(Lookup::Hit(module)) => match self.keep(key, module) {
+                Ok(module) => {
+                    count(&self.counters.hits);
+                    Lookup::Hit(module)
+                }
+                Err(error) => self.unread(key, &error),
+            },
             Ok(Lookup::Miss) => {
                 count(&self.counters.misses);
                 Lookup::Miss
@@ -145,11 +149,7 @@ impl Cache {
                 self.remove_from(store, key);
                 Lookup::Rejected(error)
             }
-            Err(error) => {
-                count(&self.counters.misses);
-                self.tell(&self.counters.failures, key, Event::Unread(&error));
-                Lookup::Miss
-            }
+            Err(error) => self.unread(key, &error),
         }
     }
 
@@ -160,7 +160,7 @@ impl Cache {
     /// Those of [`Builder::finish`] and [`Module::load`]. Nothing that is wrong with the store is an error.
     pub fn add(&self, key: &Key, compiled: &mut Builder<'_>) -> Result<Arc<Module>, Error> {
         let entry = compiled.finish(&self.identity, key)?;
-        let module = self.keep(key, Module::load(&entry)?);
+        let module = self.keep(key, Module::load(&entry)?)?;
         if let Some(store) = &self.store
             && let Err(error) = store.put(key, &entry)
         {
@@ -175,7 +175,7 @@ impl Cache {
     ///
     /// Those of [`Cache::add`].
     pub fn add_in_memory(&self, key: &Key, compiled: &mut Builder<'_>) -> Result<Arc<Module>, Error> {
-        Ok(self.keep(key, Module::load(&compiled.finish(&self.identity, key)?)?))
+        self.keep(key, Module::load(&compiled.finish(&self.identity, key)?)?)
     }
 
     /// Takes a module out of memory, and returns it if it was there. Its entry stays in the store.
@@ -224,14 +224,24 @@ impl Cache {
     }
 
     /// Keeps a module in memory, unless another thread was faster: then that thread's module is the one.
-    fn keep(&self, key: &Key, module: Module) -> Arc<Module> {
+    fn keep(&self, key: &Key, module: Module) -> Result<Arc<Module>, Error> {
         let mut modules = self.modules();
-        let kept = modules.entry(*key).or_insert_with(|| {
-            let module = Arc::new(module);
-            self.registry.insert(Arc::clone(&module));
-            module
-        });
-        Arc::clone(kept)
+        if let Some(kept) = modules.get(key) {
+            return Ok(Arc::clone(kept));
+        }
+        let count = modules.len().saturating_add(1);
+        modules.try_reserve(1).map_err(heap::refused::<(Key, Arc<Module>)>(count))?;
+        let module = Arc::new(module);
+        self.registry.insert(Arc::clone(&module))?;
+        modules.insert(*key, Arc::clone(&module));
+        Ok(module)
+    }
+
+    /// Counts and tells an entry that could not be read, which is a miss.
+    fn unread<T>(&self, key: &Key, error: &Error) -> Lookup<T> {
+        count(&self.counters.misses);
+        self.tell(&self.counters.failures, key, Event::Unread(error));
+        Lookup::Miss
     }
 
     fn tell(&self, counter: &AtomicU64, key: &Key, event: Event<'_>) {

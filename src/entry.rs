@@ -204,7 +204,7 @@ impl<'a> Entry<'a> {
         Ok(())
     }
 
-    /// Returns the entry as the bytes of a file.
+    /// Returns the entry as the bytes of a file. Where memory may run out there is [`Entry::write`].
     #[must_use]
     pub fn to_vec(&self) -> Vec<u8> {
         let mut file = Vec::new();

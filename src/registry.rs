@@ -1,9 +1,11 @@
 //! From a program counter to the module it is in.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
 
+use crate::error::Error;
+use crate::heap;
 use crate::module::{Location, Module};
 
 /// The modules whose code may be running, sorted by address.
@@ -32,29 +34,41 @@ impl Registry {
     }
 
     /// Adds a module. One without code is left out: no program counter can be in it.
-    pub fn insert(&self, module: Arc<Module>) {
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Memory`] if there is none for another row.
+    pub fn insert(&self, module: Arc<Module>) -> Result<(), Error> {
         let range = module.address_range();
         if range.is_empty() {
-            return;
+            return Ok(());
         }
-        self.change(|modules| {
-            // Mappings that are alive do not overlap: the order of the starts is that of the ends, and what starts here is
-            // this very module.
-            if let Err(at) = modules.starts.binary_search(&range.start) {
-                modules.starts.insert(at, range.start);
-                modules.modules.insert(at, module);
-            }
-        });
+        let _writing = self.writing();
+        let now = self.modules.load();
+        // Mappings that are alive do not overlap: the order of the starts is that of the ends, and what starts here is this
+        // very module.
+        let Err(at) = now.starts.binary_search(&range.start) else { return Ok(()) };
+        let mut modules = Modules::default();
+        heap::reserve(&mut modules.starts, now.starts.len().saturating_add(1))?;
+        heap::reserve(&mut modules.modules, now.modules.len().saturating_add(1))?;
+        modules.starts.extend_from_slice(&now.starts);
+        modules.modules.extend_from_slice(&now.modules);
+        modules.starts.insert(at, range.start);
+        modules.modules.insert(at, module);
+        self.modules.store(Arc::new(modules));
+        Ok(())
     }
 
-    /// Takes a module out, and returns whether it was there.
+    /// Takes a module out, and returns whether it was there. What is known of the others is copied for it, at the price of an
+    /// abort if there is no memory.
     pub fn remove(&self, module: &Arc<Module>) -> bool {
-        self.change(|modules| {
-            let Some(at) = modules.modules.iter().position(|other| Arc::ptr_eq(other, module)) else { return false };
-            modules.starts.remove(at);
-            modules.modules.remove(at);
-            true
-        })
+        let _writing = self.writing();
+        let mut modules = Modules::clone(&self.modules.load());
+        let Some(at) = modules.modules.iter().position(|other| Arc::ptr_eq(other, module)) else { return false };
+        modules.starts.remove(at);
+        modules.modules.remove(at);
+        self.modules.store(Arc::new(modules));
+        true
     }
 
     /// Returns the module that holds the address `pc`.
@@ -81,12 +95,8 @@ impl Registry {
         look(modules.modules.get(after.checked_sub(1)?)?)
     }
 
-    fn change<T>(&self, change: impl FnOnce(&mut Modules) -> T) -> T {
+    fn writing(&self) -> MutexGuard<'_, ()> {
         // The lock guards no data, so a writer that panicked has left nothing half done.
-        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut modules = Modules::clone(&self.modules.load());
-        let result = change(&mut modules);
-        self.modules.store(Arc::new(modules));
-        result
+        self.writing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

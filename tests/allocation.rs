@@ -1,11 +1,14 @@
-//! A view allocates nothing, and no file makes any call allocate more than it could need.
+//! A view allocates nothing, no file makes any call allocate more than it could need, and what grows with a file or with what
+//! an engine hands in is an error where there is no memory for it.
 //!
-//! A binary of its own, because it counts through the global allocator.
+//! A binary of its own, because it counts, and fails, through the global allocator.
 
 #![allow(
     unsafe_code,
     clippy::arithmetic_side_effects,
+    clippy::as_conversions,
     clippy::indexing_slicing,
+    clippy::panic,
     clippy::unwrap_used,
     reason = "a global allocator is unsafe to write, and tests compute with numbers they have chosen"
 )]
@@ -13,8 +16,12 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::hint::black_box;
+use std::path::PathBuf;
+use std::{fs, ptr};
 
-use jitcache::{Builder, CatchClause, Entry, FileBytes, Identity, Key, Module, Sealing};
+use jitcache::{
+    Access, Builder, Cache, CatchClause, Entry, Error, FileBytes, Identity, Key, Lookup, MacKey, Module, Sealing, Store,
+};
 
 const KEY: Key = Key::from_bytes([7; 32]);
 
@@ -23,17 +30,54 @@ struct Counting;
 thread_local! {
     /// Bytes that this thread has allocated, freed or not.
     static ALLOCATED: Cell<usize> = const { Cell::new(0) };
+    /// Bytes that this thread has allocated and not freed.
+    static HELD: Cell<usize> = const { Cell::new(0) };
+    static FAULT: Cell<Fault> = const { Cell::new(Fault::NONE) };
 }
 
-// SAFETY: everything is handed to the system's allocator as it is.
+/// Which of this thread's allocations fail.
+#[derive(Clone, Copy)]
+struct Fault {
+    /// Those of more bytes than this,
+    above: usize,
+    /// except for the first so many,
+    passing: usize,
+    /// and after so many none any more.
+    failing: usize,
+}
+
+impl Fault {
+    const NONE: Self = Self { above: usize::MAX, passing: 0, failing: 0 };
+
+    /// Tells whether the next allocation, of that length, fails.
+    fn strikes(&mut self, length: usize) -> bool {
+        if length <= self.above {
+            return false;
+        }
+        let strikes = self.passing == 0 && self.failing > 0;
+        let count = if strikes { &mut self.failing } else { &mut self.passing };
+        *count = count.saturating_sub(1);
+        strikes
+    }
+}
+
+// SAFETY: everything that does not fail is handed to the system's allocator as it is.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let mut fault = FAULT.get();
+        let strikes = fault.strikes(layout.size());
+        FAULT.set(fault);
+        if strikes {
+            return ptr::null_mut();
+        }
         ALLOCATED.set(ALLOCATED.get() + layout.size());
+        HELD.set(HELD.get().wrapping_add(layout.size()));
         // SAFETY: the caller keeps the contract of `alloc`.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
+        HELD.set(HELD.get().wrapping_sub(layout.size()));
         // SAFETY: the caller keeps the contract of `dealloc`, and the memory came from `System`.
         unsafe { System.dealloc(memory, layout) }
     }
@@ -102,4 +146,242 @@ fn no_file_of_64_bytes_makes_any_call_allocate_more_than_4_kib() {
     }
     assert!(most > 0, "errors do allocate: otherwise nothing was counted");
     assert!(most <= 4096, "{most} bytes");
+}
+
+/// What the library allocates whatever a file says and an engine hands in is at most this long: the buffer of a put is.
+const FIXED: usize = 8 * 1024;
+
+/// Makes the allocations of more than `above` bytes fail in `call`, for every k the k-th alone and all from the k-th on, and
+/// returns how often one did.
+///
+/// Each time the outcome must be an error that says so, or success all the same; nothing stays allocated, and the next
+/// attempt succeeds.
+fn withstands(case: &str, above: usize, call: impl Fn() -> Result<(), Error>) -> usize {
+    call().unwrap();
+    let (held, mut strikes) = (HELD.get(), 0);
+    for failing in [1, usize::MAX] {
+        for passing in 0.. {
+            FAULT.set(Fault { above, passing, failing });
+            let outcome = call();
+            let struck = FAULT.replace(Fault::NONE).failing < failing;
+            let case = format!("{case}, {passing} of more than {above} bytes passing, {failing} failing");
+            match &outcome {
+                Ok(()) => {}
+                Err(Error::Memory { action: "allocate", length, .. }) if struck => {
+                    assert!(*length > above as u64, "{case}")
+                }
+                Err(error) => panic!("{case}: {error:?}"),
+            }
+            drop((outcome, case));
+            assert_eq!(HELD.get(), held, "bytes stay allocated");
+            call().unwrap();
+            assert_eq!(HELD.get(), held, "bytes stay allocated");
+            if !struck {
+                break;
+            }
+            strikes += 1;
+        }
+    }
+    println!("{case}: {strikes} allocations failed");
+    strikes
+}
+
+/// Does something in a call that is the test's own, and does not fail.
+fn spared<T>(call: impl FnOnce() -> T) -> T {
+    let fault = FAULT.replace(Fault::NONE);
+    let result = call();
+    FAULT.set(fault);
+    result
+}
+
+/// A directory that is removed with all that is in it when dropped.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("jitcache-allocation-{}-{name}", std::process::id()));
+        let _ = fs::remove_dir_all(&path);
+        fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Every kind of sealing, with functions that are aligned in the file and ones that have to be copied for it.
+fn identities() -> Vec<Identity> {
+    let sealings = [Sealing::Plain, Sealing::Checksum, Sealing::Mac(MacKey::new([7; 32]))];
+    let sealed = sealings.map(|sealing| identity().with_sealing(sealing));
+    let aligned = sealed.clone().map(|identity| identity.with_alignment_in_file(16).unwrap());
+    sealed.into_iter().map(|identity| identity.with_function_alignment(16).unwrap()).chain(aligned).collect()
+}
+
+/// What an engine hands in for an entry every part of which has more than `length` bytes.
+fn parts<'a>(identity: &Identity, length: u64, code: &'a [u8], builder: &mut Builder<'a>) {
+    builder.code(code);
+    for n in 0..=length / 8 {
+        builder.function(n * 16);
+    }
+    for n in 0..=length / 16 {
+        builder.source(n, n * 3);
+    }
+    let length = length as usize;
+    let (clauses, section) = spared(|| (vec![CatchClause { kind: 2, tag: 0 }; length / 5 + 1], vec![7; length + 1]));
+    builder.try_table(&clauses);
+    if *identity.sealing() != Sealing::Plain {
+        builder.section(1, false, &section);
+    }
+}
+
+/// The code for such an entry.
+fn code(length: u64) -> Vec<u8> {
+    vec![0xcc; length as usize * 2 + 1]
+}
+
+/// Lengths of every part of an entry: one too small to be mapped or read into pages, and one that is not.
+const LENGTHS: [u64; 2] = [9 * 1024, 65 * 1024];
+
+#[test]
+fn an_entry_is_loaded_by_every_door_or_there_is_an_error_that_says_that_memory_ran_out() {
+    let scratch = Scratch::new("doors");
+    let path = scratch.0.join("entry");
+    let mut strikes = 0;
+    // SAFETY: the file is replaced only when nothing that was opened from it is alive.
+    let map = unsafe { Access::map() };
+    // SAFETY: the same.
+    let in_place = unsafe { Access::in_place() };
+    // SAFETY: the same, and it is whole and sound.
+    let unchecked = unsafe { Access::in_place_unchecked() };
+    for (identity, length) in identities()
+        .into_iter()
+        .flat_map(|identity| [0, LENGTHS[0], LENGTHS[1]].map(|length| (identity.clone(), length)))
+    {
+        let code = code(length);
+        let mut builder = Builder::new();
+        parts(&identity, length, &code, &mut builder);
+        let file = builder.finish(&identity, &KEY).unwrap().to_vec();
+        fs::write(&path, &file).unwrap();
+        // A hasher has its length whatever it hashes, and so have the counts of what is shared.
+        let is_mac = matches!(identity.sealing(), Sealing::Mac(_));
+        let above = if is_mac { 2048 } else { 0 };
+        let case = |how: &str| format!("{how}, {}, {:?}, {length}", identity.sealing(), identity.alignment());
+        strikes += withstands(&case("view"), above, || {
+            let entry = Entry::parse(&file, &identity)?;
+            entry.verify()?;
+            Module::load(&entry).map(drop)
+        });
+        for (how, access) in [("read", Access::READ), ("map", map), ("in place", in_place), ("unchecked", unchecked)] {
+            let is_shared = file.len() >= 64 * 1024 || ["in place", "unchecked"].contains(&how);
+            let above = if is_shared { above.max(256) } else { above };
+            strikes += withstands(&case(how), above, || {
+                let module = Module::load_file(FileBytes::open(&path, access)?.unwrap(), &identity, &KEY)?;
+                assert!(module.code().ends_with(&code));
+                assert_eq!(module.functions().len() as u64, length / 8 + 1);
+                assert_eq!(module.source_map().unwrap().len() as u64, length / 16 + 1);
+                Ok(())
+            });
+        }
+    }
+    assert!(strikes > 0);
+}
+
+#[test]
+fn a_store_finds_lists_and_sweeps_however_little_memory_is_left_and_says_if_it_cannot_load() {
+    let scratch = Scratch::new("store");
+    for identity in identities() {
+        for length in LENGTHS {
+            let code = code(length);
+            let mut builder = Builder::new();
+            parts(&identity, length, &code, &mut builder);
+            let entry = builder.finish(&identity, &KEY).unwrap();
+            let store = Store::open(&scratch.0, identity.clone()).unwrap();
+            let loads = |call: &dyn Fn() -> Result<(), Error>| withstands("load", FIXED, call) > 0;
+            let never = |how: &str, call: &dyn Fn() -> Result<(), Error>| assert_eq!(withstands(how, FIXED, call), 0);
+            never("open", &|| Store::open(&scratch.0, identity.clone()).map(drop));
+            never("put", &|| store.put(&KEY, &entry));
+            never("sweep", &|| store.sweep().map(drop));
+            never("list", &|| store.list().map(|keys| assert_eq!(keys.count(), 1)));
+            let found = |lookup: Lookup<Module>| assert!(lookup.hit().unwrap().code().ends_with(&code));
+            // A large file is read into pages, which are no allocations, and its code runs there.
+            assert_eq!(loads(&|| store.load(&KEY).map(found)), length == LENGTHS[0]);
+            assert_eq!(loads(&|| store.get(&KEY).map(|lookup| drop(lookup.hit().unwrap()))), length == LENGTHS[0]);
+            never("remove", &|| store.remove(&KEY).map(drop));
+        }
+    }
+}
+
+#[test]
+fn an_engine_gets_its_module_or_an_error_however_little_memory_is_left() {
+    let scratch = Scratch::new("cache");
+    for identity in identities() {
+        for length in LENGTHS {
+            let code = code(length);
+            let mut builder = Builder::new();
+            parts(&identity, length, &code, &mut builder);
+            builder.finish(&identity, &KEY).unwrap();
+            let store = Store::open(&scratch.0, identity.clone()).unwrap();
+            let run = |cache: &Cache| {
+                let module = cache.get_or_compile(&KEY, |entry| {
+                    spared(|| *entry = builder.clone());
+                    Ok::<(), Error>(())
+                })?;
+                assert!(module.code().ends_with(&code));
+                assert!(cache.locate(module.address_range().start).is_some());
+                Ok(())
+            };
+            let open = || Cache::open(&scratch.0, identity.clone());
+            let compiled = withstands("compiled", FIXED, || {
+                spared(|| store.remove(&KEY))?;
+                run(&open()?)
+            });
+            run(&open().unwrap()).unwrap();
+            let loaded = withstands("loaded", FIXED, || run(&open()?));
+            // A large file is read into pages, which are no allocations.
+            assert!(compiled > 0 && (loaded > 0) == (length == LENGTHS[0]), "{compiled} {loaded}");
+        }
+    }
+}
+
+#[test]
+fn a_module_that_memory_has_no_room_for_beside_the_others_is_not_added_and_they_are_found() {
+    let identity = identity();
+    let add = |cache: &Cache, n: u8| {
+        let mut builder = Builder::new();
+        spared(|| builder.code(&[0xcc; 3][..]).function(0));
+        cache.add(&Key::from_bytes([n; 32]), &mut builder)
+    };
+    // The map of the keys is full, and grows; in the last one the two lists of the registry are long enough to fail, too.
+    for (modules, expected) in [(14, 2), (28, 2), (56, 2), (112, 6)] {
+        // A module has less.
+        let strikes = withstands(&format!("module {modules}"), 512, || {
+            let (cache, others) = spared(|| {
+                let cache = Cache::in_memory(identity.clone());
+                let others: Vec<_> = (0..modules).map(|n| add(&cache, n).unwrap().address_range().start).collect();
+                (cache, others)
+            });
+            let added = add(&cache, modules);
+            assert!(others.iter().all(|&pc| cache.locate(pc).is_some()));
+            assert_eq!(cache.get(&Key::from_bytes([modules; 32])).hit().is_some(), added.is_ok());
+            assert!(added.as_ref().map_or(true, |module| cache.locate(module.address_range().start).is_some()));
+            added.map(drop)
+        });
+        assert_eq!(strikes, expected, "{modules}");
+    }
+}
+
+#[test]
+fn a_builder_says_when_it_is_finished_that_memory_ran_out() {
+    for (identity, length) in identities().into_iter().zip([LENGTHS[0], LENGTHS[1]].into_iter().cycle()) {
+        let code = code(length);
+        let strikes = withstands("builder", 2048, || {
+            let mut builder = Builder::new();
+            parts(&identity, length, &code, &mut builder);
+            builder.finish(&identity, &KEY).map(drop)
+        });
+        assert!(strikes > 8, "{strikes}");
+    }
 }

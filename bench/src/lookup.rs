@@ -54,7 +54,7 @@ fn fill(registry: &Registry) -> Outcome<Vec<Arc<Module>>> {
     }
     let entry = builder.finish(&identity, &key)?;
     let modules = (0..MODULES).map(|_| Ok(Arc::new(Module::load(&entry)?))).collect::<Outcome<Vec<_>>>()?;
-    modules.iter().for_each(|module| registry.insert(Arc::clone(module)));
+    modules.iter().try_for_each(|module| registry.insert(Arc::clone(module)))?;
     Ok(modules)
 }
 

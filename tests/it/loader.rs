@@ -184,7 +184,7 @@ fn an_entry_without_code_is_a_module_without_addresses() {
     assert_eq!(module.function(0), None);
     assert_eq!(module.locate(0), None);
     let registry = Registry::new();
-    registry.insert(Arc::new(module));
+    registry.insert(Arc::new(module)).unwrap();
     assert!(registry.module(0).is_none());
 }
 
@@ -279,8 +279,8 @@ fn nothing_stays_mapped_when_a_module_is_gone_or_never_came_to_be() {
 fn a_module_that_is_added_twice_is_removed_at_once() {
     let registry = Registry::new();
     let module = Arc::new(Module::load(&machine::builder(1).finish(&identity(), &KEY).unwrap()).unwrap());
-    registry.insert(Arc::clone(&module));
-    registry.insert(Arc::clone(&module));
+    registry.insert(Arc::clone(&module)).unwrap();
+    registry.insert(Arc::clone(&module)).unwrap();
     assert!(registry.remove(&module));
     assert!(registry.module(module.address_range().start).is_none());
     assert!(!registry.remove(&module));
@@ -293,7 +293,7 @@ fn a_registry_finds_each_of_many_modules_while_threads_add_and_remove() {
         .map(|constant| Arc::new(Module::load(&machine::builder(constant).finish(&identity(), &KEY).unwrap()).unwrap()))
         .collect();
     for module in &modules {
-        registry.insert(Arc::clone(module));
+        registry.insert(Arc::clone(module)).unwrap();
     }
     thread::scope(|scope| {
         for _ in 0..2 {
@@ -302,7 +302,7 @@ fn a_registry_finds_each_of_many_modules_while_threads_add_and_remove() {
                     let module = Module::load(&machine::builder(constant).finish(&identity(), &KEY).unwrap()).unwrap();
                     let module = Arc::new(module);
                     let pc = module.address_range().start + 16;
-                    registry.insert(Arc::clone(&module));
+                    registry.insert(Arc::clone(&module)).unwrap();
                     assert_eq!(registry.locate(pc).unwrap().function, Some(1));
                     assert!(Arc::ptr_eq(&registry.module(pc).unwrap(), &module));
                     assert!(registry.remove(&module));
@@ -328,7 +328,7 @@ fn a_registry_finds_each_of_many_modules_while_threads_add_and_remove() {
 fn a_module_that_is_unregistered_stays_mapped_while_somebody_holds_it() {
     let registry = Registry::new();
     let module = Arc::new(Module::load(&machine::builder(5).finish(&identity(), &KEY).unwrap()).unwrap());
-    registry.insert(Arc::clone(&module));
+    registry.insert(Arc::clone(&module)).unwrap();
     let held = registry.module(module.address_range().start).unwrap();
     registry.remove(&module);
     drop(module);
