@@ -27,5 +27,6 @@ mod seal;
 mod specification;
 mod store;
 mod targets;
+mod threads;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod wazero;
