@@ -1,13 +1,16 @@
 //! What the children do, and the codes with which they exit.
 
+use std::ffi::CStr;
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, ExitStatus};
 use std::{env, hint};
 
-use jitcache::{Access, Cache, Error, Lookup, Store};
+use jitcache::{Access, Builder, Cache, Entry, Error, FileBytes, Lookup, Module, Store};
 
-use crate::content::{LARGE, builder, code, compiled, identity, is_code, key};
+use crate::content::{self, LARGE, builder, code, compiled, identity, is_code, key};
 use crate::{adversary, hammer, limits, powercut};
 
 /// How a child ended, told by its exit code: no disk is needed for that, and no memory.
@@ -108,6 +111,32 @@ pub fn hangs_after(seconds: u32) {
 /// How many system calls of each kind [`begin`] makes: more than the thread of the harness, for which strace counts too.
 pub const PADDING: usize = 40;
 
+/// What a process holds: which of the first files are open, and what is mapped, except for heap and stack, which may grow.
+#[derive(PartialEq)]
+struct Held {
+    files: u64,
+    mappings: Vec<u8>,
+}
+
+impl Held {
+    /// Finds out by system calls that no test makes fail; `maps` is the list of mappings of the process.
+    fn now(maps: &File) -> Self {
+        let mut files = [0; 64].map(|fd| libc::pollfd { fd, events: 0, revents: 0 });
+        (0..).zip(&mut files).for_each(|(fd, file)| file.fd = fd);
+        // SAFETY: the structures are there to be read and written to.
+        assert!(unsafe { libc::poll(files.as_mut_ptr(), 64, 0) } >= 0);
+        let open = files.iter().filter(|file| file.revents & libc::POLLNVAL == 0);
+        let files = open.map(|file| 1 << file.fd).sum();
+        let (mut text, mut page) = (Vec::with_capacity(1 << 16), [0; 4096]);
+        while let read @ 1.. = maps.read_at(&mut page, text.len() as u64).unwrap() {
+            text.extend_from_slice(&page[..read]);
+        }
+        let lines = text.split_inclusive(|&byte| byte == b'\n');
+        let ours = |line: &&[u8]| !line.ends_with(b"[heap]\n") && !line.ends_with(b"[stack]\n");
+        Self { files, mappings: lines.filter(ours).flatten().copied().collect() }
+    }
+}
+
 /// Makes calls that do nothing, so that those of the operation have numbers of their own, and the one that marks where it
 /// begins.
 fn begin() {
@@ -124,8 +153,13 @@ fn begin() {
             hint::black_box(unsafe { libc::syscall(number, -1_i64, -1_i64, -1_i64, -1_i64, -1_i64, -1_i64) });
         }
     }
+    mark(c"/jitcache-begin");
+}
+
+/// Makes a call that shows in a trace.
+fn mark(name: &CStr) {
     // SAFETY: the path is a string that ends with a zero.
-    hint::black_box(unsafe { libc::access(c"/jitcache-begin".as_ptr(), libc::F_OK) });
+    hint::black_box(unsafe { libc::access(name.as_ptr(), libc::F_OK) });
 }
 
 /// Not a test: what the children run.
@@ -150,14 +184,41 @@ fn main() {
     // The expected codes exist before the operation, so that checking needs no memory after it.
     let codes = [code(LARGE, 0), code(LARGE, 1)];
     let sound = |found: &[u8]| codes.iter().any(|code| code == found);
+    let maps = File::open("/proc/self/maps").unwrap();
+    let before = Held::now(&maps);
     let outcome = match action {
         "open" => {
             begin();
             Outcome::of_result(open())
         }
-        "get" | "load" | "load-mapped" => {
-            // SAFETY: no test that asks for this changes a file in place.
-            let access = if action == "load-mapped" { unsafe { Access::map() } } else { Access::READ };
+        "load-small" => {
+            let store = open().unwrap();
+            begin();
+            Outcome::of_lookup(store.load(&content::key(7)), |module| is_code(7, module.code()))
+        }
+        "load-huge" => {
+            // The sizes from which on huge pages are asked for.
+            let path = root.join("huge");
+            let mut builder = Builder::new();
+            builder.code(vec![0xcc; 1 << 20]).function(0);
+            fs::write(&path, builder.finish(&identity, &key).unwrap().to_vec()).unwrap();
+            let file = fs::read(&path).unwrap();
+            let entry = Entry::parse(&file, &identity).unwrap();
+            begin();
+            let read = FileBytes::open(&path, Access::READ).map(Option::unwrap);
+            let read = read.and_then(|file| Module::load_file(file, &identity, &key));
+            Outcome::of_result(read.map(drop).and_then(|()| Module::load(&entry)))
+        }
+        "get" | "load" | "load-mapped" | "load-in-place" | "load-unchecked" => {
+            let access = match action {
+                // SAFETY: no test that asks for this changes a file in place.
+                "load-mapped" => unsafe { Access::map() },
+                // SAFETY: the same.
+                "load-in-place" => unsafe { Access::in_place() },
+                // SAFETY: the same, and it is whole and sound.
+                "load-unchecked" => unsafe { Access::in_place_unchecked() },
+                _ => Access::READ,
+            };
             let store = open().unwrap().with_access(access);
             begin();
             if action == "get" {
@@ -191,5 +252,8 @@ fn main() {
         }
         other => panic!("no action {other}"),
     };
-    outcome.exit()
+    mark(c"/jitcache-end");
+    // What the system refuses to take back stays.
+    let leaks = env::var_os("JITCACHE_FAULTS_KEEPS").is_none() && Held::now(&maps) != before;
+    if leaks { Leak.exit() } else { outcome.exit() }
 }

@@ -33,6 +33,9 @@ pub fn run(action: &str, directory: &Directory, inject: Option<(&str, &str)>) ->
     strace.args(["-f", "-qq", "-y", "-o"]).arg(&trace);
     if let Some((name, how)) = inject {
         strace.args(["-e", &format!("trace={name},access"), "-e", &format!("inject={name}:{how}")]);
+        if matches!(name, "close" | "munmap") {
+            strace.env("JITCACHE_FAULTS_KEEPS", "1");
+        }
         // Only stops at the calls that are traced; but no signal can be sent from there.
         strace.args((!how.starts_with("signal")).then_some("--seccomp-bpf"));
     }
@@ -43,13 +46,16 @@ pub fn run(action: &str, directory: &Directory, inject: Option<(&str, &str)>) ->
     (Outcome::of(output.status), calls)
 }
 
-/// The system calls behind the marker, of the thread that set it.
+/// The system calls between the markers, of the thread that set them.
 fn calls(trace: &str) -> Vec<Call> {
     let marker = trace.lines().find(|line| line.contains("\"/jitcache-begin\"")).expect("the child reached the marker");
     let thread = marker.split(' ').next().unwrap();
     let (mut counts, mut begun, mut calls) = (HashMap::<_, usize>::new(), false, Vec::new());
     for line in trace.lines().filter_map(|line| line.strip_prefix(thread)).map(str::trim_start) {
         let Some((name, _)) = line.split_once('(') else { continue };
+        if line.contains("\"/jitcache-end\"") {
+            break;
+        }
         let nth = counts.entry(name).and_modify(|count| *count += 1).or_insert(1);
         if begun && name != "exit_group" && !name.starts_with(['+', '-', '<']) {
             assert!(*nth > PADDING, "{name} needs padding");
