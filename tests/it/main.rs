@@ -20,6 +20,7 @@ mod loader;
 mod machine;
 mod naive;
 mod oracle;
+mod planted;
 mod properties;
 mod replay;
 mod scratch;
