@@ -290,7 +290,7 @@ fn an_entry_is_loaded_by_every_door_or_there_is_an_error_that_says_that_memory_r
 }
 
 #[test]
-fn a_store_finds_lists_and_sweeps_however_little_memory_is_left_and_says_if_it_cannot_load() {
+fn a_store_that_has_no_memory_for_an_entry_says_so_and_does_everything_else() {
     let scratch = Scratch::new("store");
     for identity in identities() {
         for length in LENGTHS {
@@ -315,7 +315,7 @@ fn a_store_finds_lists_and_sweeps_however_little_memory_is_left_and_says_if_it_c
 }
 
 #[test]
-fn an_engine_gets_its_module_or_an_error_however_little_memory_is_left() {
+fn an_engine_gets_its_module_or_an_error_that_says_that_memory_ran_out() {
     let scratch = Scratch::new("cache");
     for identity in identities() {
         for length in LENGTHS {

@@ -1,11 +1,12 @@
 //! What holds for every entry and for every file.
 
-use jitcache::{Entry, Identity, Revision, Sealing};
+use jitcache::{Builder, Entry, Identity, Revision, Sealing};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
 use crate::generate::Parts;
 use crate::golden::Golden;
+use crate::machine::KEY;
 use crate::oracle::compare;
 
 fn parts() -> impl Strategy<Value = Parts> {
@@ -81,5 +82,26 @@ proptest! {
 fn the_view_and_the_naive_reader_agree_on_what_wazero_wrote() {
     for golden in Golden::all() {
         compare(&golden.file, &golden.identity());
+    }
+}
+
+#[test]
+fn a_builder_may_be_finished_again_for_another_identity_with_other_code_and_more_functions() {
+    let (codes, mut used) = ([vec![0x90; 700], vec![0xcc; 600]], Builder::new());
+    used.code(&codes[0][..]).function(0).source(1, 5);
+    for (n, alignment) in [1, 16, 64, 16, 4, 1, 32].into_iter().enumerate() {
+        let identity = Identity::new("again", *b"AGAIN!", "1").unwrap().with_alignment_in_file(alignment).unwrap();
+        let (code, mut fresh) = (&codes[n % 2][..], Builder::new());
+        used.finish(&identity, &KEY).unwrap();
+        if n % 3 == 0 {
+            used.code(code)
+        } else {
+            used.code(code.to_vec())
+        };
+        used.function(64 * (n as u64 + 1));
+        fresh.code(code).source(1, 5);
+        (0..n as u64 + 2).for_each(|n| _ = fresh.function(64 * n));
+        let [used, fresh] = [&mut used, &mut fresh].map(|builder| builder.finish(&identity, &KEY).unwrap().to_vec());
+        assert_eq!(used, fresh, "{alignment}");
     }
 }
