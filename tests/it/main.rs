@@ -20,6 +20,7 @@ mod loader;
 mod machine;
 mod naive;
 mod oracle;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod planted;
 mod properties;
 mod replay;

@@ -54,7 +54,6 @@ fn leak() {
 /// The same overflow by code that was loaded.
 #[test]
 #[ignore = "a fault on purpose"]
-#[cfg(target_arch = "x86_64")]
 fn overflow_in_code() {
     let mut builder = Builder::new();
     builder.code(&[0x8a, 0x07, 0x84, 0xc0, 0x74, 0x00, 0xc3][..]).function(0); // mov al, [rdi]; test al, al; jz +0; ret
