@@ -10,7 +10,7 @@
     clippy::indexing_slicing,
     clippy::panic,
     clippy::unwrap_used,
-    reason = "a global allocator is unsafe to write, and tests compute with numbers they have chosen"
+    reason = "a global allocator is unsafe to write, as mapping files is, and tests compute with numbers they have chosen"
 )]
 
 use std::alloc::{GlobalAlloc, Layout, System};
