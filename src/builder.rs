@@ -278,3 +278,43 @@ fn moved(offset: u64, from: usize, to: usize) -> [u8; 8] {
 fn unwritable(field: Field, expected: Bound, found: u64) -> Error {
     Error::Unwritable { field, expected, found }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: Key = Key::from_bytes([7; 32]);
+
+    fn aligned_in_file(bytes: u64) -> Identity {
+        Identity::new("builder", *b"BUILD\0", "1").unwrap().with_alignment_in_file(bytes).unwrap()
+    }
+
+    #[test]
+    fn a_builder_goes_on_from_what_it_has_finished_for_another_alignment() {
+        let mut used = Builder::new();
+        let mut fresh = Builder::new();
+        for (n, alignment) in (0..).zip([64, 16, 1, 64]) {
+            for builder in [&mut used, &mut fresh] {
+                let offset = u64::from(n) * 64;
+                builder.code(vec![n; 256]).function(offset).source(offset, 5);
+            }
+            let identity = aligned_in_file(alignment);
+            let expected = fresh.clone().finish(&identity, &KEY).unwrap().to_vec();
+            assert_eq!(used.finish(&identity, &KEY).unwrap().to_vec(), expected, "{alignment}");
+        }
+    }
+
+    #[test]
+    fn an_entry_without_code_has_no_padding_either() {
+        let identity = aligned_in_file(64);
+        assert!(Builder::new().finish(&identity, &KEY).unwrap().code().is_empty());
+    }
+
+    #[test]
+    fn code_that_is_lent_and_not_padded_is_not_copied() {
+        let code = [0xcc; 64];
+        let mut builder = Builder::new();
+        let identity = aligned_in_file(1);
+        assert_eq!(builder.code(&code[..]).finish(&identity, &KEY).unwrap().code().as_ptr(), code.as_ptr());
+    }
+}

@@ -1,12 +1,12 @@
 //! What holds for every entry and for every file.
 
-use jitcache::{Builder, Entry, Identity, Revision, Sealing};
+use jitcache::{Builder, CatchClause, Entry, Identity, Key, Revision, Sealing};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
 use crate::generate::Parts;
 use crate::golden::Golden;
-use crate::machine::KEY;
+use crate::machine::{self, KEY};
 use crate::oracle::compare;
 
 fn parts() -> impl Strategy<Value = Parts> {
@@ -103,5 +103,35 @@ fn a_builder_may_be_finished_again_for_another_identity_with_other_code_and_more
         (0..n as u64 + 2).for_each(|n| _ = fresh.function(64 * n));
         let [used, fresh] = [&mut used, &mut fresh].map(|builder| builder.finish(&identity, &KEY).unwrap().to_vec());
         assert_eq!(used, fresh, "{alignment}");
+    }
+}
+
+#[test]
+fn entries_are_equal_exactly_if_they_are_the_same_bytes() {
+    let file = |magic: &[u8; 6], version, sealing, functions: &[u64], tag, key| {
+        let identity = Identity::new("equal", *magic, version).unwrap().with_sealing(sealing);
+        let mut builder = machine::builder(1);
+        for &offset in functions {
+            builder.function(offset);
+        }
+        let file = builder.try_table(&[CatchClause { kind: 0, tag }]).finish(&identity, key).unwrap().to_vec();
+        (file, identity)
+    };
+    let other = &Key::from_bytes([8; 32]);
+    let files = [
+        file(b"EQUAL\0", "1", Sealing::Plain, &[], 1, &KEY),
+        file(b"OTHER\0", "1", Sealing::Plain, &[], 1, &KEY),
+        file(b"EQUAL\0", "2", Sealing::Plain, &[], 1, &KEY),
+        file(b"EQUAL\0", "1", Sealing::Plain, &[33], 1, &KEY),
+        file(b"EQUAL\0", "1", Sealing::Plain, &[34], 1, &KEY),
+        file(b"EQUAL\0", "1", Sealing::Plain, &[], 2, &KEY),
+        file(b"EQUAL\0", "1", Sealing::Checksum, &[], 1, &KEY),
+        file(b"EQUAL\0", "1", Sealing::Checksum, &[], 1, other),
+    ];
+    let entries: Vec<_> = files.iter().map(|(file, identity)| Entry::parse(file, identity).unwrap()).collect();
+    for (i, one) in entries.iter().enumerate() {
+        for (j, two) in entries.iter().enumerate() {
+            assert_eq!(one == two, i == j, "{i} {j}");
+        }
     }
 }

@@ -169,6 +169,17 @@ fn with_a_mac_a_change_is_found_whatever_else_is_recomputed() {
 }
 
 #[test]
+fn damage_that_only_the_digest_covers_is_told_with_both_checksums() {
+    let mut file = machine::builder(1).metadata(b"meta").finish(&identity(), &KEY).unwrap().to_vec();
+    let (digest, meta) = (file.len() - 40, file.len() - FOOTER - 1);
+    let expected = crc32c::crc32c(&file[..digest]);
+    file[meta] ^= 1;
+    let found = crc32c::crc32c(&file[..digest]);
+    let error = check(&file, &identity()).unwrap_err();
+    assert_eq!(format!("{error:?}"), format!("{:?}", Error::Checksum { field: Field::File, at: 0, expected, found }));
+}
+
+#[test]
 fn an_entry_is_rejected_under_another_key_machine_build_or_seal_each_by_its_name() {
     let needed =
         CpuFeatures::of(Arch::host(), if Arch::host() == Arch::Arm64 { &["sve2"] } else { &["avx2"] }).unwrap();
