@@ -104,7 +104,8 @@ impl Deref for FileBytes {
 impl fmt::Debug for FileBytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let how = match &self.0 {
-            Bytes::Read(_) | Bytes::Pages(_) => "read",
+            Bytes::Read(_) => "read",
+            Bytes::Pages(_) => "read into pages",
             Bytes::Mapped(_, None) => "mapped",
             Bytes::Mapped(_, Some(_)) => "mapped to run in place",
         };

@@ -122,6 +122,26 @@ fn damage_is_found_before_code_runs_in_place() {
 }
 
 #[test]
+fn small_files_are_read_and_large_ones_are_read_into_pages_or_mapped_as_their_access_has_it() {
+    let scratch = Scratch::new();
+    let path = scratch.path().join("entry");
+    for (length, ways) in [
+        (0, ["read", "read", "read", "read"]),
+        (1, ["read", "read", "mapped to run in place", "mapped to run in place"]),
+        ((64 << 10) - 1, ["read", "read", "mapped to run in place", "mapped to run in place"]),
+        (64 << 10, ["read into pages", "mapped", "mapped to run in place", "mapped to run in place"]),
+    ] {
+        let content = vec![0xcc; length];
+        fs::write(&path, &content).unwrap();
+        for ((access, _), way) in accesses().into_iter().zip(ways) {
+            let file = FileBytes::open(&path, access).unwrap().unwrap();
+            assert_eq!(format!("{file:?}"), format!("FileBytes({length} bytes, {way})"));
+            assert!(file[..] == content);
+        }
+    }
+}
+
+#[test]
 fn an_empty_file_is_rejected_by_every_door() {
     let scratch = Scratch::new();
     let path = scratch.path().join("entry");
