@@ -169,6 +169,44 @@ fn with_a_mac_a_change_is_found_whatever_else_is_recomputed() {
 }
 
 #[test]
+fn damage_of_the_seal_is_told_with_its_field_offset_and_both_values() {
+    let mut builder = Builder::new();
+    builder.code(vec![1; 64]);
+    let sound = builder.section(1, false, b"one").section(2, false, b"two").finish(&identity(), &KEY).unwrap().to_vec();
+    let (length, footer) = (sound.len() as u64, sound.len() - FOOTER);
+    let (room, seal, two) = (length - 8, footer - 2 * 16 - SEAL, footer - 16);
+    let value = |field, at: usize, expected, found| Error::Value { field, at: at as u64, expected, found };
+    let lengths = |value: u64| value.to_le_bytes().to_vec();
+    for (at, damage, expected) in [
+        (footer, lengths(0), value(Field::SealLength, footer, Bound::Above(56), 0)),
+        (footer, lengths(56), value(Field::SealLength, footer, Bound::Above(56), 56)),
+        (footer, lengths(57), Error::Truncated { field: Field::Key, at: footer as u64, expected: 32, found: 0 }),
+        (footer, lengths(room + 1), value(Field::SealLength, footer, Bound::AtMost(room), room + 1)),
+        // A seal from the version on, whose architecture would be within the code.
+        (footer, lengths(room), value(Field::Arch, 40, Bound::AtMost(4), 0x0101)),
+        (footer + 8, lengths(length + 1), value(Field::FileLength, footer + 8, Bound::Exactly(length), length + 1)),
+        (footer + 16, vec![1], value(Field::DigestKind, footer + 16, Bound::Exactly(0), 1)),
+        (seal + 32, vec![5, 0], value(Field::Arch, seal + 32, Bound::AtMost(4), 5)),
+        (seal + 34, vec![5, 0], value(Field::Os, seal + 34, Bound::AtMost(4), 5)),
+        (two, vec![1], value(Field::SectionTag, two, Bound::Above(1), 1)),
+        (two + 4, vec![2], value(Field::SectionFlags, two + 4, Bound::AtMost(1), 2)),
+        (two + 4, vec![1], Error::UnknownSection { at: two as u64, tag: 2 }),
+    ] {
+        let mut file = sound.clone();
+        file[at..at + damage.len()].copy_from_slice(&damage);
+        let error = check(&file, &identity()).unwrap_err();
+        assert_eq!(format!("{error:?}"), format!("{expected:?}"));
+    }
+}
+
+#[test]
+fn a_sealing_is_printed_as_what_it_is() {
+    let printed = |sealing: Sealing| sealing.to_string();
+    assert_eq!(printed(Sealing::Plain), "plain");
+    assert_eq!(sealings().map(printed), ["sealed with a checksum", "sealed with a MAC"]);
+}
+
+#[test]
 fn damage_that_only_the_digest_covers_is_told_with_both_checksums() {
     let mut file = machine::builder(1).metadata(b"meta").finish(&identity(), &KEY).unwrap().to_vec();
     let (digest, meta) = (file.len() - 40, file.len() - FOOTER - 1);
@@ -397,4 +435,6 @@ fn errors_have_names_numbers_and_advice_of_their_own() {
     assert_eq!((distinct(Error::name), distinct(Error::explain)), (errors.len(), errors.len()));
     assert_eq!(errors.iter().filter(|error| error.is_rejection()).count(), 13);
     assert!(errors.iter().all(|error| error.explain().ends_with('.')));
+    let caused = errors.iter().filter(|error| std::error::Error::source(error).is_some()).map(Error::name);
+    assert_eq!(caused.collect::<Vec<_>>(), ["io", "memory"]);
 }
