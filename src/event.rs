@@ -80,3 +80,22 @@ impl Counters {
 pub(crate) fn count(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_says_what_was_done_and_why() {
+        let (version, error) = (Version::of(b"1"), Error::UnsupportedMachine);
+        for (event, said) in [
+            (Event::Stale(&version), "entry removed: written by version \"1\"".to_owned()),
+            (Event::Rejected(&error), format!("entry removed: {error}")),
+            (Event::Unread(&error), format!("entry not read: {error}")),
+            (Event::Unremoved(&error), format!("entry not removed: {error}")),
+            (Event::Unwritten(&error), format!("entry not written: {error}")),
+        ] {
+            assert_eq!(event.to_string(), said);
+        }
+    }
+}

@@ -293,6 +293,9 @@ mod tests {
         for version in ["", ".", "..", "../x", "a/b", "a\\b", "a\0b", "ü", &"v".repeat(129)] {
             assert!(Identity::wazero(version).is_err(), "{version:?}");
         }
+        for version in ["a_b.c", "1-2+3", &"v".repeat(128)] {
+            assert_eq!(Identity::wazero(version).unwrap().version().as_bytes(), version.as_bytes());
+        }
         assert!(
             Identity::new("a-b", *b"ABCDEF", "1").is_err(),
             "a dash in the name would make the directory ambiguous"
@@ -306,6 +309,8 @@ mod tests {
         assert!(identity.clone().with_function_alignment(24).is_err());
         assert!(identity.clone().with_function_alignment(8192).is_err(), "memory is aligned to pages");
         assert!(identity.clone().with_alignment_in_file(8192).is_err());
-        assert_eq!(identity.with_function_alignment(64).unwrap().alignment().bytes, 64);
+        for bytes in [1, 64, 4096] {
+            assert_eq!(identity.clone().with_function_alignment(bytes).unwrap().alignment().bytes, bytes);
+        }
     }
 }

@@ -52,3 +52,26 @@ pub(crate) fn code_place(start: &[u8]) -> Option<(u64, u64)> {
     let first = body.get(4..).and_then(|offsets| offsets.first_chunk()).filter(|_| functions > 0);
     Some((code_at, code_at.checked_add(first.map_or(0, |offset| u64::from_le_bytes(*offset)))?))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_place_of_the_code_is_told_by_what_stands_in_front_of_it() {
+        let start = |functions: u32, numbers: &[u64]| {
+            let numbers: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
+            [b"MAGIC!\x03v.1", &functions.to_le_bytes()[..], &numbers].concat()
+        };
+        for (start, place) in [
+            (start(0, &[7]), Some((22, 22))),
+            (start(1, &[5, 7]), Some((30, 35))),
+            (start(2, &[5, 6, 7]), Some((38, 43))),
+            (start(1, &[u64::MAX, 7]), None),
+            (b"MAGIC!\x03v.1\x02".to_vec(), None),
+            (b"MAGIC!".to_vec(), None),
+        ] {
+            assert_eq!(code_place(&start), place, "{start:?}");
+        }
+    }
+}

@@ -47,10 +47,16 @@ pub fn compare(file: &[u8], identity: &Identity) {
     };
     assert_eq!(ours.to_vec(), file);
     assert_eq!(ours.functions().iter().collect::<Vec<_>>(), theirs.functions);
+    assert_eq!(
+        (ours.functions().len(), ours.functions().is_empty()),
+        (theirs.functions.len(), theirs.functions.is_empty())
+    );
     assert_eq!((ours.code_range().start, ours.code()), (theirs.code_at, &theirs.code[..]));
     assert_eq!(ours.code_checksum(), theirs.code_checksum);
     let rows = ours.source_map().map(|map| map.iter().map(|row| (row.source, row.code)).collect::<Vec<_>>());
     assert_eq!(rows, theirs.source_map);
+    let counted = ours.source_map().map(|map| (map.len(), map.is_empty()));
+    assert_eq!(counted, theirs.source_map.as_ref().map(|rows| (rows.len(), rows.is_empty())));
     let clauses = ours.try_tables().map(|table| table.unwrap().map(Result::unwrap));
     let clauses = clauses.map(|table| table.map(|clause| (clause.kind, clause.tag)).collect::<Vec<_>>());
     assert_eq!(clauses.collect::<Vec<_>>(), theirs.try_tables);
