@@ -176,6 +176,7 @@ fn a_module_that_is_removed_is_no_longer_found_and_comes_back_from_the_store() {
     let Lookup::Hit(module) = engine.cache.get(&key(1)) else { panic!() };
     let pc = module.address_range().start + 17;
     assert_eq!(engine.cache.locate(pc).unwrap().source, Some(200));
+    assert_eq!(engine.cache.locate_instruction(pc - 1).unwrap().source, Some(200));
     let removed = engine.cache.remove(&key(1)).unwrap();
     assert!(Arc::ptr_eq(&removed, &module));
     assert!(engine.cache.remove(&key(1)).is_none());

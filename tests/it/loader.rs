@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::{fs, thread};
 
 use jitcache::{
-    Access, Bound, Builder, Entry, Error, Field, FileBytes, Identity, Location, MacKey, Module, Registry, Sealing,
+    Access, Bound, Builder, CatchClause, Entry, Error, Field, FileBytes, Identity, Location, MacKey, Module, Registry,
+    Revision, Sealing,
 };
 
 use crate::machine::{self, AFTER_CALL, FUNCTIONS, KEY};
@@ -138,6 +139,44 @@ fn small_files_are_read_and_large_ones_are_read_into_pages_or_mapped_as_their_ac
             assert_eq!(format!("{file:?}"), format!("FileBytes({length} bytes, {way})"));
             assert!(file[..] == content);
         }
+    }
+}
+
+#[test]
+fn code_that_was_read_into_pages_runs_from_there() {
+    let scratch = Scratch::new();
+    let path = scratch.path().join("entry");
+    let mut builder = machine::builder(7);
+    let code = [machine::code(7), vec![0xcc; 64 << 10]].concat();
+    let entry = builder.code(code).finish(&identity(), &KEY).unwrap().to_vec();
+    let at = Entry::parse(&entry, &identity()).unwrap().code_range().start as usize;
+    fs::write(&path, entry).unwrap();
+    let file = FileBytes::open(&path, Access::READ).unwrap().unwrap();
+    let address = file[at..].as_ptr() as usize;
+    assert_eq!(Module::load_file(file, &identity(), &KEY).unwrap().address_range().start, address);
+}
+
+#[test]
+fn a_module_keeps_a_file_that_was_read_unless_more_than_half_of_it_is_code() {
+    let identity = identity().with_sealing(Sealing::Plain).with_revision(Revision::SourceMap);
+    for (length, is_kept) in [(10, true), (25, true), (26, false)] {
+        let file = Builder::new().code(vec![0xcc; length]).finish(&identity, &KEY).unwrap().to_vec();
+        assert_eq!(file.len(), 25 + length);
+        let kept = if is_kept { file.len() } else { 0 };
+        let module = Module::load_file(file.into(), &identity, &KEY).unwrap();
+        assert!(format!("{module:?}").contains(&format!("FileBytes({kept} bytes, read)")), "{module:?}");
+    }
+}
+
+#[test]
+fn a_module_has_the_try_tables_of_its_entry() {
+    let clauses = [CatchClause { kind: 0, tag: 7 }, CatchClause { kind: 3, tag: 0 }];
+    let mut builder = machine::builder(1);
+    let file = builder.try_table(&clauses).try_table(&[]).finish(&identity(), &KEY).unwrap().to_vec();
+    let view = Module::load(&Entry::parse(&file, &identity()).unwrap()).unwrap();
+    for module in [view, Module::load_file(file.into(), &identity(), &KEY).unwrap()] {
+        let tables = module.try_tables().map(|table| table.unwrap().map(Result::unwrap).collect::<Vec<_>>());
+        assert_eq!(tables.collect::<Vec<_>>(), [clauses.to_vec(), vec![]]);
     }
 }
 
@@ -349,7 +388,9 @@ fn a_module_that_is_unregistered_stays_mapped_while_somebody_holds_it() {
     let registry = Registry::new();
     let module = Arc::new(Module::load(&machine::builder(5).finish(&identity(), &KEY).unwrap()).unwrap());
     registry.insert(Arc::clone(&module)).unwrap();
-    let held = registry.module(module.address_range().start).unwrap();
+    let range = module.address_range();
+    let held = registry.module(range.start).unwrap();
+    assert!(registry.module(range.start - 1).is_none() && registry.module(range.end).is_none());
     registry.remove(&module);
     drop(module);
     assert_eq!(machine::next(&held), 6);
