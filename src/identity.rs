@@ -264,7 +264,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_revision_of_wazero_follows_from_its_version() {
+    fn the_revision_of_wazero_follows_from_its_version_and_its_alignment_is_16() {
         for (version, revision) in [
             ("v1.9.0", Revision::SourceMap),
             ("v1.11.0", Revision::SourceMap),
@@ -273,7 +273,9 @@ mod tests {
             ("v2.0.0", Revision::CatchClauses),
             ("dev", Revision::CatchClauses),
         ] {
-            assert_eq!(Identity::wazero(version).unwrap().revision(), revision, "{version}");
+            let identity = Identity::wazero(version).unwrap();
+            assert_eq!(identity.revision(), revision, "{version}");
+            assert_eq!(identity.alignment(), Alignment { bytes: 16, in_file: false });
         }
     }
 

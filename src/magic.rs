@@ -51,3 +51,14 @@ impl fmt::Debug for Version {
         write!(f, "Version({self})")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_text_is_printed_escaped() {
+        assert_eq!(Magic(*b"AB\0\xff\"C").to_string(), r#""AB\x00\xff\"C""#);
+        assert_eq!(Version::of(b"1\n").to_string(), r#""1\n""#);
+    }
+}
