@@ -245,3 +245,21 @@ fn sync_directory(path: &Path) -> Result<(), Error> {
 fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
     move |source| Error::Io { action, path: path.into(), source }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_temporary_file_is_its_writers_while_that_lives_unless_a_sweep_was_faster() {
+        let path = std::env::temp_dir().join(format!("jitcache-file-{}", std::process::id()));
+        let file = create(&path).unwrap();
+        assert!(claim(&file));
+        assert!(!sweep(&path).unwrap());
+        drop(file);
+        assert!(sweep(&path).unwrap());
+        let file = create(&path).unwrap();
+        fs::remove_file(&path).unwrap();
+        assert_eq!(claim(&file), !cfg!(unix));
+    }
+}
