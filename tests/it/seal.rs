@@ -1,6 +1,7 @@
 //! Sealed entries: no byte of one can be changed, cut, exchanged or added unseen, and each is bound to key and machine.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 
 use jitcache::{
     Arch, Bound, Builder, CpuFeatures, Entry, Error, Field, Identity, Key, Lookup, MacKey, Module, Os, Sealing,
@@ -57,6 +58,19 @@ fn assert_rejected(file: &[u8], identity: &Identity, what: impl FnOnce() -> Stri
         Err(error) if error.is_rejection() || error.is_stale() => {}
         other => panic!("{}: {other:?}", what()),
     }
+}
+
+/// Where the rows of the source map lie in a sound entry.
+fn rows(file: &[u8], identity: &Identity) -> Range<usize> {
+    let entry = Entry::parse(file, identity).unwrap();
+    let code_end = entry.code_range().end as usize;
+    // Behind the checksum, the flag and the length.
+    entry.source_map().map_or(code_end..code_end, |map| code_end + 13..code_end + 13 + map.len() * 16)
+}
+
+/// What the digest of a file covers.
+fn covered(file: &[u8], rows: &Range<usize>) -> Vec<u8> {
+    [&file[..rows.start], &file[rows.end..file.len() - 40]].concat()
 }
 
 #[test]
@@ -138,6 +152,7 @@ fn with_a_mac_a_change_is_found_whatever_else_is_recomputed() {
         let code = Entry::parse(&file, &identity).unwrap().code_range();
         let code = code.start as usize..code.end as usize;
         let digest = file.len() - 40..file.len() - 8;
+        let rows = rows(&file, &identity);
         for at in 0..file.len() {
             let mut forged = file.clone();
             forged[at] ^= 0x11;
@@ -147,11 +162,11 @@ fn with_a_mac_a_change_is_found_whatever_else_is_recomputed() {
             }
             assert_rejected(&forged, &identity, || format!("byte {at}"));
             // As one would who does not know the key: with no key, with another, and with a checksum.
-            let covered = &forged[..digest.start];
+            let covered = covered(&forged, &rows);
             let guesses = [
-                *blake3::hash(covered).as_bytes(),
-                *blake3::keyed_hash(&[8; 32], covered).as_bytes(),
-                std::array::from_fn(|i| crc32c::crc32c(covered).to_le_bytes().get(i).copied().unwrap_or(0)),
+                *blake3::hash(&covered).as_bytes(),
+                *blake3::keyed_hash(&[8; 32], &covered).as_bytes(),
+                std::array::from_fn(|i| crc32c::crc32c(&covered).to_le_bytes().get(i).copied().unwrap_or(0)),
             ];
             for guess in guesses {
                 forged[digest.clone()].copy_from_slice(&guess);
@@ -178,9 +193,9 @@ fn damage_of_the_seal_is_told_with_its_field_offset_and_both_values() {
     let value = |field, at: usize, expected, found| Error::Value { field, at: at as u64, expected, found };
     let lengths = |value: u64| value.to_le_bytes().to_vec();
     for (at, damage, expected) in [
-        (footer, lengths(0), value(Field::SealLength, footer, Bound::Above(56), 0)),
-        (footer, lengths(56), value(Field::SealLength, footer, Bound::Above(56), 56)),
-        (footer, lengths(57), Error::Truncated { field: Field::Key, at: footer as u64, expected: 32, found: 0 }),
+        (footer, lengths(0), value(Field::SealLength, footer, Bound::Above(88), 0)),
+        (footer, lengths(88), value(Field::SealLength, footer, Bound::Above(88), 88)),
+        (footer, lengths(89), Error::Truncated { field: Field::Key, at: footer as u64, expected: 32, found: 0 }),
         (footer, lengths(room + 1), value(Field::SealLength, footer, Bound::AtMost(room), room + 1)),
         // A seal from the version on, whose architecture would be within the code.
         (footer, lengths(room), value(Field::Arch, 40, Bound::AtMost(4), 0x0101)),
@@ -207,14 +222,23 @@ fn a_sealing_is_printed_as_what_it_is() {
 }
 
 #[test]
-fn damage_that_only_the_digest_covers_is_told_with_both_checksums() {
-    let mut file = machine::builder(1).metadata(b"meta").finish(&identity(), &KEY).unwrap().to_vec();
-    let (digest, meta) = (file.len() - 40, file.len() - FOOTER - 1);
-    let expected = crc32c::crc32c(&file[..digest]);
-    file[meta] ^= 1;
-    let found = crc32c::crc32c(&file[..digest]);
-    let error = check(&file, &identity()).unwrap_err();
-    assert_eq!(format!("{error:?}"), format!("{:?}", Error::Checksum { field: Field::File, at: 0, expected, found }));
+fn damage_that_only_a_digest_covers_is_told_with_both_checksums() {
+    let sound = machine::builder(1).metadata(b"meta").finish(&identity(), &KEY).unwrap().to_vec();
+    let rows = rows(&sound, &identity());
+    let file = |file: &[u8]| crc32c::crc32c(&covered(file, &rows));
+    let map = |file: &[u8]| crc32c::crc32c(&file[rows.clone()]);
+    type Sum<'a> = &'a dyn Fn(&[u8]) -> u32;
+    for (at, field, sum, start) in [
+        (sound.len() - FOOTER - 1, Field::File, &file as Sum<'_>, 0),
+        (sound.len() - 41, Field::File, &file, 0),
+        (rows.end - 1, Field::SourceMap, &map, rows.start as u64),
+    ] {
+        let mut damaged = sound.clone();
+        damaged[at] ^= 1;
+        let error = check(&damaged, &identity()).unwrap_err();
+        let expected = Error::Checksum { field, at: start, expected: sum(&sound), found: sum(&damaged) };
+        assert_eq!(format!("{error:?}"), format!("{expected:?}"));
+    }
 }
 
 #[test]
@@ -379,9 +403,8 @@ fn a_loaded_entry_was_checked_to_its_last_byte_and_its_source_map_before_it_is_u
     for sealing in sealings() {
         let identity = identity().with_sealing(sealing);
         let file = machine::builder(1).finish(&identity, &KEY).unwrap().to_vec();
-        let sound = Module::load_file(file.clone().into(), &identity, &KEY).unwrap();
-        let rows = sound.source_map().unwrap().len() * 16;
-        let rows_end = Entry::parse(&file, &identity).unwrap().code_range().end as usize + 13 + rows;
+        Module::load_file(file.clone().into(), &identity, &KEY).unwrap().check_source_map().unwrap();
+        let rows = rows(&file, &identity);
         for bit in 0..file.len() * 8 {
             let mut file = file.clone();
             file[bit / 8] ^= 1 << (bit % 8);
@@ -391,7 +414,7 @@ fn a_loaded_entry_was_checked_to_its_last_byte_and_its_source_map_before_it_is_u
             for outcome in [from_file, from_view] {
                 match outcome {
                     Err(error) if error.is_rejection() || error.is_stale() => {}
-                    Ok(module) if (rows_end - rows..rows_end).contains(&(bit / 8)) => {
+                    Ok(module) if rows.contains(&(bit / 8)) => {
                         let pc = module.function(0).unwrap() as usize + AFTER_CALL as usize;
                         let at = module.locate(pc).unwrap();
                         assert_eq!((at.function.is_some(), at.source), (true, None));
