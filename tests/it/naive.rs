@@ -72,20 +72,29 @@ pub struct Seal {
 pub enum Wrong {
     Magic,
     Stale,
-    /// `at` is where the field starts.
+    /// `at` is where the field starts; both counts are of bytes from there.
     Truncated {
         field: &'static str,
         at: u64,
+        expected: u64,
+        found: u64,
     },
     /// `at` is where the offending number starts.
     Value {
         field: &'static str,
         at: u64,
+        expected: Allowed,
+        found: u64,
     },
-    Checksum,
-    /// `at` is the first byte that belongs to no field.
+    /// Of the code; `expected` is what the file says.
+    Checksum {
+        expected: u32,
+        found: u32,
+    },
+    /// `at` is the first byte that belongs to no field, `found` where the bytes end that should end there.
     Trailing {
         at: u64,
+        found: u64,
     },
     /// `at` is where the seal magic should be.
     Unsealed {
@@ -110,8 +119,21 @@ pub enum Wrong {
     Forged {
         at: u64,
     },
-    /// A wrong digest of kind 0.
-    FileChecksum,
+    /// A wrong digest of kind 0; `expected` is what the file says.
+    FileChecksum {
+        expected: u32,
+        found: u32,
+    },
+}
+
+/// What a number may be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Allowed {
+    Exactly(u64),
+    AtMost(u64),
+    Below(u64),
+    Above(u64),
+    MultipleOf(u64),
 }
 
 /// The fields of a file whose lengths fit, their content not yet checked.
@@ -168,18 +190,18 @@ impl<'a> Cursor<'a> {
     fn take(&mut self, field: &'static str, length: u128) -> Result<Cursor<'a>, Wrong> {
         let at = self.at;
         let fitting = usize::try_from(length).ok().and_then(|length| self.rest.split_at_checked(length));
-        let (taken, rest) = fitting.ok_or(Wrong::Truncated { field, at })?;
+        // a length that no u64 can hold is told as the largest one
+        let expected = u64::try_from(length).unwrap_or(u64::MAX);
+        let found = self.rest.len() as u64;
+        let (taken, rest) = fitting.ok_or(Wrong::Truncated { field, at, expected, found })?;
         self.at += taken.len() as u64;
         self.rest = rest;
         Ok(Cursor { at, rest: taken })
     }
 
     fn bytes<const N: usize>(&mut self, field: &'static str) -> Result<[u8; N], Wrong> {
-        let at = self.at;
-        let (&bytes, rest) = self.rest.split_first_chunk().ok_or(Wrong::Truncated { field, at })?;
-        self.at += N as u64;
-        self.rest = rest;
-        Ok(bytes)
+        let taken = self.take(field, N as u128)?;
+        Ok(taken.rest.try_into().expect("as many bytes were taken"))
     }
 
     fn u32(&mut self, field: &'static str) -> Result<u32, Wrong> {
@@ -195,7 +217,11 @@ impl<'a> Cursor<'a> {
     }
 
     fn expect_end(&self) -> Result<(), Wrong> {
-        if self.is_at_end() { Ok(()) } else { Err(Wrong::Trailing { at: self.at }) }
+        if self.is_at_end() {
+            Ok(())
+        } else {
+            Err(Wrong::Trailing { at: self.at, found: self.at + self.rest.len() as u64 })
+        }
     }
 }
 
@@ -223,8 +249,10 @@ pub fn open<'a>(file: &'a [u8], identity: &Identity<'_>) -> Result<Opened<'a>, W
 
     let body = body(cursor, revision)?;
     let flag = body.source_map_flag;
-    if flag > 1 || (flag == 1 && body.code.rest.is_empty()) {
-        return Err(Wrong::Value { field: "source map flag", at: body.source_map_flag_at });
+    let highest = if body.code.rest.is_empty() { 0 } else { 1 };
+    if flag > highest {
+        let (field, at) = ("source map flag", body.source_map_flag_at);
+        return Err(Wrong::Value { field, at, expected: Allowed::AtMost(highest.into()), found: flag.into() });
     }
     if *revision == Revision::SourceMap {
         body.behind.expect_end()?;
@@ -274,7 +302,8 @@ fn seal<'a>(
     let room = behind_version.rest.len() as u64;
     let Some(in_front) = room.checked_sub(FOOTER) else {
         body(as_plain, &Revision::CatchClauses)?;
-        return Err(Wrong::Truncated { field: "seal length", at: behind_version.at });
+        let (field, at) = ("seal length", behind_version.at);
+        return Err(Wrong::Truncated { field, at, expected: FOOTER, found: room });
     };
 
     let mut footer = behind_version.clone();
@@ -295,18 +324,19 @@ fn seal<'a>(
         body(as_plain, &Revision::CatchClauses)?;
         return Err(Wrong::Unsealed { at: magic_at });
     }
+    let wrong = |field, at, expected, found| Err(Wrong::Value { field, at, expected, found });
     if file_length != file.len() as u64 {
-        return Err(Wrong::Value { field: "file length", at: file_length_at });
+        return wrong("file length", file_length_at, Allowed::Exactly(file.len() as u64), file_length);
     }
-    let wrong_length = Wrong::Value { field: "seal length", at: seal_length_at };
     let Some(body_length) = room.checked_sub(seal_length) else {
-        return Err(wrong_length);
+        return wrong("seal length", seal_length_at, Allowed::AtMost(room), seal_length);
     };
     let Some(fields_length) = seal_length.checked_sub(FOOTER) else {
-        return Err(wrong_length);
+        return wrong("seal length", seal_length_at, Allowed::Above(FOOTER - 1), seal_length);
     };
-    if digest_kind != u8::from(expected.mac_key.is_some()) {
-        return Err(Wrong::Value { field: "digest kind", at: digest_kind_at });
+    let right_kind = if expected.mac_key.is_some() { 1 } else { 0 };
+    if digest_kind != right_kind {
+        return wrong("digest kind", digest_kind_at, Allowed::Exactly(right_kind.into()), digest_kind.into());
     }
 
     let body = behind_version.take("body", body_length.into())?;
@@ -321,10 +351,10 @@ fn seal<'a>(
     let [build_id_length] = cursor.bytes("build id length")?;
     let build_id = cursor.take("build id", build_id_length.into())?;
     if arch > 4 {
-        return Err(Wrong::Value { field: "architecture", at: arch_at });
+        return wrong("architecture", arch_at, Allowed::AtMost(4), arch.into());
     }
     if os > 4 {
-        return Err(Wrong::Value { field: "operating system", at: os_at });
+        return wrong("operating system", os_at, Allowed::AtMost(4), os.into());
     }
     if (arch, os) != (expected.arch, expected.os) {
         return Err(Wrong::Target { at: arch_at });
@@ -361,11 +391,12 @@ fn sections<'a>(mut cursor: Cursor<'a>, known: &[u32]) -> Result<Vec<Section<'a>
         let [flags] = cursor.bytes("section flags")?;
         let length = cursor.u64("section length")?;
         let content = cursor.take("section", length.into())?;
-        if sections.last().is_some_and(|&(last, _, _)| last >= tag) {
-            return Err(Wrong::Value { field: "section tag", at: tag_at });
+        let wrong = |field, at, expected, found| Err(Wrong::Value { field, at, expected, found });
+        if let Some(&(last, _, _)) = sections.last().filter(|&&(last, _, _)| last >= tag) {
+            return wrong("section tag", tag_at, Allowed::Above(last.into()), tag.into());
         }
         if flags > 1 {
-            return Err(Wrong::Value { field: "section flags", at: flags_at });
+            return wrong("section flags", flags_at, Allowed::AtMost(1), flags.into());
         }
         if flags == 1 && tag != METADATA && !known.contains(&tag) {
             return Err(Wrong::UnknownSection { at: tag_at });
@@ -379,8 +410,9 @@ fn sections<'a>(mut cursor: Cursor<'a>, known: &[u32]) -> Result<Vec<Section<'a>
 pub fn verify(opened: &Opened<'_>) -> Result<Entry, Wrong> {
     let body = &opened.body;
     let code = body.code.rest;
-    if crc32c(code) != body.code_checksum {
-        return Err(Wrong::Checksum);
+    let (expected, found) = (body.code_checksum, crc32c(code));
+    if expected != found {
+        return Err(Wrong::Checksum { expected, found });
     }
     if let Some(seal) = &opened.seal {
         digest(seal, body.source_map.as_ref())?;
@@ -418,13 +450,11 @@ fn digest(seal: &OpenedSeal<'_>, rows: Option<&Cursor<'_>>) -> Result<(), Wrong>
         rows.rest
     });
     let Some(key) = seal.mac_key else {
-        return if seal.digest != checksum_digest(&covered) {
-            Err(Wrong::FileChecksum)
-        } else if seal.source_map_digest != checksum_digest(rows) {
-            Err(Wrong::Checksum)
-        } else {
-            Ok(())
-        };
+        if let Some((expected, found)) = wrong_checksum(&seal.digest, &covered) {
+            return Err(Wrong::FileChecksum { expected, found });
+        }
+        return wrong_checksum(&seal.source_map_digest, rows)
+            .map_or(Ok(()), |(expected, found)| Err(Wrong::Checksum { expected, found }));
     };
     // two hashes of this type are compared in constant time
     if blake3::keyed_hash(&key, &covered) != blake3::Hash::from_bytes(seal.digest) {
@@ -437,10 +467,12 @@ fn digest(seal: &OpenedSeal<'_>, rows: Option<&Cursor<'_>>) -> Result<(), Wrong>
     Ok(())
 }
 
-fn checksum_digest(bytes: &[u8]) -> [u8; 32] {
-    let mut digest = [0; 32];
-    digest[..4].copy_from_slice(&crc32c(bytes).to_le_bytes());
-    digest
+/// Returns both checksums if the one that stands in a digest is not that of `covered`.
+fn wrong_checksum(digest: &[u8; 32], covered: &[u8]) -> Option<(u32, u32)> {
+    let found = crc32c(covered);
+    let (sum, zeros) = digest.split_first_chunk().expect("a digest has 32 bytes");
+    let expected = u32::from_le_bytes(*sum);
+    (expected != found || zeros != [0; 28]).then_some((expected, found))
 }
 
 fn functions(opened: &Opened<'_>) -> Result<Vec<u64>, Wrong> {
@@ -452,10 +484,13 @@ fn functions(opened: &Opened<'_>) -> Result<Vec<u64>, Wrong> {
     while !cursor.is_at_end() {
         let at = cursor.at;
         let start = cursor.u64(field)?;
-        let rises = functions.last().is_none_or(|&last| last < start);
-        let is_inside = start < opened.body.code.rest.len() as u64;
-        if !rises || !is_inside || (u128::from(start) + u128::from(from)) % u128::from(alignment) != 0 {
-            return Err(Wrong::Value { field, at });
+        let code_length = opened.body.code.rest.len() as u64;
+        let last = functions.last().copied();
+        if let Some(expected) = rising_below(start, last, code_length) {
+            return Err(Wrong::Value { field, at, expected, found: start });
+        }
+        if (u128::from(start) + u128::from(from)) % u128::from(alignment) != 0 {
+            return Err(Wrong::Value { field, at, expected: Allowed::MultipleOf(alignment), found: start });
         }
         functions.push(start);
     }
@@ -469,13 +504,21 @@ fn source_map(mut cursor: Cursor<'_>, code_length: u64) -> Result<Vec<(u64, u64)
         let source = cursor.u64(field)?;
         let at = cursor.at;
         let code = cursor.u64(field)?;
-        let rises = rows.last().is_none_or(|&(_, last)| last < code);
-        if !rises || code >= code_length {
-            return Err(Wrong::Value { field, at });
+        let last = rows.last().map(|&(_, last)| last);
+        if let Some(expected) = rising_below(code, last, code_length) {
+            return Err(Wrong::Value { field, at, expected, found: code });
         }
         rows.push((source, code));
     }
     Ok(rows)
+}
+
+/// What an offset should have been that is not inside the code, or does not rise above the one in front of it.
+fn rising_below(offset: u64, last: Option<u64>, code_length: u64) -> Option<Allowed> {
+    if offset >= code_length {
+        return Some(Allowed::Below(code_length));
+    }
+    last.filter(|&last| offset <= last).map(Allowed::Above)
 }
 
 fn try_tables(count: u32, mut cursor: Cursor<'_>) -> Result<Vec<Vec<(u8, u32)>>, Wrong> {
@@ -489,7 +532,7 @@ fn try_tables(count: u32, mut cursor: Cursor<'_>) -> Result<Vec<Vec<(u8, u32)>>,
             let at = inside.at;
             let [kind] = inside.bytes(field)?;
             if kind > 3 {
-                return Err(Wrong::Value { field, at });
+                return Err(Wrong::Value { field, at, expected: Allowed::AtMost(3), found: kind.into() });
             }
             clauses.push((kind, inside.u32(field)?));
         }

@@ -1,11 +1,13 @@
 //! The crate and the naive reader side by side: they must agree on every file, sound or not.
 
-use jitcache::{Entry, Error, Field, Identity, Revision, Sealing};
+use jitcache::{Bound, Entry, Error, Field, Identity, Revision, Sealing};
 
 use crate::generate::{KNOWN, MAC_KEY};
 use crate::naive;
 
 /// Opens and verifies `file` with the crate and with the naive reader, and compares all they say.
+///
+/// An identity whose entries are sealed must know the sections [`KNOWN`], and its MAC key must be [`MAC_KEY`].
 pub fn compare(file: &[u8], identity: &Identity) {
     let (target, cpu) = (identity.target(), identity.cpu());
     let expected = |mac_key| naive::Expected {
@@ -80,17 +82,32 @@ fn wrong(error: Error) -> naive::Wrong {
     match error {
         Error::Magic { at: 0, .. } => naive::Wrong::Magic,
         Error::Stale { .. } => naive::Wrong::Stale,
-        Error::Truncated { field, at, .. } => naive::Wrong::Truncated { field: field.name(), at },
-        Error::Value { field, at, .. } => naive::Wrong::Value { field: field.name(), at },
-        Error::Checksum { field: Field::File, .. } => naive::Wrong::FileChecksum,
-        Error::Checksum { .. } => naive::Wrong::Checksum,
+        Error::Truncated { field, at, expected, found } => {
+            naive::Wrong::Truncated { field: field.name(), at, expected, found }
+        }
+        Error::Value { field, at, expected, found } => {
+            naive::Wrong::Value { field: field.name(), at, expected: allowed(expected), found }
+        }
+        Error::Checksum { field: Field::File, expected, found, .. } => naive::Wrong::FileChecksum { expected, found },
+        Error::Checksum { expected, found, .. } => naive::Wrong::Checksum { expected, found },
         Error::Unsealed { at, .. } => naive::Wrong::Unsealed { at },
         Error::Target { at, .. } => naive::Wrong::Target { at },
         Error::CpuFeatures { at, .. } => naive::Wrong::CpuFeatures { at },
         Error::BuildId { at, .. } => naive::Wrong::BuildId { at },
         Error::UnknownSection { at, .. } => naive::Wrong::UnknownSection { at },
         Error::Forged { at } => naive::Wrong::Forged { at },
-        Error::Trailing { at, .. } => naive::Wrong::Trailing { at },
+        Error::Trailing { at, expected, found } if at == expected => naive::Wrong::Trailing { at, found },
         error => panic!("no file should lead to {error:?}"),
+    }
+}
+
+fn allowed(bound: Bound) -> naive::Allowed {
+    match bound {
+        Bound::Exactly(value) => naive::Allowed::Exactly(value),
+        Bound::AtMost(value) => naive::Allowed::AtMost(value),
+        Bound::Below(value) => naive::Allowed::Below(value),
+        Bound::Above(value) => naive::Allowed::Above(value),
+        Bound::MultipleOf(value) => naive::Allowed::MultipleOf(value),
+        bound => panic!("no file should lead to {bound:?}"),
     }
 }

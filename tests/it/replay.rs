@@ -34,6 +34,11 @@ fn the_seeds_of_load_are_clean() {
 }
 
 #[test]
+fn the_seeds_of_place_are_clean() {
+    replay("place", targets::place);
+}
+
+#[test]
 fn the_seeds_of_store_are_clean() {
     replay("store", targets::store);
 }

@@ -1,24 +1,31 @@
 //! What the fuzz targets do with their input: here, so that `cargo test` replays the inputs that are kept.
 
-use arbitrary::{Result, Unstructured};
-use jitcache::{Cache, Entry, Error, Identity, Key, Lookup, Module, Revision, Sealing, Store};
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::LazyLock;
 
-use crate::generate::{MAC_KEY, Parts};
+use arbitrary::{Result, Unstructured};
+use jitcache::{Access, Cache, Entry, Error, FileBytes, Identity, Key, Lookup, Module, Revision, Sealing, Store};
+
+use crate::generate::{KNOWN, MAC_KEY, Parts};
 use crate::oracle::compare;
 use crate::scratch::Scratch;
 
 /// Any bytes are parsed and verified without a panic, to the same outcome as by the naive reader.
 pub fn deserialize(file: &[u8]) {
-    for version in ["v1.9.0", "v1.12.0"] {
-        compare(file, &Identity::wazero(version).unwrap());
-    }
+    // Made once: a run takes little longer than making them.
+    static WAZERO: LazyLock<[Identity; 2]> =
+        LazyLock::new(|| ["v1.9.0", "v1.12.0"].map(|v| Identity::wazero(v).unwrap()));
+    static OTHERS: LazyLock<[Identity; 3]> = LazyLock::new(|| {
+        let sealed = Identity::new("fuzz", *b"FUZZED", "1").unwrap().with_sections(&KNOWN);
+        let plain = sealed.clone().with_sealing(Sealing::Plain);
+        [sealed, plain.clone(), plain.with_revision(Revision::SourceMap)]
+    });
+    WAZERO.iter().for_each(|identity| compare(file, identity));
     // The same bytes behind a header that fits, so that the fuzzer need not find one.
-    let identity = Identity::new("fuzz", *b"FUZZED", "1").unwrap();
     let file = [b"FUZZED\x011", file].concat();
-    compare(&file, &identity);
-    let identity = identity.with_sealing(Sealing::Plain);
-    compare(&file, &identity);
-    compare(&file, &identity.with_revision(Revision::SourceMap));
+    OTHERS.iter().for_each(|identity| compare(&file, identity));
 }
 
 /// A valid entry is damaged, its length, checksum and digest repaired: past them, the naive reader still agrees.
@@ -34,29 +41,88 @@ pub fn structured(bytes: &[u8]) {
 
 /// What the loader makes executable is what the entry holds; nothing is run.
 pub fn load(file: &[u8]) {
-    for identity in [Identity::wazero("v1.9.0"), Identity::wazero("v1.12.0"), Identity::new("fuzz", *b"FUZZED", "1")] {
-        let identity = identity.unwrap();
-        let parsed = Entry::parse(file, &identity);
-        let key = parsed.as_ref().ok().and_then(Entry::key).unwrap_or(Key::from_bytes([0; 32]));
-        let module = match Module::load_file(file.to_vec().into(), &identity, &key) {
-            Ok(module) => module,
+    static IDENTITIES: LazyLock<[Identity; 3]> = LazyLock::new(|| {
+        [Identity::wazero("v1.9.0"), Identity::wazero("v1.12.0"), Identity::new("fuzz", *b"FUZZED", "1")]
+            .map(Result::unwrap)
+    });
+    for identity in IDENTITIES.iter() {
+        let parsed = Entry::parse(file, identity);
+        match Module::load_file(file.to_vec().into(), identity, &key_of(file, identity)) {
+            Ok(module) => assert_holds(&module, &parsed.expect("what was loaded can be parsed")),
             Err(error) => {
                 assert!(error.is_rejection() || error.is_stale(), "{error}");
                 assert!(parsed.and_then(|entry| entry.verify()).is_err());
-                continue;
             }
-        };
-        let entry = parsed.expect("what was loaded can be parsed");
-        assert_eq!(module.code(), entry.code());
-        assert_eq!(module.functions(), entry.functions());
-        assert_eq!(module.source_map(), entry.source_map());
-        assert_eq!(module.metadata(), entry.metadata());
-        let start = module.address_range().start;
-        for (i, offset) in entry.functions().iter().enumerate() {
-            let address = module.function(i).expect("every function has an address") as usize;
-            assert_eq!(address as u64, start as u64 + offset);
-            assert_eq!(module.locate_instruction(address).expect("it is in the module").function, Some(i));
         }
+    }
+}
+
+/// A damaged entry in a file comes to the same through every door as it does from memory; nothing is run.
+pub fn place(bytes: &[u8]) {
+    // One file for all runs: nothing of the last one is alive when it is written again.
+    static FILE: LazyLock<(Scratch, PathBuf)> = LazyLock::new(|| {
+        let scratch = Scratch::new();
+        let path = scratch.path().join("entry");
+        (scratch, path)
+    });
+    let mut from = Unstructured::new(bytes);
+    let Ok(parts) = Parts::take(&mut from) else { return };
+    let identity = &parts.identity;
+    let mut file = parts.file();
+    damage(&mut file, &mut from);
+    // Files are read into the pages in which they run from 64 KiB on.
+    if from.arbitrary().unwrap_or(false) {
+        stretch(&mut file, 64 * 1024);
+    }
+    if from.ratio(3, 4).unwrap_or(false) {
+        repair(&mut file, identity);
+    }
+    let path = &FILE.1;
+    let written = OpenOptions::new().create(true).truncate(false).write(true).open(path).unwrap();
+    written.set_len(file.len() as u64).unwrap();
+    (&written).write_all(&file).unwrap();
+
+    let parsed = Entry::parse(&file, identity);
+    let key = key_of(&file, identity);
+    let expected = Module::load_file(file.clone().into(), identity, &key);
+    let is_sound = parsed.as_ref().is_ok_and(|entry| entry.verify().is_ok());
+    assert!(expected.is_ok() || !is_sound);
+    // SAFETY: the file is not written to again before all that was opened is dropped, at the end of this function; and it is
+    // opened to run unchecked only if it was verified.
+    let (map, in_place, unchecked) = unsafe { (Access::map(), Access::in_place(), Access::in_place_unchecked()) };
+    for access in [Access::READ, map, in_place].into_iter().chain(is_sound.then_some(unchecked)) {
+        let opened = FileBytes::open(path, access).unwrap().expect("the file is there");
+        assert!(*opened == file[..], "{access:?}");
+        match (Module::load_file(opened, identity, &key), &expected) {
+            (Ok(module), Ok(_)) => {
+                let entry = parsed.as_ref().expect("what was loaded can be parsed");
+                assert_holds(&module, entry);
+                let may_run_there = access == in_place || access == unchecked;
+                let is_aligned = identity.alignment().in_file && !entry.code().is_empty();
+                assert!(module.is_in_place() || !(may_run_there && is_aligned));
+            }
+            (Err(found), Err(expected)) => assert_eq!(format!("{found:?}"), format!("{expected:?}"), "{access:?}"),
+            (found, _) => panic!("{access:?}: {found:?}, but from memory {expected:?}"),
+        }
+    }
+}
+
+/// Returns the key that the entry in `file` is bound to, or any other.
+fn key_of(file: &[u8], identity: &Identity) -> Key {
+    Entry::parse(file, identity).ok().and_then(|entry| entry.key()).unwrap_or(Key::from_bytes([0; 32]))
+}
+
+/// What is executable is what the entry holds, its functions are where they should be, and are found there.
+fn assert_holds(module: &Module, entry: &Entry<'_>) {
+    assert_eq!(module.code(), entry.code());
+    assert_eq!(module.functions(), entry.functions());
+    assert_eq!(module.source_map(), entry.source_map());
+    assert_eq!(module.metadata(), entry.metadata());
+    let start = module.address_range().start;
+    for (i, offset) in entry.functions().iter().enumerate() {
+        let address = module.function(i).expect("every function has an address") as usize;
+        assert_eq!(address as u64, start as u64 + offset);
+        assert_eq!(module.locate_instruction(address).expect("it is in the module").function, Some(i));
     }
 }
 
@@ -123,6 +189,19 @@ fn operate(from: &mut Unstructured<'_>) -> Result<()> {
         cache.get_or_compile(key, |_| Ok::<(), Error>(())).unwrap();
     }
     Ok(())
+}
+
+/// Puts `more` bytes of code into a file, wherever its header says that code begins, or else behind its end.
+fn stretch(file: &mut Vec<u8>, more: usize) {
+    let number = |at: usize| Some(u32::from_le_bytes(*file.get(at..)?.first_chunk()?) as usize);
+    let body = 7 + usize::from(file.get(6).copied().unwrap_or(0));
+    let code = number(body).map_or(usize::MAX, |functions| body + 12 + 8 * functions);
+    if code <= file.len() {
+        let length = u64::from_le_bytes(file[code - 8..code].try_into().unwrap()).wrapping_add(more as u64);
+        file[code - 8..code].copy_from_slice(&length.to_le_bytes());
+    }
+    let at = code.min(file.len());
+    file.splice(at..at, std::iter::repeat_n(0xcc, more));
 }
 
 /// Makes length, checksum and digest fit again what the fuzzer has changed.
