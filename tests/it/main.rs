@@ -16,6 +16,7 @@ mod cache;
 mod damage;
 mod generate;
 mod golden;
+mod hostile;
 mod loader;
 mod machine;
 mod naive;

@@ -2,6 +2,7 @@
 
 use jitcache::{Arch, Builder, CatchClause, CpuFeatures, Entry, Error, Identity, Os, Revision, Sealing, Target};
 
+use crate::generate::KNOWN;
 use crate::machine::KEY;
 
 const V: u64 = 5;
@@ -9,21 +10,59 @@ const F: u64 = 3;
 const C: u64 = 40;
 const N: u64 = 2;
 
-/// An entry with every field, all of different lengths.
-fn file(revision: Revision) -> (Vec<u8>, Identity) {
+/// A plain entry with every field, all of different lengths.
+pub fn file(revision: Revision) -> (Vec<u8>, Identity) {
     let identity = Identity::new("spec", *b"SPEC\0\0", "1.2.3").unwrap();
     let identity = identity.with_revision(revision).with_sealing(Sealing::Plain);
+    (builder(revision).finish(&identity, &KEY).unwrap().to_vec(), identity)
+}
+
+fn builder(revision: Revision) -> Builder<'static> {
     let mut builder = Builder::new();
     builder.code(vec![0xcc; C as usize]).function(0).function(8).function(16).source(0, 7).source(16, 5);
     if revision == Revision::CatchClauses {
         builder.try_table(&[CatchClause { kind: 0, tag: 1 }]).try_table(&[]);
     }
-    (builder.finish(&identity, &KEY).unwrap().to_vec(), identity)
+    builder
 }
 
 /// Returns name, offset and size of every field of the body, as SPEC.md has them.
 fn table() -> Vec<(String, u64, u64)> {
     fields("## 1. Bytes", "| field |")
+}
+
+/// An entry with every field of a seal, all of different lengths.
+pub fn sealed(sealing: Sealing) -> (Vec<u8>, Identity) {
+    let (_, plain) = file(Revision::CatchClauses);
+    let target = Target { arch: Arch::Arm64, os: Os::Darwin };
+    let features = CpuFeatures::from_bits(Arch::Arm64, 0x0102_0304_0506_0708);
+    let identity = plain.with_sealing(sealing).with_build_id(b"abc").unwrap();
+    let identity = identity.with_target(target).with_cpu(features).with_sections(&KNOWN);
+    let mut builder = builder(Revision::CatchClauses);
+    builder.cpu(features).section(KNOWN[1], true, b"xy");
+    (builder.finish(&identity, &KEY).unwrap().to_vec(), identity)
+}
+
+/// Returns offset and size of every field that says how long something is, in an entry that [`file`] or [`sealed`] made.
+pub fn lengths(file: &[u8], revision: Revision, sealing: &Sealing) -> Vec<(usize, usize)> {
+    let start = file.len() as u64;
+    let seal = fields("## 2. Seal", "| field |");
+    let seal_start = start.wrapping_sub(seal.iter().map(|(_, _, size)| size).sum());
+    let section = fields("## 2. Seal", "| field of a section |");
+    let sections = seal_start.wrapping_add(seal.iter().find(|(name, ..)| name == "sections").unwrap().1);
+    let clauses = table().pop().unwrap().1;
+    let clauses = [clauses, clauses + 9].map(|at| ("clause count".to_owned(), at, 4));
+    let mut tables = vec![(0, table())];
+    if revision == Revision::CatchClauses {
+        tables.push((0, clauses.into()));
+    }
+    if *sealing != Sealing::Plain {
+        tables.extend([(seal_start, seal), (sections, section)]);
+    }
+    let fields = tables.into_iter().flat_map(|(start, fields)| fields.into_iter().map(move |field| (start, field)));
+    let lengths = fields.filter(|(_, (name, ..))| name.ends_with(" length") || name.ends_with(" count"));
+    let lengths = lengths.filter(|(_, (name, ..))| revision == Revision::CatchClauses || name != "try table count");
+    lengths.map(|(start, (_, at, size))| ((start + at) as usize, size as usize)).collect()
 }
 
 /// Returns name, offset and size of every field in the first table of a chapter that starts so.
@@ -96,14 +135,7 @@ fn a_cut_in_the_try_tables_names_the_part_of_them() {
 
 #[test]
 fn every_field_of_the_seal_is_where_its_table_puts_it() {
-    let (_, plain) = file(Revision::CatchClauses);
-    let target = Target { arch: Arch::Arm64, os: Os::Darwin };
-    let features = CpuFeatures::from_bits(Arch::Arm64, 0x0102_0304_0506_0708);
-    let identity = plain.with_sealing(Sealing::Checksum).with_build_id(b"abc").unwrap();
-    let identity = identity.with_target(target).with_cpu(features).with_sections(&[0x0a0b]);
-    let mut builder = Builder::new();
-    builder.cpu(features).section(0x0a0b, true, b"xy");
-    let file = builder.finish(&identity, &KEY).unwrap().to_vec();
+    let (file, identity) = sealed(Sealing::Checksum);
     Entry::parse(&file, &identity).unwrap().verify().unwrap();
 
     let seal = fields("## 2. Seal", "| field |");
@@ -125,7 +157,7 @@ fn every_field_of_the_seal_is_where_its_table_puts_it() {
         "source map digest" => vec![0; 32],
         "digest" => [&digest[..], &[0; 28]].concat(),
         "seal magic" => b"JITSEAL1".to_vec(),
-        "section tag" => vec![0x0b, 0x0a, 0, 0],
+        "section tag" => KNOWN[1].to_le_bytes().to_vec(),
         "section flags" => vec![1],
         "section length" => vec![2, 0, 0, 0, 0, 0, 0, 0],
         "section" => b"xy".to_vec(),

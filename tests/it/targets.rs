@@ -87,9 +87,12 @@ pub fn place(bytes: &[u8]) {
     let expected = Module::load_file(file.clone().into(), identity, &key);
     let is_sound = parsed.as_ref().is_ok_and(|entry| entry.verify().is_ok());
     assert!(expected.is_ok() || !is_sound);
-    // SAFETY: the file is not written to again before all that was opened is dropped, at the end of this function; and it is
-    // opened to run unchecked only if it was verified.
-    let (map, in_place, unchecked) = unsafe { (Access::map(), Access::in_place(), Access::in_place_unchecked()) };
+    // SAFETY: the file is not written to again before all that was opened is dropped, at the end of this function.
+    let map = unsafe { Access::map() };
+    // SAFETY: likewise.
+    let in_place = unsafe { Access::in_place() };
+    // SAFETY: likewise, and it is used only if the entry was verified.
+    let unchecked = unsafe { Access::in_place_unchecked() };
     for access in [Access::READ, map, in_place].into_iter().chain(is_sound.then_some(unchecked)) {
         let opened = FileBytes::open(path, access).unwrap().expect("the file is there");
         assert!(*opened == file[..], "{access:?}");
@@ -205,7 +208,7 @@ fn stretch(file: &mut Vec<u8>, more: usize) {
 }
 
 /// Makes length, checksum and digest fit again what the fuzzer has changed.
-fn repair(file: &mut [u8], identity: &Identity) {
+pub fn repair(file: &mut [u8], identity: &Identity) {
     let length = file.len();
     let sealed = *identity.sealing() != Sealing::Plain && length > 89;
     if sealed {
