@@ -104,7 +104,9 @@ pub fn place(bytes: &[u8]) {
                 let is_aligned = identity.alignment().in_file && !entry.code().is_empty();
                 assert!(module.is_in_place() || !(may_run_there && is_aligned));
             }
-            (Err(found), Err(expected)) => assert_eq!(format!("{found:?}"), format!("{expected:?}"), "{access:?}"),
+            (Err(found), Err(expected)) => {
+                assert_eq!(format!("{found} {found:?}"), format!("{expected} {expected:?}"), "{access:?}");
+            }
             (found, _) => panic!("{access:?}: {found:?}, but from memory {expected:?}"),
         }
     }
