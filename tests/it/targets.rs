@@ -28,12 +28,12 @@ pub fn deserialize(file: &[u8]) {
     OTHERS.iter().for_each(|identity| compare(&file, identity));
 }
 
-/// A valid entry is damaged, its length, checksum and digest repaired: past them, the naive reader still agrees.
+/// A valid entry is damaged or left as it is, its length, checksum and digest repaired: past them, the naive reader still
+/// agrees.
 pub fn structured(bytes: &[u8]) {
     let mut from = Unstructured::new(bytes);
     let Ok(parts) = Parts::take(&mut from) else { return };
     let mut file = parts.file();
-    compare(&file, &parts.identity);
     damage(&mut file, &mut from);
     repair(&mut file, &parts.identity);
     compare(&file, &parts.identity);
