@@ -118,25 +118,6 @@ fn code_that_is_not_aligned_in_its_file_is_copied() {
 }
 
 #[test]
-fn code_that_is_not_aligned_in_its_file_is_copied() {
-    let scratch = Scratch::new();
-    let path = scratch.path().join("entry");
-    let [.., (in_place, _), _] = accesses();
-    for (identity, is_aligned) in [
-        (identity().with_alignment_in_file(16).unwrap(), true),
-        (identity().with_function_alignment(16).unwrap(), false),
-    ] {
-        let mut builder = machine::builder(7);
-        let entry = builder.finish(&identity, &KEY).unwrap();
-        fs::write(&path, entry.to_vec()).unwrap();
-        let file = FileBytes::open(&path, in_place).unwrap().unwrap();
-        let module = Module::load_file(file, &identity, &KEY).unwrap();
-        assert_eq!(module.is_in_place(), is_aligned);
-        assert_eq!(module.function(0).unwrap() as usize % 16, 0);
-    }
-}
-
-#[test]
 fn damage_is_found_before_code_runs_in_place() {
     let scratch = Scratch::new();
     let path = scratch.path().join("entry");

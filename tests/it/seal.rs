@@ -1,7 +1,6 @@
 //! Sealed entries: no byte of one can be changed, cut, exchanged or added unseen, and each is bound to key and machine.
 
 use std::collections::BTreeSet;
-use std::ops::Range;
 
 use jitcache::{
     Arch, Bound, Builder, CpuFeatures, Entry, Error, Field, Identity, Key, Lookup, MacKey, Module, Os, Sealing,
@@ -12,6 +11,7 @@ use crate::generate::{KNOWN, MAC_KEY};
 use crate::golden::Golden;
 use crate::machine::{self, AFTER_CALL, KEY};
 use crate::scratch::Scratch;
+use crate::targets::{covered, rows};
 
 /// Length of a seal without build id and sections, and of the footer behind it.
 const SEAL: usize = 45;
@@ -60,19 +60,6 @@ fn assert_rejected(file: &[u8], identity: &Identity, what: impl FnOnce() -> Stri
         Err(error) if error.is_rejection() || error.is_stale() => {}
         other => panic!("{}: {other:?}", what()),
     }
-}
-
-/// Where the rows of the source map lie in a sound entry.
-fn rows(file: &[u8], identity: &Identity) -> Range<usize> {
-    let entry = Entry::parse(file, identity).unwrap();
-    let code_end = entry.code_range().end as usize;
-    // Behind the checksum, the flag and the length.
-    entry.source_map().map_or(code_end..code_end, |map| code_end + 13..code_end + 13 + map.len() * 16)
-}
-
-/// What the digest of a file covers.
-fn covered(file: &[u8], rows: &Range<usize>) -> Vec<u8> {
-    [&file[..rows.start], &file[rows.end..file.len() - 40]].concat()
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::fs::OpenOptions;
 use std::io::Write;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::LazyLock;
 
@@ -121,7 +122,13 @@ fn key_of(file: &[u8], identity: &Identity) -> Key {
 fn assert_holds(module: &Module, entry: &Entry<'_>) {
     assert_eq!(module.code(), entry.code());
     assert_eq!(module.functions(), entry.functions());
-    assert_eq!(module.source_map(), entry.source_map());
+    match module.check_source_map() {
+        Ok(()) => assert_eq!(module.source_map(), entry.source_map()),
+        Err(error) => {
+            assert_eq!((module.source_map(), error.is_rejection()), (None, true));
+            assert!(entry.verify().is_err());
+        }
+    }
     assert_eq!(module.metadata(), entry.metadata());
     let start = module.address_range().start;
     for (i, offset) in entry.functions().iter().enumerate() {
@@ -209,26 +216,43 @@ fn stretch(file: &mut Vec<u8>, more: usize) {
     file.splice(at..at, std::iter::repeat_n(0xcc, more));
 }
 
-/// Makes length, checksum and digest fit again what the fuzzer has changed.
+/// Where the rows of the source map lie in an entry that can be parsed.
+pub fn rows(file: &[u8], identity: &Identity) -> Range<usize> {
+    let entry = Entry::parse(file, identity).unwrap();
+    let code_end = entry.code_range().end as usize;
+    // Behind the checksum, the flag and the length.
+    entry.source_map().map_or(code_end..code_end, |map| code_end + 13..code_end + 13 + map.len() * 16)
+}
+
+/// What the digest of a file covers.
+pub fn covered(file: &[u8], rows: &Range<usize>) -> Vec<u8> {
+    [&file[..rows.start], &file[rows.end..file.len() - 40]].concat()
+}
+
+/// Makes length, checksum and digests fit again what the fuzzer has changed.
 pub fn repair(file: &mut [u8], identity: &Identity) {
     let length = file.len();
     let sealed = *identity.sealing() != Sealing::Plain && length > 89;
     if sealed {
-        file[length - 49..length - 41].copy_from_slice(&(length as u64).to_le_bytes());
+        file[length - 81..length - 73].copy_from_slice(&(length as u64).to_le_bytes());
         file[length - 8..].copy_from_slice(b"JITSEAL1");
     }
+    let mut found = 0..0;
     if let Ok(entry) = Entry::parse(file, identity) {
         let checksum = crc32c::crc32c(entry.code()).to_le_bytes();
         let at = entry.code_range().end as usize;
+        found = rows(file, identity);
         file[at..at + 4].copy_from_slice(&checksum);
     }
     if sealed {
-        let (covered, rest) = file.split_at_mut(length - 40);
-        let digest = match identity.sealing() {
-            Sealing::Mac(_) => *blake3::keyed_hash(&MAC_KEY, covered).as_bytes(),
-            _ => std::array::from_fn(|i| crc32c::crc32c(covered).to_le_bytes().get(i).copied().unwrap_or(0)),
+        let digest = |bytes: &[u8], key: &[u8; 32]| match identity.sealing() {
+            Sealing::Mac(_) => *blake3::keyed_hash(key, bytes).as_bytes(),
+            _ => std::array::from_fn(|i| crc32c::crc32c(bytes).to_le_bytes().get(i).copied().unwrap_or(0)),
         };
-        rest[..32].copy_from_slice(&digest);
+        let of_rows = digest(&file[found.clone()], &blake3::derive_key("jitcache 2026-11-22 source map", &MAC_KEY));
+        file[length - 72..length - 40].copy_from_slice(&of_rows);
+        let of_file = digest(&covered(file, &found), &MAC_KEY);
+        file[length - 40..length - 8].copy_from_slice(&of_file);
     }
 }
 
