@@ -157,25 +157,37 @@ pub(crate) fn create_directory(path: &Path) -> Result<(), Error> {
 /// directory, is the one that failed.
 pub(crate) fn publish(
     path: &Path,
-    mut temporary: impl FnMut() -> PathBuf,
-    write: impl Fn(&File) -> io::Result<()>,
+    temporary: impl FnMut() -> PathBuf,
+    write: impl FnOnce(&File) -> io::Result<()>,
 ) -> Result<(), Error> {
+    let (temporary, file) = create_claimed(temporary, claim)?;
+    let published = write(&file)
+        .and_then(|()| file.sync_all())
+        .map_err(failed("write", &temporary))
+        .and_then(|()| fs::rename(&temporary, path).map_err(failed("rename", &temporary)));
+    if published.is_err() {
+        // The reason to report is the first one; a file that stays is swept later.
+        let _ = fs::remove_file(&temporary);
+    }
+    published?;
+    path.parent().map_or(Ok(()), sync_directory)
+}
+
+/// Creates a temporary file that the caller could claim, or after some attempts any: a file system may tell of every file that
+/// it has no name.
+fn create_claimed(
+    mut temporary: impl FnMut() -> PathBuf,
+    claim: impl Fn(&File) -> bool,
+) -> Result<(PathBuf, File), Error> {
+    let mut attempts: u32 = 4;
     loop {
-        let temporary = temporary();
-        let file = create(&temporary)?;
-        if !claim(&file) {
-            continue;
+        let path = temporary();
+        let file = create(&path)?;
+        attempts = attempts.saturating_sub(1);
+        if claim(&file) || attempts == 0 {
+            return Ok((path, file));
         }
-        let published = write(&file)
-            .and_then(|()| file.sync_all())
-            .map_err(failed("write", &temporary))
-            .and_then(|()| fs::rename(&temporary, path).map_err(failed("rename", &temporary)));
-        if published.is_err() {
-            // The reason to report is the first one; a file that stays is swept later.
-            let _ = fs::remove_file(&temporary);
-        }
-        published?;
-        return path.parent().map_or(Ok(()), sync_directory);
+        let _ = fs::remove_file(&path);
     }
 }
 
@@ -261,5 +273,27 @@ mod tests {
         let file = create(&path).unwrap();
         fs::remove_file(&path).unwrap();
         assert_eq!(claim(&file), !cfg!(unix));
+    }
+
+    #[test]
+    fn a_writer_that_can_claim_no_file_goes_on_with_one_and_leaves_no_other() {
+        let directory = std::env::temp_dir().join(format!("jitcache-claims-{}", std::process::id()));
+        fs::create_dir(&directory).unwrap();
+        for (refused, created) in [(0, 1), (1, 2), (u32::MAX, 4)] {
+            let (made, asked) = (std::cell::Cell::new(0_u32), std::cell::Cell::new(0_u32));
+            let name = || {
+                made.set(made.get() + 1);
+                directory.join(made.get().to_string())
+            };
+            let claim = |_: &File| {
+                asked.set(asked.get() + 1);
+                asked.get() > refused
+            };
+            let (path, _file) = create_claimed(name, claim).unwrap();
+            assert_eq!(made.get(), created);
+            assert_eq!(fs::read_dir(&directory).unwrap().count(), 1);
+            fs::remove_file(path).unwrap();
+        }
+        fs::remove_dir(&directory).unwrap();
     }
 }
