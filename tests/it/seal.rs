@@ -64,6 +64,7 @@ fn assert_rejected(file: &[u8], identity: &Identity, what: impl FnOnce() -> Stri
 
 #[test]
 fn every_cut_flip_and_appended_byte_is_rejected() {
+    let mut cuts_under_a_checksum = 0;
     for golden in Golden::all() {
         for sealing in sealings() {
             let (mut file, identity) = seal(&golden, sealing.clone());
@@ -73,6 +74,7 @@ fn every_cut_flip_and_appended_byte_is_rejected() {
             let near = |at: usize| at < 64 || at + 200 > file.len() || at.is_multiple_of(step);
             for length in (0..file.len()).filter(|&at| near(at)) {
                 assert_rejected(&file[..length], &identity, || format!("cut to {length}"));
+                cuts_under_a_checksum += usize::from(sealing == Sealing::Checksum);
             }
             let bits: Vec<_> =
                 (0..file.len()).filter(|&at| near(at)).flat_map(|at| (0..8).map(move |bit| (at, bit))).collect();
@@ -87,6 +89,7 @@ fn every_cut_flip_and_appended_byte_is_rejected() {
             }
         }
     }
+    assert_eq!(cuts_under_a_checksum, 159_669);
 }
 
 #[test]
