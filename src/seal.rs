@@ -100,7 +100,8 @@ impl<'a> Sealed<'a> {
     /// Seals an entry: counts its bytes, and makes the digest of all of them.
     pub(crate) fn over(entry: &Entry<'a>, seal: Seal<'a>, digest_kind: u8) -> Self {
         let mac_key = entry.mac_key.as_ref();
-        let mut file = Sum { digest: Digest::new(mac_key), length: 0, left_out: entry.source_map_rows() };
+        let (code, rows) = (entry.code_range(), entry.source_map_rows());
+        let mut file = Sum { digest: Digest::new(mac_key), length: 0, code, checksum: entry.code_checksum(), rows };
         // A digest cannot fail to be written to.
         let written = entry.write(&mut file);
         let at = file.length;
@@ -247,20 +248,28 @@ impl Digested {
 struct Sum {
     digest: Digest,
     length: u64,
-    /// What the digest leaves out.
-    left_out: Range<u64>,
+    code: Range<u64>,
+    /// The CRC-32C of the code.
+    checksum: u32,
+    /// The rows of the source map, which the digest leaves out.
+    rows: Range<u64>,
 }
 
 impl Write for Sum {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let end = self.length.saturating_add(size(bytes));
-        let part = |range: Range<u64>| {
-            let within = |at: u64| at.clamp(self.length, end).saturating_sub(self.length);
-            Section::of(bytes, &(within(range.start)..within(range.end))).bytes()
-        };
-        let (before, behind) = (part(0..self.left_out.start), part(self.left_out.end..u64::MAX));
-        self.digest.add(before);
-        self.digest.add(behind);
+        if (self.length..end) == self.code {
+            self.digest.add_code(bytes);
+            self.digest.end_code(bytes, self.checksum);
+        } else {
+            let part = |range: Range<u64>| {
+                let within = |at: u64| at.clamp(self.length, end).saturating_sub(self.length);
+                Section::of(bytes, &(within(range.start)..within(range.end))).bytes()
+            };
+            let (before, behind) = (part(0..self.rows.start), part(self.rows.end..u64::MAX));
+            self.digest.add(before);
+            self.digest.add(behind);
+        }
         self.length = end;
         Ok(bytes.len())
     }

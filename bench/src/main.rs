@@ -15,6 +15,7 @@ mod pages;
 #[cfg(feature = "peers")]
 mod peers;
 mod plot;
+mod publish;
 mod report;
 mod subject;
 mod ways;
@@ -108,6 +109,7 @@ fn run(plan: &Plan) -> Outcome<()> {
     let (memory, memory_csv) = memory::measure(memory_subject)?;
 
     let lookup = lookup::measure(plan.budget)?;
+    let published: Vec<_> = synthetic.iter().filter(|subject| COLD.contains(&&*subject.name)).cloned().collect();
 
     let blocks = [
         ("machine", format!("{machine}, at the end {}.\n", machine::load_average())),
@@ -122,6 +124,7 @@ fn run(plan: &Plan) -> Outcome<()> {
         ("cold", not_cold + &report::touched(&cold_rows)),
         ("memory", memory),
         ("lookup", lookup),
+        ("publish", publish::measure(&published, plan.budget)?),
     ];
     for (name, block) in &blocks {
         println!("# {name}\n\n{block}");
@@ -141,7 +144,7 @@ fn run(plan: &Plan) -> Outcome<()> {
     if page.exists() { document::fill(&page, &blocks) } else { Ok(()) }
 }
 
-/// The synthetic subjects that are loaded cold as well.
+/// The synthetic subjects that are loaded cold and published as well.
 const COLD: [&str; 3] = ["4 KB", "1 MB", "16 MB"];
 
 fn warm(plan: &Plan, subject: &Subject) -> Outcome<Row> {

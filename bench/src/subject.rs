@@ -22,6 +22,14 @@ pub enum Seal {
 impl Seal {
     pub const ALL: [Self; 3] = [Self::Plain, Self::Checksum, Self::Mac];
 
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "plain",
+            Self::Checksum => "checksum",
+            Self::Mac => "MAC",
+        }
+    }
+
     fn sealing(self) -> Sealing {
         match self {
             Self::Plain => Sealing::Plain,
@@ -130,7 +138,7 @@ impl Subject {
     pub fn store(&self, seal: Seal) -> Outcome<Store> {
         let identity = Identity::new("bench", *b"BENCH\0", "1")?;
         let identity = identity.with_sealing(seal.sealing()).with_alignment_in_file(16)?;
-        Ok(Store::open(self.directory.join(format!("{seal:?}").to_lowercase()), identity)?)
+        Ok(Store::open(self.directory.join(seal.name()), identity)?)
     }
 
     pub fn key(&self, store: &Store) -> Key {

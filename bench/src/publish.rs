@@ -1,0 +1,80 @@
+//! Publishing entries, against writing and syncing as many bytes.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use jitcache::{Builder, Store};
+
+use crate::measure::{median, since};
+use crate::report;
+use crate::subject::{Seal, Subject, work_directory};
+use crate::ways::Outcome;
+
+/// A way to publish, and the nanoseconds of its runs.
+type Published<'a> = (String, Box<dyn FnMut() -> Outcome<()> + 'a>, Vec<u64>);
+
+/// Returns tables of microseconds for a disk and, where there is one, a file system in memory, where syncing takes nothing.
+pub fn measure(subjects: &[Subject], budget: Duration) -> Outcome<String> {
+    let memory = Path::new("/dev/shm/jitcache-bench");
+    let mut text = table("µs, on disk", &work_directory().join("publish"), subjects, budget)?;
+    if memory.parent().is_some_and(Path::exists) {
+        text += &table("µs, in memory", memory, subjects, budget)?;
+    }
+    Ok(text)
+}
+
+fn table(corner: &str, directory: &Path, subjects: &[Subject], budget: Duration) -> Outcome<String> {
+    let mut lines: Vec<(String, Vec<String>)> = Vec::new();
+    for subject in subjects {
+        for (line, (name, median)) in row(directory, subject, budget)?.into_iter().enumerate() {
+            if lines.len() == line {
+                lines.push((name, Vec::new()));
+            }
+            lines[line].1.push(report::micros(median));
+        }
+    }
+    let columns: Vec<_> = subjects.iter().map(|subject| subject.name.clone()).collect();
+    Ok(report::table(corner, &columns, &lines))
+}
+
+fn row(directory: &Path, subject: &Subject, budget: Duration) -> Outcome<Vec<(String, u64)>> {
+    fs::create_dir_all(directory)?;
+    let code = fs::read(subject.code_file())?;
+    let file = fs::read(subject.store(Seal::Plain)?.path(&subject.key(&subject.store(Seal::Plain)?)))?;
+    let floor = directory.to_owned();
+    let mut ways: Vec<Published<'_>> =
+        vec![("floor: write and sync".into(), Box::new(move || Ok(write_and_sync(&floor, &file)?)), Vec::new())];
+    for seal in Seal::ALL {
+        let store = Store::open(directory.join(format!("{seal:?}")), subject.store(seal)?.identity().clone())?;
+        let key = subject.key(&store);
+        let mut entry = Builder::new();
+        entry.code(&code[..]);
+        for offset in (0..subject.length as u64).step_by(512) {
+            entry.function(offset);
+        }
+        let publish = move || Ok(store.put(&key, &entry.finish(store.identity(), &key)?)?);
+        ways.push((format!("put, {}", seal.name()), Box::new(publish), Vec::new()));
+    }
+    let end = Instant::now() + budget * u32::try_from(ways.len())?;
+    while ways[0].2.len() < 5 || Instant::now() < end {
+        for (_, publish, runs) in &mut ways {
+            let start = Instant::now();
+            publish()?;
+            runs.push(since(start));
+        }
+    }
+    fs::remove_dir_all(directory)?;
+    Ok(ways.into_iter().map(|(name, _, runs)| (name, median(&runs))).collect())
+}
+
+/// What cannot be left out if a file is to survive a power cut whole.
+fn write_and_sync(directory: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let (temporary, path): (PathBuf, _) = (directory.join("temporary"), directory.join("file"));
+    let mut file = File::create_new(&temporary)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(temporary, path)?;
+    File::open(directory)?.sync_all()
+}
