@@ -7,7 +7,7 @@ use crate::golden::Golden;
 use crate::targets;
 
 fn replay(name: &str, target: fn(&[u8])) {
-    let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds").join(name);
+    let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(name);
     let mut replayed = 0;
     for seed in fs::read_dir(seeds).unwrap() {
         target(&fs::read(seed.unwrap().path()).unwrap());
