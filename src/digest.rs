@@ -68,11 +68,12 @@ impl Digest {
 
     /// Returns the digest of the rows of a source map, which stands apart from that of the file.
     pub(crate) fn of_source_map(rows: &[u8], key: Option<&MacKey>) -> DigestValue {
-        // A key of its own: otherwise rows could be chosen so that their MAC is that of a file.
-        let key = key.map(|key| MacKey(blake3::derive_key(SOURCE_MAP, &key.0)));
-        let mut digest = Self::new(key.as_ref());
-        digest.add(rows);
-        digest.finish()
+        match key {
+            None => Self::Checksum(crc32c(0, rows)).finish(),
+            // A key of its own: otherwise rows could be chosen so that their MAC is that of a file. The hasher is no `Self`,
+            // which would be allocated: the rows may be checked in a signal handler.
+            Some(key) => DigestValue(*blake3::keyed_hash(&blake3::derive_key(SOURCE_MAP, &key.0), rows).as_bytes()),
+        }
     }
 
     /// Adds bytes in front of the code or behind it.

@@ -44,7 +44,8 @@
 //! Any bytes whatever can be parsed, verified and loaded: the outcome is a sound entry or an error that says what is wrong
 //! and where, never a panic, and never an allocation for a length that the file does not have. Where there is no memory for
 //! what a file holds or an engine hands in, the outcome is [`Error::Memory`]; small allocations of fixed length abort, as
-//! everywhere in Rust. *Running* code is the engine's own `unsafe`. Checksums find damage and not malice: whoever can write to the directory can have their code run.
+//! everywhere in Rust. *Running* code is the engine's own `unsafe`. Checksums find damage and not malice: whoever can write
+//! to the directory can have their code run.
 
 mod builder;
 mod cache;

@@ -122,6 +122,16 @@ fn the_view_of_a_file_allocates_nothing() {
 }
 
 #[test]
+fn looking_a_program_counter_up_allocates_nothing_not_even_when_the_source_map_is_checked() {
+    for sealing in [Sealing::Plain, Sealing::Checksum, Sealing::Mac(MacKey::new([7; 32]))] {
+        let identity = identity().with_sealing(sealing);
+        let module = Module::load_file(sound(100, &identity).into(), &identity, &KEY).unwrap();
+        let pc = module.address_range().start + 1;
+        assert_eq!(allocated(|| assert_eq!(module.locate(pc).unwrap().source, Some(5))), 0, "{}", identity.sealing());
+    }
+}
+
+#[test]
 fn no_file_of_64_bytes_makes_any_call_allocate_more_than_4_kib() {
     let identity = identity().with_sealing(Sealing::Plain);
     let mut builder = Builder::new();
