@@ -95,7 +95,7 @@ impl Digest {
     pub(crate) fn end_code(&mut self, code: &[u8], checksum: u32) {
         if let Self::Checksum(sum) = self {
             // Little code is summed faster than its sum is combined.
-            *sum = if code.len() < STEP / 4 { crc32c(*sum, code) } else { combine(*sum, checksum, size(code)) };
+            *sum = if code.len() < STEP / 16 { crc32c(*sum, code) } else { combine(*sum, checksum, size(code)) };
         }
     }
 
@@ -158,7 +158,7 @@ pub(crate) fn crc32c(sum: u32, bytes: &[u8]) -> u32 {
 }
 
 /// How much code is copied, read or hashed before it is summed, in bytes: small enough to be in the cache still.
-pub(crate) const STEP: usize = 64 * 1024;
+pub(crate) const STEP: usize = 256 * 1024;
 
 /// How much code is worth a thread, in bytes: less is summed before the thread has started.
 const PART: usize = 3 << 20;

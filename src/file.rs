@@ -3,11 +3,12 @@
 use std::fmt;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Read};
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::error::{Bound, Error, Field};
+use crate::format::Section;
 use crate::heap;
 use crate::memory::{self, Access, Check, FilePages, Mode};
 
@@ -16,8 +17,8 @@ pub struct FileBytes(Bytes);
 
 enum Bytes {
     Read(Vec<u8>),
-    /// Read into pages in which the code can run.
-    Pages(Arc<FilePages>),
+    /// Read into pages in which the code can run; but for the source map, if that was left.
+    Pages(Arc<FilePages>, Option<LeftRows>),
     /// Mapped; with what to check before code runs from the map, if it may.
     Mapped(Arc<memmap2::Mmap>, Option<Check>),
 }
@@ -25,6 +26,9 @@ enum Bytes {
 /// Files below this size are read and their code copied, even where they may be mapped: that costs less than the system
 /// calls and page faults.
 const LARGE_FROM: u64 = 64 * 1024;
+
+/// A source map of more than so many bytes is worth keeping the file open for, from which it can be read when it is needed.
+const MOST_ROWS: u64 = if cfg!(unix) { 1 << 20 } else { u64::MAX };
 
 impl FileBytes {
     /// Opens a file and reads or maps it, or returns `None` if there is none.
@@ -34,6 +38,15 @@ impl FileBytes {
     /// [`Error::NotAFile`] for a link, a directory and anything else that is no regular file; [`Error::Value`] for one that
     /// is larger than [`Access::with_limit`] has it; [`Error::Io`] and [`Error::Memory`] from the system.
     pub fn open(path: &Path, access: Access) -> Result<Option<Self>, Error> {
+        Self::open_but_for_rows(path, access, u64::MAX)
+    }
+
+    /// Does the same for a load, which needs no source map: a large one may be left. [`FileBytes::rows`] reads it.
+    pub(crate) fn open_to_load(path: &Path, access: Access) -> Result<Option<Self>, Error> {
+        Self::open_but_for_rows(path, access, MOST_ROWS)
+    }
+
+    fn open_but_for_rows(path: &Path, access: Access, most_rows: u64) -> Result<Option<Self>, Error> {
         let Some((file, length)) = open(path)? else { return Ok(None) };
         if length > access.limit {
             let expected = Bound::AtMost(access.limit);
@@ -47,8 +60,10 @@ impl FileBytes {
             Mode::InPlace(promise, check) if length > 0 => Bytes::Mapped(map(promise)?, Some(check)),
             Mode::Map(promise) if length >= LARGE_FROM => Bytes::Mapped(map(promise)?, None),
             _ if length >= LARGE_FROM => {
-                let read = FilePages::read(&file, bytes)?;
-                Bytes::Pages(Arc::new(read.map_err(failed("read", path))?))
+                let pages = FilePages::read(&file, bytes, most_rows)?.map_err(failed("read", path))?;
+                let left = |at| LeftRows { file, path: path.into(), at, rows: OnceLock::new() };
+                let left = pages.left_rows().map(left);
+                Bytes::Pages(Arc::new(pages), left)
             }
             _ => {
                 let mut read = Vec::new();
@@ -65,14 +80,49 @@ impl FileBytes {
     pub(crate) const fn place(&self) -> Place<'_> {
         match &self.0 {
             Bytes::Read(_) | Bytes::Mapped(_, None) => Place::Elsewhere,
-            Bytes::Pages(pages) => Place::Pages(pages),
+            Bytes::Pages(pages, _) => Place::Pages(pages),
             Bytes::Mapped(map, Some(check)) => Place::Map(map, *check),
+        }
+    }
+
+    /// Returns the rows of the source map, which lie at `range` of the file.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] and [`Error::Memory`] if they have to be read first.
+    pub(crate) fn rows(&self, range: &Range<u64>) -> Result<&[u8], Error> {
+        match &self.0 {
+            Bytes::Pages(_, Some(left)) => left.read(),
+            _ => Ok(Section::of(self, range).bytes()),
         }
     }
 
     /// Returns whether the bytes are a copy that serves nothing but the tables, once the code has been copied.
     pub(crate) const fn is_copy(&self) -> bool {
         matches!(self.0, Bytes::Read(_))
+    }
+}
+
+/// The rows of a source map that stay in their file until they are needed.
+struct LeftRows {
+    file: File,
+    path: PathBuf,
+    at: Range<u64>,
+    /// Set once they were read. Nobody waits for another one's reading, because what is looked up may be in a signal handler.
+    rows: OnceLock<Vec<u8>>,
+}
+
+impl LeftRows {
+    fn read(&self) -> Result<&[u8], Error> {
+        if let Some(rows) = self.rows.get() {
+            return Ok(rows);
+        }
+        let length = usize::try_from(self.at.end.saturating_sub(self.at.start)).unwrap_or(usize::MAX);
+        let mut rows = Vec::new();
+        heap::reserve(&mut rows, length)?;
+        rows.resize(length, 0);
+        read_at(&self.file, &mut rows, self.at.start).map_err(failed("read", &self.path))?;
+        Ok(self.rows.get_or_init(|| rows))
     }
 }
 
@@ -95,7 +145,7 @@ impl Deref for FileBytes {
     fn deref(&self) -> &[u8] {
         match &self.0 {
             Bytes::Read(bytes) => bytes,
-            Bytes::Pages(pages) => pages.bytes(),
+            Bytes::Pages(pages, _) => pages.bytes(),
             Bytes::Mapped(map, _) => map,
         }
     }
@@ -105,7 +155,8 @@ impl fmt::Debug for FileBytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let how = match &self.0 {
             Bytes::Read(_) => "read",
-            Bytes::Pages(_) => "read into pages",
+            Bytes::Pages(_, None) => "read into pages",
+            Bytes::Pages(_, Some(_)) => "read into pages, but for the source map",
             Bytes::Mapped(_, None) => "mapped",
             Bytes::Mapped(_, Some(_)) => "mapped to run in place",
         };
@@ -136,6 +187,14 @@ fn open(path: &Path) -> Result<Option<(File, u64)>, Error> {
         return Err(Error::NotAFile { path: path.into() });
     }
     Ok(Some((file, metadata.len())))
+}
+
+/// Fills `to` with what stands at `at` in the file, wherever others are reading it.
+fn read_at(file: &File, to: &mut [u8], at: u64) -> io::Result<()> {
+    #[cfg(unix)]
+    return std::os::unix::fs::FileExt::read_exact_at(file, to, at);
+    #[cfg(not(unix))]
+    Err(ErrorKind::Unsupported.into())
 }
 
 /// Creates a directory that only this user may enter, with those above it; it may be there already.

@@ -214,22 +214,25 @@ impl Module {
 
     /// Returns the source map, if there is one and it is not damaged.
     ///
-    /// Of a sealed entry its rows are checked the first time that they are asked for, by this or by a lookup:
-    /// [`Module::check_source_map`] does it before, and tells what is wrong.
+    /// Of a sealed entry its rows are checked the first time that they are asked for, by this or by a lookup, and those that
+    /// a load left in the file are read: [`Module::check_source_map`] does it before, and tells what is wrong.
     #[must_use]
     pub fn source_map(&self) -> Option<SourceMap<'_>> {
         let rows = self.source_map.as_ref()?;
-        let bytes = Section::of(&self.tables, &rows.at).bytes();
+        let bytes = self.tables.rows(&rows.at).ok()?;
         rows.are_sound(bytes).then(|| SourceMap(Table::of(bytes)))
     }
 
-    /// Checks the source map against the digest of a sealed entry, which a load leaves for when it is needed.
+    /// Reads the source map if a load left it in the file, and checks it against the digest of a sealed entry.
+    ///
+    /// After this, looking something up takes no memory and waits for nothing, as a signal handler wants it.
     ///
     /// # Errors
     ///
-    /// [`Error::Checksum`] and [`Error::Forged`]; without a map, a seal, or where the caller vouched for the file, none.
+    /// [`Error::Checksum`] and [`Error::Forged`], except where the caller vouched for the file; [`Error::Io`] and
+    /// [`Error::Memory`] from the system.
     pub fn check_source_map(&self) -> Result<(), Error> {
-        self.source_map.as_ref().map_or(Ok(()), |rows| rows.check(Section::of(&self.tables, &rows.at).bytes()))
+        self.source_map.as_ref().map_or(Ok(()), |rows| rows.check(self.tables.rows(&rows.at)?))
     }
 
     /// Returns the catch clauses of every try table.

@@ -116,7 +116,7 @@ impl Store {
     ///
     /// [`Error::Io`] and [`Error::Memory`] from the system.
     pub fn get(&self, key: &Key) -> Result<Lookup<FileBytes>, Error> {
-        self.look_up(key, |file| {
+        self.look_up(key, FileBytes::open, |file| {
             Entry::parse(&file, &self.identity)?.check_key(key)?;
             Ok(file)
         })
@@ -128,11 +128,16 @@ impl Store {
     ///
     /// [`Error::Io`], [`Error::Memory`] and [`Error::UnsupportedMachine`] from the system.
     pub fn load(&self, key: &Key) -> Result<Lookup<Module>, Error> {
-        self.look_up(key, |file| Module::load_file(file, &self.identity, key))
+        self.look_up(key, FileBytes::open_to_load, |file| Module::load_file(file, &self.identity, key))
     }
 
-    fn look_up<T>(&self, key: &Key, take: impl FnOnce(FileBytes) -> Result<T, Error>) -> Result<Lookup<T>, Error> {
-        match FileBytes::open(&self.path(key), self.access) {
+    fn look_up<T>(
+        &self,
+        key: &Key,
+        open: impl FnOnce(&Path, Access) -> Result<Option<FileBytes>, Error>,
+        take: impl FnOnce(FileBytes) -> Result<T, Error>,
+    ) -> Result<Lookup<T>, Error> {
+        match open(&self.path(key), self.access) {
             Ok(None) => Ok(Lookup::Miss),
             Ok(Some(file)) => Lookup::of(take(file)),
             Err(error) => Lookup::of(Err(error)),

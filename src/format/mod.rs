@@ -6,6 +6,7 @@ mod source;
 mod table;
 
 use std::io::Write;
+use std::ops::Range;
 
 use binrw::io::NoSeek;
 use binrw::meta::{ReadEndian, WriteEndian};
@@ -53,9 +54,40 @@ pub(crate) fn code_place(start: &[u8]) -> Option<(u64, u64)> {
     Some((code_at, code_at.checked_add(first.map_or(0, |offset| u64::from_le_bytes(*offset)))?))
 }
 
+/// Returns where the rows of the source map lie that belongs to code of which this is what follows, from `at` on.
+///
+/// Nothing is checked, as in [`code_place`].
+pub(crate) fn rows_place(behind_code: &[u8], at: u64) -> Option<Range<u64>> {
+    let (Some([_, _, _, _, 1]), Some(rows)) = (behind_code.first_chunk(), behind_code.get(5..)?.first_chunk()) else {
+        return None;
+    };
+    let start = at.checked_add(ROWS_BEHIND_CODE)?;
+    Some(start..start.checked_add(u64::from_le_bytes(*rows).checked_mul(16)?)?)
+}
+
+/// How far behind the code the rows of its source map begin, in bytes: checksum, flag and length stand between.
+pub(crate) const ROWS_BEHIND_CODE: u64 = 13;
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_place_of_the_rows_is_told_by_what_stands_behind_the_code() {
+        let behind = |flag: u8, rows: u64| [&[9, 9, 9, 9, flag][..], &rows.to_le_bytes()].concat();
+        for (behind, place) in [
+            (behind(1, 3), Some(113..161)),
+            (behind(1, 0), Some(113..113)),
+            (behind(0, 3), None),
+            (behind(2, 3), None),
+            (behind(1, u64::MAX / 16), None),
+            (behind(1, u64::MAX), None),
+            (behind(1, 3)[..12].to_vec(), None),
+            (vec![9, 9, 9, 9], None),
+        ] {
+            assert_eq!(rows_place(&behind, 100), place, "{behind:?}");
+        }
+    }
 
     #[test]
     fn the_place_of_the_code_is_told_by_what_stands_in_front_of_it() {

@@ -34,7 +34,10 @@ impl WritableCode {
             return Err(Error::UnsupportedMachine);
         }
         let end = displacement.saturating_add(code.len());
-        let pages = if code.is_empty() { None } else { Some(WritablePages::allocate(end)?) };
+        let pages = if code.is_empty() { None } else { Some(WritablePages::allocate(end, 0)?.0) };
+        if let Some(pages) = &pages {
+            pages.advise(0..end);
+        }
         let mut copy = Self { pages, code: displacement..end };
         if let Some((before, rest)) = copy.pages_mut().split_at_mut_checked(displacement)
             && let Some((to, behind)) = rest.split_at_mut_checked(code.len())

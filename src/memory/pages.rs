@@ -1,7 +1,7 @@
 //! Pages of memory: written first, then read and executed.
 
 use std::fs::File;
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::slice;
 
@@ -50,29 +50,35 @@ impl Pages {
         Ok(())
     }
 
-    /// Asks for huge pages, except for an end that would leave most of one unused, and for all small pages at once: each
-    /// costs several times as much when it is first written to.
-    fn advise(&self) {
-        let rest = self.length % HUGE;
-        let small = if rest < HUGE / 2 { rest } else { 0 };
-        let huge = self.length.saturating_sub(small).next_multiple_of(HUGE);
+    /// Asks for huge pages for a part of the pages, except for an end that would leave most of one unused, and for all small
+    /// pages of it at once: each costs several times as much when it is first written to.
+    fn advise(&self, part: Range<usize>) {
+        let end = part.end.min(self.length);
+        let before = self.as_ptr().addr().saturating_add(part.start).wrapping_neg() % HUGE;
+        let huge = part.start.saturating_add(before).min(end);
+        let rest = end.saturating_sub(huge) % HUGE;
+        let small =
+            if rest < HUGE / 2 { end.saturating_sub(rest) } else { end.saturating_add(HUGE.saturating_sub(rest)) };
         #[cfg(target_os = "linux")]
         {
-            let advise = |start: usize, length: usize, advice| {
-                let length = length.min(self.allocation.len().saturating_sub(self.start).saturating_sub(start));
-                // SAFETY: the range is within the allocation, and the advice changes neither contents nor protection. If
-                // it is not taken, as populating is not by Linux before 5.14, the pages are small and come one by one.
-                unsafe { libc::madvise(self.as_ptr().wrapping_add(start).cast_mut().cast(), length, advice) };
+            let advise = |range: Range<usize>, advice| {
+                let page = region::page::size();
+                let start = range.start & page.wrapping_neg();
+                let end = range.end.next_multiple_of(page).min(self.allocation.len().saturating_sub(self.start));
+                let length = end.saturating_sub(start);
+                // A single page is faulted in as fast.
+                if length > page {
+                    // SAFETY: the range is within the allocation, and the advice changes neither contents nor protection. If
+                    // it is not taken, as populating is not by Linux before 5.14, the pages are small and come one by one.
+                    unsafe { libc::madvise(self.as_ptr().wrapping_add(start).cast_mut().cast(), length, advice) };
+                }
             };
-            if huge > 0 {
-                advise(0, huge, libc::MADV_HUGEPAGE);
-            }
-            if small > region::page::size() {
-                advise(huge, small, libc::MADV_POPULATE_WRITE);
-            }
+            advise(part.start..huge, libc::MADV_POPULATE_WRITE);
+            advise(huge..small, libc::MADV_HUGEPAGE);
+            advise(small..end, libc::MADV_POPULATE_WRITE);
         }
         #[cfg(not(target_os = "linux"))]
-        let _ = (small, huge);
+        let _ = (huge, small);
     }
 
     fn as_ptr(&self) -> *const u8 {
@@ -84,19 +90,29 @@ impl Pages {
 pub(super) struct WritablePages(Pages);
 
 impl WritablePages {
-    /// Allocates pages for `length` bytes, which is not 0.
-    pub(super) fn allocate(length: usize) -> Result<Self, Error> {
+    /// Allocates pages for `length` bytes, which is not 0, and returns where in them the first byte is to lie: such that byte
+    /// `boundary` begins a page, and a huge page if as much as half of one follows.
+    pub(super) fn allocate(length: usize, boundary: usize) -> Result<(Self, usize), Error> {
         let refused = |error| refused("allocate", length, error);
         let too_long = || refused(region::Error::InvalidParameter("length"));
-        // From half a huge page on; room to align the first one and to fill up the last one, which nobody touches.
-        let slack = if length < HUGE / 2 { 0 } else { 2 * HUGE };
-        let allocated = length.checked_add(slack).ok_or_else(too_long)?;
+        let page = region::page::size();
+        let boundary = boundary.min(length);
+        let before = boundary.checked_next_multiple_of(page).ok_or_else(too_long)?;
+        let behind = length.saturating_sub(boundary);
+        // Room to align the first huge page, and to fill up the last one, which nobody touches.
+        let slack = if behind < HUGE / 2 { 0 } else { 2 * HUGE };
+        let whole =
+            behind.checked_next_multiple_of(page).and_then(|behind| before.checked_add(behind)).ok_or_else(too_long)?;
+        let allocated = whole.checked_add(slack).ok_or_else(too_long)?;
         let allocation = region::alloc(allocated, Protection::READ_WRITE).map_err(refused)?;
-        let start = if slack == 0 { 0 } else { allocation.as_range().start.wrapping_neg() % HUGE };
-        let length = length.checked_next_multiple_of(region::page::size()).ok_or_else(too_long)?;
-        let pages = Pages { allocation, start, length };
-        pages.advise();
-        Ok(Self(pages))
+        let end_before = allocation.as_range().start.saturating_add(before);
+        let start = if slack == 0 { 0 } else { end_before.wrapping_neg() % HUGE };
+        Ok((Self(Pages { allocation, start, length: whole }), before.saturating_sub(boundary)))
+    }
+
+    /// Prepares a part of the pages for being written.
+    pub(super) fn advise(&self, part: Range<usize>) {
+        self.0.advise(part);
     }
 
     pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
@@ -118,15 +134,19 @@ pub(crate) struct FilePages {
     file: Range<usize>,
     /// Where in the file the code lies, and its CRC-32C.
     code: Option<(Range<usize>, u32)>,
+    /// Where in the file the rows of the source map lie, if they were left out.
+    left: Option<Range<u64>>,
 }
 
 impl FilePages {
     /// Reads a file of `length` bytes, or as much of it as there is, and sums its code while it is at hand.
     ///
+    /// The rows of a source map of more than `most_rows` bytes are left out: zeros stand for them, which take no memory.
+    ///
     /// # Errors
     ///
     /// The outer one if there is no memory, the inner one from reading.
-    pub(crate) fn read(file: &File, length: usize) -> Result<io::Result<Self>, Error> {
+    pub(crate) fn read(file: &File, length: usize, most_rows: u64) -> Result<io::Result<Self>, Error> {
         let mut start = [0; 4096];
         let read = match fill(file, &mut start) {
             Ok(read) => read.min(length),
@@ -135,16 +155,20 @@ impl FilePages {
         let start = start.get(..read).unwrap_or_default();
         let place = format::code_place(start).unwrap_or_default();
         let [code_at, function_at] = [place.0, place.1].map(|at| usize::try_from(at).unwrap_or(usize::MAX));
-        let at = function_at.wrapping_neg().checked_rem(region::page::size()).unwrap_or(0);
-        let end = at.saturating_add(length);
-        let mut pages = WritablePages::allocate(end)?;
-        let image = pages.bytes_mut().get_mut(at..end).unwrap_or_default();
-        if let Some(to) = image.get_mut(..read) {
-            to.copy_from_slice(start);
-        }
-        let mut image = Image { file, bytes: image, filled: read };
-        let read = image.sum_code(code_at).and_then(|code| image.fill_to(length).map(|()| (code, image.filled)));
-        Ok(read.map(|(code, filled)| Self { pages: pages.freeze(), file: at..at.saturating_add(filled), code }))
+        let (pages, at) = WritablePages::allocate(length, function_at)?;
+        let mut image = Image { file, pages, at, length, filled: 0 };
+        let read = (|| {
+            image.filled = image.missing(read).write(start)?;
+            let code = image.sum_code(code_at)?;
+            let left = if code.is_some() { image.leave_rows(most_rows)? } else { None };
+            image.advise(length);
+            image.fill_to(length)?;
+            Ok((code, left))
+        })();
+        Ok(read.map(|(code, left)| {
+            let file = at..at.saturating_add(image.filled);
+            Self { pages: image.pages.freeze(), file, code, left }
+        }))
     }
 
     /// Returns the bytes of the file.
@@ -159,6 +183,11 @@ impl FilePages {
         is_same.then_some(*checksum)
     }
 
+    /// Returns where in the file the rows of the source map lie, if they were left out.
+    pub(crate) fn left_rows(&self) -> Option<Range<u64>> {
+        self.left.clone()
+    }
+
     pub(super) fn make_executable(&self, code: &Range<usize>) -> Result<(), Error> {
         let in_pages = |at| self.file.start.saturating_add(at);
         self.pages.make_executable(&(in_pages(code.start)..in_pages(code.end)))
@@ -168,36 +197,73 @@ impl FilePages {
 /// A file on its way into memory.
 struct Image<'a> {
     file: &'a File,
-    bytes: &'a mut [u8],
+    pages: WritablePages,
+    /// Where in the pages the file is to lie, and how long it is.
+    at: usize,
+    length: usize,
     filled: usize,
 }
 
 impl Image<'_> {
+    /// Returns what is there of the file.
+    fn filled(&self) -> &[u8] {
+        self.pages.0.bytes().get(self.at..self.at.saturating_add(self.filled)).unwrap_or_default()
+    }
+
+    /// Returns the room for the part of the file up to `end` that is not there yet.
+    fn missing(&mut self, end: usize) -> &mut [u8] {
+        let in_pages = |offset: usize| self.at.saturating_add(offset.min(self.length));
+        let range = in_pages(self.filled)..in_pages(end);
+        self.pages.bytes_mut().get_mut(range).unwrap_or_default()
+    }
+
+    /// Prepares the pages for so much more of the file.
+    fn advise(&self, end: usize) {
+        let in_pages = |offset: usize| self.at.saturating_add(offset.min(self.length));
+        self.pages.advise(in_pages(self.filled)..in_pages(end));
+    }
+
     /// Reads on until so much of the file is there, or the file ends.
     fn fill_to(&mut self, end: usize) -> io::Result<()> {
-        let missing = self.bytes.get_mut(self.filled..end).unwrap_or_default();
-        self.filled = self.filled.saturating_add(fill(self.file, missing)?);
+        let read = fill(self.file, self.missing(end))?;
+        self.filled = self.filled.saturating_add(read);
         Ok(())
     }
 
     /// Reads on to the end of the code that begins at `start`, and returns where it lies and its CRC-32C; `None` if the file
     /// has no such place.
     fn sum_code(&mut self, start: usize) -> io::Result<Option<(Range<usize>, u32)>> {
+        self.advise(start);
         self.fill_to(start)?;
-        let length = start.checked_sub(8).and_then(|at| self.bytes.get(at..)?.first_chunk().copied());
+        let length = start.checked_sub(8).and_then(|at| self.filled().get(at..)?.first_chunk().copied());
         let length = length.and_then(|length| usize::try_from(u64::from_le_bytes(length)).ok());
-        let Some(end) = length.and_then(|length| start.checked_add(length)) else { return Ok(None) };
+        let end = length.and_then(|length| start.checked_add(length)).filter(|&end| end <= self.length);
+        let Some(end) = end else { return Ok(None) };
+        self.advise(end);
         let (mut summed, mut sum) = (start, 0);
         while summed < end {
             let step = summed.saturating_add(STEP).min(end);
             self.fill_to(step)?;
-            match self.bytes.get(summed..step) {
-                Some(bytes) if step <= self.filled => sum = crc32c(sum, bytes),
-                _ => return Ok(None),
-            }
-            summed = step;
+            let Some(bytes) = self.filled().get(summed..step) else { return Ok(None) };
+            (summed, sum) = (step, crc32c(sum, bytes));
         }
-        Ok((end <= self.filled).then_some((start..end, sum)))
+        Ok(Some((start..end, sum)))
+    }
+
+    /// Reads on behind the code, and goes to the end of the rows of a source map if they are more than `most` bytes; returns
+    /// where they lie then.
+    fn leave_rows(&mut self, most: u64) -> io::Result<Option<Range<u64>>> {
+        let at = self.filled;
+        self.fill_to(at.saturating_add(usize::try_from(format::ROWS_BEHIND_CODE).unwrap_or(0)))?;
+        let behind_code = self.filled().get(at..).unwrap_or_default();
+        let rows = format::rows_place(behind_code, u64::try_from(at).unwrap_or(u64::MAX));
+        let rows = rows.filter(|rows| rows.end.saturating_sub(rows.start) > most);
+        let end = rows.as_ref().and_then(|rows| usize::try_from(rows.end).ok()).filter(|&end| end <= self.length);
+        let (Some(rows), Some(end)) = (rows, end) else { return Ok(None) };
+        let mut file = self.file;
+        file.seek(SeekFrom::Start(rows.end))?;
+        self.filled = end;
+        Ok(Some(rows))
     }
 }
 
@@ -244,7 +310,7 @@ mod tests {
                 std::fs::write(&path, &file[..length]).unwrap();
                 // The file may have become shorter or longer since its length was asked for.
                 for said in [length, length + 5000, length / 2 + 1] {
-                    let read = FilePages::read(&File::open(&path).unwrap(), said).unwrap().unwrap();
+                    let read = FilePages::read(&File::open(&path).unwrap(), said, u64::MAX).unwrap().unwrap();
                     assert!(read.bytes() == &file[..length.min(said)], "{at} {number} {length} {said}");
                     if let Some((code, sum)) = &read.code {
                         assert_eq!(*sum, crc32c::crc32c(&read.bytes()[code.clone()]));

@@ -1,0 +1,175 @@
+//! A large source map that stays in its file until it is needed.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{Seek, SeekFrom, Write};
+use std::path::Path;
+use std::thread;
+
+use jitcache::{Access, Builder, Entry, Error, Field, FileBytes, Identity, Lookup, MacKey, Module, Sealing, Store};
+
+use crate::machine::{self, KEY};
+use crate::scratch::Scratch;
+
+/// The longest source map that is read with its file.
+const MOST: u64 = 65_536;
+
+fn sealings() -> [Sealing; 3] {
+    [Sealing::Plain, Sealing::Checksum, Sealing::Mac(MacKey::new([3; 32]))]
+}
+
+fn store(scratch: &Scratch, sealing: Sealing) -> Store {
+    let identity = Identity::new("left", *b"LEFT\0\0", "1").unwrap().with_sealing(sealing);
+    Store::open(scratch.path(), identity).unwrap()
+}
+
+/// Publishes code of which each of the first `rows` bytes has a row of its own, and what seals can hold behind them.
+fn put(store: &Store, rows: u64) {
+    let mut builder = Builder::new();
+    builder.code([machine::code(7), vec![0xcc; 150_000]].concat());
+    for offset in machine::FUNCTIONS {
+        builder.function(offset);
+    }
+    for code in 0..rows {
+        builder.source(code, code * 3);
+    }
+    if *store.identity().sealing() != Sealing::Plain {
+        builder.metadata(b"behind");
+    }
+    store.put(&KEY, &builder.finish(store.identity(), &KEY).unwrap()).unwrap();
+}
+
+fn load(store: &Store) -> Module {
+    match store.load(&KEY).unwrap() {
+        Lookup::Hit(module) => module,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Returns whether the file is open: to be asked while no other test opens it.
+fn is_open(path: &Path) -> bool {
+    let open = fs::read_dir("/proc/self/fd").unwrap().filter_map(|file| fs::read_link(file.ok()?.path()).ok());
+    open.into_iter().any(|file| file == path)
+}
+
+fn source(module: &Module, code: usize) -> Option<u64> {
+    module.locate_instruction(module.address_range().start + code).unwrap().source
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_large_source_map_is_left_in_its_file_which_stays_open_and_nothing_else_is() {
+    for sealing in sealings() {
+        let scratch = Scratch::new();
+        let store = store(&scratch, sealing);
+        for (rows, access, is_left) in [
+            (MOST, Access::READ, false),
+            (MOST + 1, Access::READ, true),
+            // SAFETY: nobody changes the file while the module lives.
+            (MOST + 1, unsafe { Access::map() }, false),
+        ] {
+            put(&store, rows);
+            let identity = store.identity().clone();
+            let store = Store::open(scratch.path(), identity).unwrap().with_access(access);
+            let module = load(&store);
+            assert_eq!(is_open(&store.path(&KEY)), is_left, "{rows}");
+            assert_eq!(machine::next(&module), 8);
+            assert_eq!(module.code().len(), machine::code(7).len() + 150_000);
+            let metadata = (*store.identity().sealing() != Sealing::Plain).then_some(&b"behind"[..]);
+            assert_eq!(module.metadata(), metadata);
+            let last = usize::try_from(rows).unwrap() - 1;
+            assert_eq!((source(&module, 0), source(&module, last)), (Some(0), Some(rows * 3 - 3)));
+            assert_eq!(module.source_map().unwrap().len(), last + 1);
+            module.check_source_map().unwrap();
+            drop(module);
+            assert!(!is_open(&store.path(&KEY)));
+        }
+    }
+}
+
+#[test]
+fn a_source_map_that_was_left_is_that_of_its_module_whatever_becomes_of_the_name() {
+    for sealing in sealings() {
+        let scratch = Scratch::new();
+        let store = store(&scratch, sealing);
+        put(&store, 2 * MOST);
+        let (removed, replaced, together) = (load(&store), load(&store), load(&store));
+        put(&store, MOST);
+        assert_eq!(replaced.source_map().unwrap().len(), 131_072);
+        store.remove(&KEY).unwrap();
+        assert_eq!(source(&removed, 1000), Some(3000));
+        thread::scope(|scope| {
+            let lookups: Vec<_> = (0..4).map(|_| scope.spawn(|| source(&together, 131_071))).collect();
+            lookups.into_iter().for_each(|found| assert_eq!(found.join().unwrap(), Some(393_213)));
+        });
+    }
+}
+
+#[test]
+fn a_file_that_is_changed_after_its_load_changes_no_source_position() {
+    for sealing in sealings() {
+        let scratch = Scratch::new();
+        let store = store(&scratch, sealing.clone());
+        put(&store, 2 * MOST);
+        let Lookup::Hit(file) = store.get(&KEY).unwrap() else { panic!("it was put") };
+        let entry = Entry::parse(&file, store.identity()).unwrap();
+        entry.verify().unwrap();
+        let rows = entry.code_range().end + 13;
+        let (read, late, cut) = (load(&store), load(&store), load(&store));
+        assert_eq!(source(&read, 5), Some(15));
+
+        let mut changed = OpenOptions::new().write(true).open(store.path(&KEY)).unwrap();
+        changed.seek(SeekFrom::Start(rows + 5 * 16)).unwrap();
+        changed.write_all(&[16]).unwrap();
+        assert_eq!(source(&read, 5), Some(15), "it was read before");
+        match (sealing, late.check_source_map()) {
+            // It has nothing to tell by.
+            (Sealing::Plain, checked) => {
+                checked.unwrap();
+                assert_eq!(source(&late, 5), Some(16));
+            }
+            (Sealing::Checksum, Err(Error::Checksum { field: Field::SourceMap, at, .. })) => {
+                assert_eq!((at, source(&late, 5)), (rows, None));
+            }
+            (Sealing::Mac(_), Err(Error::Forged { .. })) => assert_eq!(source(&late, 5), None),
+            (_, other) => panic!("{other:?}"),
+        }
+        changed.set_len(rows + 16).unwrap();
+        assert!(matches!(cut.check_source_map(), Err(Error::Io { action: "read", .. })));
+        assert_eq!((source(&cut, 5), cut.source_map()), (None, None));
+        assert_eq!(machine::next(&cut), 8);
+    }
+}
+
+#[test]
+fn a_file_that_ends_in_its_source_map_is_rejected_though_nobody_reads_that() {
+    for sealing in sealings() {
+        let scratch = Scratch::new();
+        let store = store(&scratch, sealing);
+        put(&store, 2 * MOST);
+        let whole = fs::read(store.path(&KEY)).unwrap();
+        let end = Entry::parse(&whole, store.identity()).unwrap().code_range().end;
+        for length in [end, end + 12, end + 13, end + 16 * MOST, whole.len() as u64 - 1] {
+            File::options().write(true).open(store.path(&KEY)).unwrap().set_len(length).unwrap();
+            assert!(matches!(store.load(&KEY).unwrap(), Lookup::Rejected(_)), "{length}");
+            fs::write(store.path(&KEY), &whole).unwrap();
+        }
+        // More rows than the file has, up to numbers that no arithmetic takes.
+        for rows in [2 * MOST + 1, u64::MAX / 16, u64::MAX / 16 + 1, u64::MAX] {
+            let mut file = whole.clone();
+            let at = usize::try_from(end).unwrap() + 5;
+            file[at..at + 8].copy_from_slice(&rows.to_le_bytes());
+            fs::write(store.path(&KEY), &file).unwrap();
+            assert!(matches!(store.load(&KEY).unwrap(), Lookup::Rejected(_)), "{rows}");
+        }
+    }
+}
+
+#[test]
+fn whoever_opens_a_file_has_all_of_it() {
+    let scratch = Scratch::new();
+    let store = store(&scratch, Sealing::Checksum);
+    put(&store, 2 * MOST);
+    let whole = fs::read(store.path(&KEY)).unwrap();
+    assert!(*FileBytes::open(&store.path(&KEY), Access::READ).unwrap().unwrap() == whole[..]);
+    assert!(*store.get(&KEY).unwrap().hit().unwrap() == whole[..]);
+}
