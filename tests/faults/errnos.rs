@@ -20,6 +20,7 @@ const ERRNOS: &[(&str, &str)] = &[
     ("fstat", "EIO EACCES ENOMEM ESTALE ENOSYS"),
     ("statx", "EIO EACCES ENOMEM EINTR ESTALE ENOSYS"),
     ("read", "EIO EINTR EAGAIN ESTALE EISDIR"),
+    ("pread64", "EIO EINTR EAGAIN ESTALE EISDIR ESPIPE"),
     ("getdents64", "EIO EINTR ENOMEM ESTALE"),
     ("write", "EIO ENOSPC EDQUOT EPERM EINTR EAGAIN EFBIG ESTALE"),
     ("fsync", "EIO ENOSPC EDQUOT EINTR EROFS ESTALE EINVAL"),
@@ -116,7 +117,7 @@ fn fares_well(name: &str) -> bool {
 
 #[test]
 fn looking_up_is_a_hit_a_miss_or_an_error_whatever_fails() {
-    for action in ["get", "load", "load-mapped"] {
+    for action in ["get", "load", "load-mapped", "load-rows"] {
         withstands(action, Before::Valid, |name| fares_well(name) || name == "close", &[Done, Rejected, Io, Memory]);
     }
 }
