@@ -325,6 +325,31 @@ fn a_store_that_has_no_memory_for_an_entry_says_so_and_does_everything_else() {
 }
 
 #[test]
+#[cfg(unix)]
+fn a_source_map_that_was_left_in_its_file_is_read_or_memory_ran_out() {
+    let scratch = Scratch::new("rows");
+    let length = 1 << 20;
+    let (identity, code) = (identity(), code(length));
+    let mut builder = Builder::new();
+    parts(&identity, length, &code, &mut builder);
+    let store = Store::open(&scratch.0, identity.clone()).unwrap();
+    store.put(&KEY, &builder.finish(&identity, &KEY).unwrap()).unwrap();
+    let module = store.load(&KEY).unwrap().hit().unwrap();
+    let start = module.address_range().start;
+    let strikes = withstands("rows", FIXED, || {
+        let module = spared(|| store.load(&KEY).unwrap().hit().unwrap());
+        let checked = module.check_source_map();
+        let source = spared(|| module.locate_instruction(module.address_range().start + 9).unwrap().source);
+        assert_eq!(source, Some(27));
+        checked
+    });
+    assert_eq!(strikes, 2);
+    // Once it is there, as little is allocated as for any other.
+    module.check_source_map().unwrap();
+    assert_eq!(allocated(|| module.locate_instruction(start + 9)), 0);
+}
+
+#[test]
 fn an_engine_gets_its_module_or_an_error_that_says_that_memory_ran_out() {
     let scratch = Scratch::new("cache");
     for identity in identities() {
