@@ -2,10 +2,11 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read};
-use std::path::Path;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
 
 use crate::pages::Pages;
-use crate::subject::Subject;
+use crate::subject::{Seal, Subject};
 use crate::ways::{Kind, Loaded, Outcome, Way, touch, way};
 
 /// The ways whose time the others are divided by: copying, and mapping.
@@ -15,31 +16,48 @@ pub const MAP: &str = "floor: map + touch";
 /// Below this size a huge page costs more than small ones: all of it has to be cleared.
 const HUGE_FROM: usize = 1 << 20;
 
-impl Loaded for Pages {
+/// Pages, and where in them the code lies.
+struct Placed(Pages, Range<usize>);
+
+impl Loaded for Placed {
     fn code(&self) -> Option<&[u8]> {
-        Some(self.bytes())
+        self.0.bytes().get(self.1.clone())
     }
 }
 
-/// Makes code executable that is all of a file, given what its CRC-32C must be.
-type Load = fn(&Path, u32) -> Outcome<Pages>;
+/// The file of a plain entry: what every floor reads, as the crate has to.
+#[derive(Clone)]
+struct Entry {
+    file: PathBuf,
+    code: Range<usize>,
+    /// The CRC-32C of all bytes of the file, and of the code.
+    sum: u32,
+    code_sum: u32,
+}
+
+type Load = fn(&Entry) -> Outcome<Placed>;
 
 pub fn ways(subject: &Subject) -> Outcome<Vec<Way>> {
-    let file = subject.code_file();
-    let sum = crc_fast::crc32_iscsi(&fs::read(&file)?);
+    let store = subject.store(Seal::Plain)?;
+    let file = store.path(&subject.key(&store));
+    let bytes = fs::read(&file)?;
+    let code = jitcache::Entry::parse(&bytes, store.identity())?.code_range();
+    let code = usize::try_from(code.start)?..usize::try_from(code.end)?;
+    let [sum, code_sum] = [&bytes, &bytes[code.clone()]].map(crc_fast::crc32_iscsi);
+    let entry = Entry { file, code, sum, code_sum };
     let mut floors: Vec<(&'static str, Load)> = vec![
-        (COPY, |path, _| read_into(path, Pages::anonymous)),
-        ("floor: map", |path, _| map(path)),
+        (COPY, |entry| read_into(entry, Pages::anonymous)),
+        ("floor: map", map),
         (MAP, map_and_touch),
         ("floor: map + CRC", map_and_check),
         ("naive", naive),
     ];
     if subject.length >= HUGE_FROM {
-        floors.insert(1, ("floor: read, huge pages", |path, _| read_into(path, Pages::huge)));
+        floors.insert(1, ("floor: read, huge pages", |entry| read_into(entry, Pages::huge)));
     }
     let floor = |(name, load): (&'static str, Load)| {
-        let path = file.clone();
-        way(Kind::Floor, name, file.clone(), move || load(&path, sum))
+        let entry = entry.clone();
+        way(Kind::Floor, name, entry.file.clone(), move || load(&entry))
     };
     Ok(floors.into_iter().map(floor).collect())
 }
@@ -51,38 +69,39 @@ fn open(path: &Path) -> Outcome<(File, usize)> {
 }
 
 /// `fresh` returns new pages that can be written.
-fn read_into(path: &Path, fresh: fn(usize) -> io::Result<Pages>) -> Outcome<Pages> {
-    let (mut file, length) = open(path)?;
+fn read_into(entry: &Entry, fresh: fn(usize) -> io::Result<Pages>) -> Outcome<Placed> {
+    let (mut file, length) = open(&entry.file)?;
     let mut pages = fresh(length)?;
     // SAFETY: the pages are new: both callers hand in a function that the contract names.
     file.read_exact(unsafe { pages.bytes_mut() })?;
-    Ok(pages.executable()?)
+    Ok(Placed(pages.executable()?, entry.code.clone()))
 }
 
-fn map(path: &Path) -> Outcome<Pages> {
-    let (file, length) = open(path)?;
-    Ok(Pages::file(&file, length)?)
+fn map(entry: &Entry) -> Outcome<Placed> {
+    let (file, length) = open(&entry.file)?;
+    Ok(Placed(Pages::file(&file, length)?, entry.code.clone()))
 }
 
-fn map_and_touch(path: &Path, _: u32) -> Outcome<Pages> {
-    let pages = map(path)?;
-    touch(pages.bytes());
-    Ok(pages)
+fn map_and_touch(entry: &Entry) -> Outcome<Placed> {
+    let placed = map(entry)?;
+    touch(placed.0.bytes());
+    Ok(placed)
 }
 
-fn map_and_check(path: &Path, sum: u32) -> Outcome<Pages> {
-    let pages = map(path)?;
-    check(pages.bytes(), sum)?;
-    Ok(pages)
+fn map_and_check(entry: &Entry) -> Outcome<Placed> {
+    let placed = map(entry)?;
+    check(placed.0.bytes(), entry.sum)?;
+    Ok(placed)
 }
 
-fn naive(path: &Path, sum: u32) -> Outcome<Pages> {
-    let code = fs::read(path)?;
-    check(&code, sum)?;
+fn naive(entry: &Entry) -> Outcome<Placed> {
+    let bytes = fs::read(&entry.file)?;
+    let code = bytes.get(entry.code.clone()).ok_or("there is less code than there was")?;
+    check(code, entry.code_sum)?;
     let mut pages = Pages::anonymous(code.len())?;
     // SAFETY: the pages are new ones, of `Pages::anonymous`.
-    unsafe { pages.bytes_mut() }.copy_from_slice(&code);
-    Ok(pages.executable()?)
+    unsafe { pages.bytes_mut() }.copy_from_slice(code);
+    Ok(Placed(pages.executable()?, 0..code.len()))
 }
 
 fn check(code: &[u8], sum: u32) -> Outcome<()> {

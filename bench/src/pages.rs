@@ -2,13 +2,15 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::ptr::{self, NonNull};
 use std::slice;
 
 const HUGE: usize = 2 << 20;
+const PAGE: usize = 4096;
 
-/// A private mapping that holds code from `offset` on. It is unmapped when this is dropped.
+/// A private mapping that holds the bytes of a file, or of code, from `offset` on. It is unmapped when this is dropped.
 pub struct Pages {
     base: NonNull<u8>,
     mapped: usize,
@@ -22,17 +24,28 @@ impl Pages {
         Self::map(length, length, libc::PROT_READ | libc::PROT_WRITE, None)
     }
 
-    /// Returns fresh pages that begin where a huge page does, and asks for huge ones, the last one whole.
+    /// Returns fresh pages that begin where a huge page does, and asks for huge ones; what would leave most of the last one
+    /// unused is faulted in as small ones, all at once.
     pub fn huge(length: usize) -> io::Result<Self> {
-        let whole = length.next_multiple_of(HUGE);
-        // What lies around the whole pages is never touched, so it takes up addresses and no memory.
-        let mut pages = Self::map(whole + HUGE, length, libc::PROT_READ | libc::PROT_WRITE, None)?;
+        let rest = length % HUGE;
+        let huge = if rest < HUGE / 2 { length - rest } else { length.next_multiple_of(HUGE) };
+        // What lies around the pages in use is never touched, so it takes up addresses and no memory.
+        let mut pages = Self::map(length + 2 * HUGE, length, libc::PROT_READ | libc::PROT_WRITE, None)?;
         pages.offset = pages.base.as_ptr().align_offset(HUGE);
-        // SAFETY: the range is within this mapping, whose contents are not changed by the advice.
-        if unsafe { libc::madvise(pages.start().cast(), whole, libc::MADV_HUGEPAGE) } != 0 {
-            return Err(io::Error::last_os_error());
-        }
+        pages.advise(0..huge, libc::MADV_HUGEPAGE)?;
+        pages.advise(huge..length.next_multiple_of(PAGE), libc::MADV_POPULATE_WRITE)?;
         Ok(pages)
+    }
+
+    fn advise(&self, range: Range<usize>, advice: i32) -> io::Result<()> {
+        if range.is_empty() {
+            return Ok(());
+        }
+        // SAFETY: the range is within this mapping, whose contents are not changed by the advice.
+        match unsafe { libc::madvise(self.start().wrapping_add(range.start).cast(), range.len(), advice) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
     }
 
     /// Maps a file, readable and executable.

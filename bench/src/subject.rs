@@ -58,7 +58,7 @@ pub fn work_directory() -> PathBuf {
 }
 
 /// The modules that `fetch` brings.
-pub const REAL: [&str; 4] = ["sqlite", "resvg", "dprint", "esbuild"];
+pub const REAL: [&str; 5] = ["sqlite", "resvg", "dprint", "astro", "esbuild"];
 
 impl Subject {
     /// Opens a subject that was created before; it fails if there is none of that name.
