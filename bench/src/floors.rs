@@ -26,7 +26,6 @@ impl Loaded for Placed {
 }
 
 /// The file of a plain entry: what every floor reads, as the crate has to.
-#[derive(Clone)]
 struct Entry {
     file: PathBuf,
     code: Range<usize>,
@@ -37,29 +36,34 @@ struct Entry {
 
 type Load = fn(&Entry) -> Outcome<Placed>;
 
+const HUGE: &str = "floor: read, huge pages";
+
+const WAYS: [(&str, Load); 6] = [
+    (COPY, |entry| read_into(entry, Pages::anonymous)),
+    (HUGE, |entry| read_into(entry, Pages::huge)),
+    ("floor: map", map),
+    (MAP, map_and_touch),
+    ("floor: map + CRC", map_and_check),
+    ("naive", naive),
+];
+
+pub fn names() -> impl Iterator<Item = &'static str> {
+    WAYS.into_iter().map(|(name, _)| name)
+}
+
 pub fn ways(subject: &Subject) -> Outcome<Vec<Way>> {
-    let store = subject.store(Seal::Plain)?;
-    let file = store.path(&subject.key(&store));
-    let bytes = fs::read(&file)?;
-    let code = jitcache::Entry::parse(&bytes, store.identity())?.code_range();
-    let code = usize::try_from(code.start)?..usize::try_from(code.end)?;
-    let [sum, code_sum] = [&bytes, &bytes[code.clone()]].map(crc_fast::crc32_iscsi);
-    let entry = Entry { file, code, sum, code_sum };
-    let mut floors: Vec<(&'static str, Load)> = vec![
-        (COPY, |entry| read_into(entry, Pages::anonymous)),
-        ("floor: map", map),
-        (MAP, map_and_touch),
-        ("floor: map + CRC", map_and_check),
-        ("naive", naive),
-    ];
-    if subject.length >= HUGE_FROM {
-        floors.insert(1, ("floor: read, huge pages", |entry| read_into(entry, Pages::huge)));
-    }
-    let floor = |(name, load): (&'static str, Load)| {
-        let entry = entry.clone();
-        way(Kind::Floor, name, entry.file.clone(), move || load(&entry))
-    };
-    Ok(floors.into_iter().map(floor).collect())
+    let ways = WAYS.into_iter().filter(|(name, _)| subject.length >= HUGE_FROM || *name != HUGE);
+    ways.map(|(name, load)| {
+        let store = subject.store(name, Seal::Plain)?;
+        let file = store.path(&subject.key(&store));
+        let bytes = fs::read(&file)?;
+        let code = jitcache::Entry::parse(&bytes, store.identity())?.code_range();
+        let code = usize::try_from(code.start)?..usize::try_from(code.end)?;
+        let [sum, code_sum] = [&bytes, &bytes[code.clone()]].map(crc_fast::crc32_iscsi);
+        let entry = Entry { file: file.clone(), code, sum, code_sum };
+        Ok(way(Kind::Floor, name, file, move || load(&entry)))
+    })
+    .collect()
 }
 
 fn open(path: &Path) -> Outcome<(File, usize)> {

@@ -99,9 +99,6 @@ fn run(plan: &Plan) -> Outcome<()> {
 
     let synthetic_rows = synthetic.iter().map(|subject| warm(plan, subject)).collect::<Outcome<Vec<_>>>()?;
     let real_rows = real.iter().map(|subject| warm(plan, subject)).collect::<Outcome<Vec<_>>>()?;
-    let again_rows = [&synthetic, &real].map(|subjects| subjects.iter().map(|subject| again(plan, subject)).collect());
-    let [again_synthetic, again_real]: [Outcome<Vec<_>>; 2] = again_rows;
-    let (again_synthetic, again_real) = (again_synthetic?, again_real?);
     let map_rows = source_map(plan)?;
     let chosen = || synthetic.iter().filter(|subject| COLD.contains(&&*subject.name)).chain(&real);
     let (cold_rows, not_cold) = match chosen().map(|subject| cold(plan, subject)).collect::<Outcome<Vec<_>>>() {
@@ -123,7 +120,6 @@ fn run(plan: &Plan) -> Outcome<()> {
         ("ratio real", report::ratios(&real_rows)),
         ("touch synthetic", report::touched(&synthetic_rows)),
         ("touch real", report::touched(&real_rows)),
-        ("again", report::loads(&again_synthetic) + &report::loads(&again_real)),
         ("seal", report::seals(&synthetic_rows) + &report::seals(&real_rows)),
         ("source map", report::loads(&map_rows) + &report::seals(&map_rows)),
         ("cold", not_cold + &report::touched(&cold_rows)),
@@ -137,14 +133,7 @@ fn run(plan: &Plan) -> Outcome<()> {
 
     fs::create_dir_all(&plan.results)?;
     let write = |name: &str, text: String| fs::write(plan.results.join(name), text);
-    let csv = [
-        ("warm", &synthetic_rows),
-        ("warm", &real_rows),
-        ("again", &again_synthetic),
-        ("again", &again_real),
-        ("source map", &map_rows),
-        ("cold", &cold_rows),
-    ];
+    let csv = [("warm", &synthetic_rows), ("warm", &real_rows), ("source map", &map_rows), ("cold", &cold_rows)];
     let csv: String = csv.into_iter().map(|(measure, rows)| report::csv(rows, measure)).collect();
     write("performance.csv", report::CSV_HEADER.to_owned() + &csv)?;
     write("performance-memory.csv", memory::CSV_HEADER.to_owned() + &memory_csv)?;
@@ -162,16 +151,13 @@ const COLD: [&str; 3] = ["4 KB", "1 MB", "16 MB"];
 fn warm(plan: &Plan, subject: &Subject) -> Outcome<Row> {
     let ways = ways::of(subject)?;
     ways.iter().try_for_each(|way| cold::warm(&way.file))?;
-    row(subject, ways, plan.budget, |_| Ok(()))
+    row(subject, ways, plan.budget, once)
 }
 
-/// Ways that put off the work: what they do until then is the same for all sizes.
-const LAZY: [&str; 4] = ["in place, unchecked", "floor: map", "dlopen", "wasmtime, file"];
-
-fn again(plan: &Plan, subject: &Subject) -> Outcome<Row> {
-    let ways: Vec<_> = ways::of(subject)?.into_iter().filter(|way| LAZY.contains(&way.name)).collect();
-    let cells = measure::again(&ways, plan.budget)?;
-    Ok(Row::new(&subject.name, subject.length, &ways, cells))
+/// Loads in the way that is timed next, so that it finds in the caches of the processor what it left there itself, and not what
+/// the way before it did.
+fn once(way: &Way) -> Outcome<()> {
+    (way.load)().map(drop)
 }
 
 fn cold(plan: &Plan, subject: &Subject) -> Outcome<Row> {
@@ -193,7 +179,7 @@ fn source_map(plan: &Plan) -> Outcome<Vec<Row>> {
     for subject in &subjects {
         ways.extend(ways::of(subject)?.into_iter().filter(|way| way.kind == Kind::Ours));
     }
-    let mut cells = measured(&subjects[0], &ways, plan.budget, |_| Ok(()))?;
+    let mut cells = measured(&subjects[0], &ways, plan.budget, once)?;
     let split = |(at, subject): (usize, &Subject)| {
         let each = ways.len() / subjects.len();
         Row::new(&subject.name, subject.length, &ways[at * each..], cells.drain(..each).collect())

@@ -40,28 +40,6 @@ pub fn row(ways: &[Way], budget: Duration, before: impl Fn(&Way) -> Outcome<()>)
     Ok(cells)
 }
 
-/// Times many loads of each way one after the other: what they need of the system and of the program is in the caches then.
-pub fn again(ways: &[Way], budget: Duration) -> Outcome<Vec<Cell>> {
-    const THROWN_AWAY: usize = 10;
-    const RUNS: usize = 100;
-    let mut cells: Vec<Cell> = ways.iter().map(|_| Cell::default()).collect();
-    let end = Instant::now() + budget * u32::try_from(ways.len())?;
-    while Instant::now() < end {
-        for (way, cell) in ways.iter().zip(&mut cells) {
-            for turn in 0..THROWN_AWAY + RUNS {
-                let start = Instant::now();
-                let loaded = (way.load)()?;
-                let time = since(start);
-                drop(loaded);
-                if turn >= THROWN_AWAY {
-                    cell.load.push(time);
-                }
-            }
-        }
-    }
-    Ok(cells)
-}
-
 fn run(way: &Way, cell: &mut Cell) -> Outcome<()> {
     let start = Instant::now();
     let loaded = (way.load)()?;

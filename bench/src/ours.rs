@@ -15,31 +15,35 @@ impl Loaded for Module {
 
 const TWO: NonZero<usize> = NonZero::new(2).unwrap();
 
+// SAFETY: the stores of the benchmark are filled before any way is made, and only read afterwards.
+const MAP: Access = unsafe { Access::map() };
+
+// SAFETY: as above.
+const IN_PLACE: Access = unsafe { Access::in_place() };
+
+// SAFETY: as above; what the stores hold is what the builder made and checked.
+const UNCHECKED: Access = unsafe { Access::in_place_unchecked() };
+
+pub const WAYS: [(&str, Access, Seal); 11] = [
+    ("read, plain", Access::READ, Seal::Plain),
+    ("read, checksum", Access::READ, Seal::Checksum),
+    ("read, MAC", Access::READ, Seal::Mac),
+    ("map, plain", MAP, Seal::Plain),
+    ("map, checksum", MAP, Seal::Checksum),
+    ("map, MAC", MAP, Seal::Mac),
+    ("in place, plain", IN_PLACE, Seal::Plain),
+    ("in place, checksum", IN_PLACE, Seal::Checksum),
+    ("in place, checksum, 2 threads", IN_PLACE.with_threads(TWO), Seal::Checksum),
+    ("in place, MAC", IN_PLACE, Seal::Mac),
+    ("in place, unchecked", UNCHECKED, Seal::Checksum),
+];
+
 pub fn ways(subject: &Subject) -> Outcome<Vec<Way>> {
-    // SAFETY: the stores of the benchmark are filled before any way is made, and only read afterwards.
-    let map = unsafe { Access::map() };
-    // SAFETY: as above.
-    let in_place = unsafe { Access::in_place() };
-    // SAFETY: as above; what the stores hold is what the builder made and checked.
-    let unchecked = unsafe { Access::in_place_unchecked() };
-    let ways = [
-        ("read, plain", Access::READ, Seal::Plain),
-        ("read, checksum", Access::READ, Seal::Checksum),
-        ("read, MAC", Access::READ, Seal::Mac),
-        ("map, plain", map, Seal::Plain),
-        ("map, checksum", map, Seal::Checksum),
-        ("map, MAC", map, Seal::Mac),
-        ("in place, plain", in_place, Seal::Plain),
-        ("in place, checksum", in_place, Seal::Checksum),
-        ("in place, checksum, 2 threads", in_place.with_threads(TWO), Seal::Checksum),
-        ("in place, MAC", in_place, Seal::Mac),
-        ("in place, unchecked", unchecked, Seal::Checksum),
-    ];
-    ways.into_iter()
+    WAYS.into_iter()
         .map(|(name, access, seal)| {
-            let store = subject.store(seal)?.with_access(access);
+            let store = subject.store(name, seal)?.with_access(access);
             let key = subject.key(&store);
-            let runs_in_place = access != Access::READ && access != map;
+            let runs_in_place = access != Access::READ && access != MAP;
             Ok(way(Kind::Ours, name, store.path(&key), move || {
                 let module = found(&store, &key)?;
                 // The crate copies what it cannot run in place, which would be another way under this one's name.

@@ -39,21 +39,27 @@ fn table(corner: &str, directory: &Path, subjects: &[Subject], budget: Duration)
     Ok(report::table(corner, &columns, &lines))
 }
 
+fn entry<'a>(subject: &Subject, code: &'a [u8]) -> Builder<'a> {
+    let mut entry = Builder::new();
+    entry.code(code);
+    for offset in (0..subject.length as u64).step_by(512) {
+        entry.function(offset);
+    }
+    entry
+}
+
 fn row(directory: &Path, subject: &Subject, budget: Duration) -> Outcome<Vec<(String, u64)>> {
     fs::create_dir_all(directory)?;
     let code = fs::read(subject.code_file())?;
-    let file = fs::read(subject.store(Seal::Plain)?.path(&subject.key(&subject.store(Seal::Plain)?)))?;
+    let store = Store::open(directory.join("plain"), Seal::Plain.identity()?)?;
+    let file = entry(subject, &code).finish(store.identity(), &subject.key(&store))?.to_vec();
     let floor = directory.to_owned();
     let mut ways: Vec<Published<'_>> =
         vec![("floor: write and sync".into(), Box::new(move || Ok(write_and_sync(&floor, &file)?)), Vec::new())];
     for seal in Seal::ALL {
-        let store = Store::open(directory.join(format!("{seal:?}")), subject.store(seal)?.identity().clone())?;
+        let store = Store::open(directory.join(seal.name()), seal.identity()?)?;
         let key = subject.key(&store);
-        let mut entry = Builder::new();
-        entry.code(&code[..]);
-        for offset in (0..subject.length as u64).step_by(512) {
-            entry.function(offset);
-        }
+        let mut entry = entry(subject, &code);
         let publish = move || Ok(store.put(&key, &entry.finish(store.identity(), &key)?)?);
         ways.push((format!("put, {}", seal.name()), Box::new(publish), Vec::new()));
     }

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use jitcache::{Builder, Identity, Key, MacKey, Sealing, Store};
 
-use crate::ways::Outcome;
+use crate::ways::{self, Outcome};
 
 /// Bytes of code for each function of synthetic code.
 const FUNCTION: usize = 512;
@@ -30,12 +30,13 @@ impl Seal {
         }
     }
 
-    fn sealing(self) -> Sealing {
-        match self {
+    pub fn identity(self) -> Outcome<Identity> {
+        let sealing = match self {
             Self::Plain => Sealing::Plain,
             Self::Checksum => Sealing::Checksum,
             Self::Mac => Sealing::Mac(MacKey::new([7; 32])),
-        }
+        };
+        Ok(Identity::new("bench", *b"BENCH\0", "1")?.with_sealing(sealing).with_alignment_in_file(16)?)
     }
 }
 
@@ -102,8 +103,8 @@ impl Subject {
     }
 
     fn write_entries(&self, code: &[u8], functions: &[u64], rows: usize) -> Outcome<()> {
-        for seal in Seal::ALL {
-            let store = self.store(seal)?;
+        for (way, seal) in ways::of_entries() {
+            let store = self.store(way, seal)?;
             let mut entry = Builder::new();
             entry.code(code);
             for &offset in functions {
@@ -135,10 +136,9 @@ impl Subject {
         if made.success() { Ok(()) } else { Err("cc made no shared object".into()) }
     }
 
-    pub fn store(&self, seal: Seal) -> Outcome<Store> {
-        let identity = Identity::new("bench", *b"BENCH\0", "1")?;
-        let identity = identity.with_sealing(seal.sealing()).with_alignment_in_file(16)?;
-        Ok(Store::open(self.directory.join(seal.name()), identity)?)
+    /// The store that holds the entry of one way.
+    pub fn store(&self, way: &str, seal: Seal) -> Outcome<Store> {
+        Ok(Store::open(self.directory.join(way), seal.identity()?)?)
     }
 
     pub fn key(&self, store: &Store) -> Key {

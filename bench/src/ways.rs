@@ -4,7 +4,7 @@ use std::error::Error;
 use std::fs;
 use std::path::PathBuf;
 
-use crate::subject::Subject;
+use crate::subject::{Seal, Subject};
 use crate::{floors, library, ours};
 
 pub type Outcome<T> = Result<T, Box<dyn Error>>;
@@ -30,6 +30,12 @@ pub struct Way {
     /// What is read: it is this file that has to be out of the cache for a cold load.
     pub file: PathBuf,
     pub load: Box<dyn Fn() -> Outcome<Box<dyn Loaded>>>,
+}
+
+/// The ways that read entries, each its own: one that shared a file with many would find more of it in the caches.
+pub fn of_entries() -> impl Iterator<Item = (&'static str, Seal)> {
+    let ours = ours::WAYS.into_iter().map(|(name, _, seal)| (name, seal));
+    ours.chain(floors::names().map(|name| (name, Seal::Plain)))
 }
 
 /// Returns every way that can load `subject`.
