@@ -161,7 +161,7 @@ pub(crate) fn crc32c(sum: u32, bytes: &[u8]) -> u32 {
 pub(crate) const STEP: usize = 256 * 1024;
 
 /// How much code is worth a thread, in bytes: less is summed before the thread has started.
-const PART: usize = 3 << 20;
+const PART: usize = 2 << 20;
 
 /// Returns the CRC-32C of bytes whose parts of `length` bytes are summed at the same time.
 fn sum_in_parts(bytes: &[u8], length: usize) -> u32 {

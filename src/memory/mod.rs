@@ -84,7 +84,7 @@ impl Access {
 
     /// Sets how many threads check large code that [`Access::in_place`] maps, which is one otherwise.
     ///
-    /// Each takes 3 MiB at least, so smaller code starts none; they are started by the load and end before it does. A MAC
+    /// Each takes 2 MiB at least, so smaller code starts none; they are started by the load and end before it does. A MAC
     /// is made by one thread all the same.
     #[must_use]
     pub const fn with_threads(mut self, threads: NonZero<usize>) -> Self {
