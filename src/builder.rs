@@ -12,8 +12,8 @@ use crate::digest::crc32c;
 use crate::entry::Entry;
 use crate::error::{Bound, Error, Field};
 use crate::format::{
-    self, Body, Bytes, CatchClause, CatchClauses, Header, Row, Seal, SealSection, Section, SourceMap, Table, TryTable,
-    size,
+    self, Body, Bytes, CatchClause, CatchClauses, Header, ROWS_BEHIND_CODE, Row, Seal, SealSection, Section, SourceMap,
+    Table, TryTable, size,
 };
 use crate::heap;
 use crate::identity::{Alignment, Identity, Revision};
@@ -156,8 +156,7 @@ impl<'a> Builder<'a> {
             return Err(unwritable(Field::FunctionCount, Bound::AtMost(u32::MAX.into()), functions));
         }
         let has_catch_clauses = kind.is_some() || identity.revision() == Revision::CatchClauses;
-        // Checksum, flag and length stand between the code and the rows.
-        let rows_at = code_at.saturating_add(size(&self.code)).saturating_add(13);
+        let rows_at = code_at.saturating_add(size(&self.code)).saturating_add(ROWS_BEHIND_CODE);
         let mut entry = Entry {
             header: Header { magic: Bytes(identity.magic().0), version: Section::new(identity.version().as_bytes()) },
             body: Body {
@@ -186,6 +185,11 @@ impl<'a> Builder<'a> {
                 sections: Section::new(&self.sections),
             };
             entry.sealed = Some(Sealed::over(&entry, seal, kind));
+        }
+        let highest =
+            entry.sealed.iter().flat_map(Sealed::sections).map_while(Result::ok).map(|section| section.tag).max();
+        if let Some(tag) = highest.filter(|&tag| tag > METADATA) {
+            return Err(unwritable(Field::SectionTag, Bound::AtMost(METADATA.into()), tag.into()));
         }
         let sections = entry.sealed.as_ref().map_or(Ok(()), |sealed| sealed.check_sections(|_| true));
         sections.and_then(|()| entry.check_tables()).map_err(|error| match error {

@@ -353,6 +353,12 @@ fn sections_that_do_not_rise_or_cannot_be_kept_are_not_written() {
         unwritable(builder().metadata(b"").section(2, false, b""), &identity()),
         (Field::SectionTag, Bound::Above(1 << 31), 2)
     );
+    for reserved in [(1 << 31) + 1, u32::MAX] {
+        assert_eq!(
+            unwritable(builder().section(1, false, b"").section(reserved, false, b""), &identity()),
+            (Field::SectionTag, Bound::AtMost(1 << 31), reserved.into())
+        );
+    }
     assert_eq!(
         unwritable(builder().metadata(b"abc"), &identity().with_sealing(Sealing::Plain)),
         (Field::Section, Bound::Exactly(0), 16)
