@@ -127,30 +127,47 @@ impl Cache {
             count(&self.counters.misses);
             return Lookup::Miss;
         };
-        match store.load(key) {
-            Ok(Lookup::Hit(module)) => match self.keep(key, module) {
+        match self.taken(store, key, store.load(key)) {
+            Lookup::Hit(module) => match self.keep(key, module) {
                 Ok(module) => {
                     count(&self.counters.hits);
                     Lookup::Hit(module)
                 }
-                Err(error) => self.unread(key, &error),
+                Err(error) => {
+                    count(&self.counters.misses);
+                    self.unread(key, &error)
+                }
             },
-            Ok(Lookup::Miss) => {
+            Lookup::Miss => {
                 count(&self.counters.misses);
                 Lookup::Miss
             }
-            Ok(Lookup::Stale(version)) => {
-                self.tell(&self.counters.stale, key, Event::Stale(&version));
-                self.remove_from(store, key);
-                Lookup::Stale(version)
-            }
-            Ok(Lookup::Rejected(error)) => {
-                self.tell(&self.counters.rejected, key, Event::Rejected(&error));
-                self.remove_from(store, key);
-                Lookup::Rejected(error)
-            }
-            Err(error) => self.unread(key, &error),
+            Lookup::Stale(version) => Lookup::Stale(version),
+            Lookup::Rejected(error) => Lookup::Rejected(error),
         }
+    }
+
+    /// Checks every byte of the entry of a key in the store, of which a load leaves the source map for when it is used.
+    ///
+    /// What is stale or rejected is removed, so that the next process compiles it. To be called for a module that has no
+    /// [`Module::source_map`] though it should.
+    pub fn verify(&self, key: &Key) -> Lookup<()> {
+        self.store.as_ref().map_or(Lookup::Miss, |store| self.taken(store, key, store.verify(key)))
+    }
+
+    /// Takes what was found in the store: tells and removes what is stale or rejected; where the system fails, it is a miss.
+    fn taken<T>(&self, store: &Store, key: &Key, found: Result<Lookup<T>, Error>) -> Lookup<T> {
+        match &found {
+            Ok(Lookup::Stale(version)) => self.tell(&self.counters.stale, key, Event::Stale(version)),
+            Ok(Lookup::Rejected(error)) => self.tell(&self.counters.rejected, key, Event::Rejected(error)),
+            Ok(Lookup::Hit(_) | Lookup::Miss) => {}
+            Err(error) => return self.unread(key, error),
+        }
+        let found = found.unwrap_or(Lookup::Miss);
+        if matches!(found, Lookup::Stale(_) | Lookup::Rejected(_)) {
+            self.remove_from(store, key);
+        }
+        found
     }
 
     /// Adds a module that was compiled, to memory and to the store, and returns it.
@@ -237,9 +254,8 @@ impl Cache {
         Ok(module)
     }
 
-    /// Counts and tells an entry that could not be read, which is a miss.
+    /// Tells an entry that could not be read, which is a miss.
     fn unread<T>(&self, key: &Key, error: &Error) -> Lookup<T> {
-        count(&self.counters.misses);
         self.tell(&self.counters.failures, key, Event::Unread(error));
         Lookup::Miss
     }

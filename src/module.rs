@@ -225,7 +225,8 @@ impl Module {
 
     /// Reads the source map if a load left it in the file, and checks it against the digest of a sealed entry.
     ///
-    /// After this, looking something up takes no memory and waits for nothing, as a signal handler wants it.
+    /// After this, looking something up takes no memory and waits for nothing, as a signal handler wants it. The entry of a map
+    /// that is damaged stays in its store: [`Cache::verify`](crate::Cache::verify) removes it.
     ///
     /// # Errors
     ///

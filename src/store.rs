@@ -131,6 +131,19 @@ impl Store {
         self.look_up(key, FileBytes::open_to_load, |file| Module::load_file(file, &self.identity, key))
     }
 
+    /// Looks an entry up and checks every byte of it, as [`Entry::verify`] does.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] and [`Error::Memory`] from the system.
+    pub fn verify(&self, key: &Key) -> Result<Lookup<()>, Error> {
+        self.look_up(key, FileBytes::open, |file| {
+            let entry = Entry::parse(&file, &self.identity)?;
+            entry.check_key(key)?;
+            entry.verify()
+        })
+    }
+
     fn look_up<T>(
         &self,
         key: &Key,

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use jitcache::{Access, Builder, Cache, Error, Event, Identity, Key, Lookup, Store};
+use jitcache::{Access, Builder, Cache, Entry, Error, Event, Field, Identity, Key, Lookup, Store};
 
 use crate::machine;
 use crate::scratch::Scratch;
@@ -87,6 +87,37 @@ fn code_survives_a_restart() {
     let mapped = Store::open(scratch.path(), identity()).unwrap().with_access(unsafe { Access::map() });
     assert_eq!(Engine::over(Cache::over(mapped)).run(2), (3, false));
     assert!(first.events().is_empty() && second.events().is_empty());
+}
+
+#[test]
+fn a_source_map_that_is_found_damaged_when_it_is_used_is_compiled_again_by_the_next_process() {
+    let scratch = Scratch::new();
+    let engine = Engine::start(&scratch);
+    assert!(matches!(engine.cache.verify(&key(1)), Lookup::Miss));
+    engine.run(1);
+    assert!(matches!(engine.cache.verify(&key(1)), Lookup::Hit(())));
+    let path = engine.path(1);
+    let sound = fs::read(&path).unwrap();
+    let rows = Entry::parse(&sound, &identity()).unwrap().code_range().end + 13;
+    let mut damaged = sound.clone();
+    damaged[usize::try_from(rows).unwrap()] ^= 1;
+    fs::write(&path, &damaged).unwrap();
+
+    let engine = Engine::start(&scratch);
+    assert_eq!(engine.run(1), (2, false), "the code is sound");
+    let module = engine.cache.get(&key(1)).hit().unwrap();
+    assert!(module.source_map().is_none() && path.exists());
+    assert!(matches!(engine.cache.verify(&key(1)), Lookup::Rejected(Error::Checksum { field: Field::SourceMap, .. })));
+    assert!(!path.exists());
+    assert!(matches!(engine.cache.verify(&key(1)), Lookup::Miss));
+    assert_eq!(engine.events(), ["rejected"]);
+    let statistics = engine.cache.statistics();
+    assert_eq!((statistics.rejected, statistics.misses, statistics.hits), (1, 0, 1));
+
+    let next = Engine::start(&scratch);
+    assert_eq!(next.run(1), (2, true));
+    assert_eq!(fs::read(&path).unwrap(), sound);
+    assert!(matches!(Cache::in_memory(identity()).verify(&key(1)), Lookup::Miss));
 }
 
 #[test]
