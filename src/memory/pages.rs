@@ -292,26 +292,42 @@ mod tests {
     #[test]
     fn whatever_a_file_says_it_is_read_as_it_is_and_only_its_own_code_is_summed() {
         let path = std::env::temp_dir().join(format!("jitcache-pages-{}", std::process::id()));
-        // A header, two functions at 64 and 128, 200000 bytes of code, and as much as that behind it.
+        // A header, two functions at 64 and 128, 200000 bytes of code, 10000 rows of source map, and some bytes behind it.
         let mut sound = b"MAGIC!\x03v.1\x02\0\0\0".to_vec();
         for number in [64_u64, 128, 200_000] {
             sound.extend(number.to_le_bytes());
         }
+        let noise = |length: u32| (0..length).map(|i| i.wrapping_mul(2_654_435_761).to_le_bytes()[3]);
         let code = sound.len()..sound.len() + 200_000;
-        sound.extend((0..400_000_u32).map(|i| i.wrapping_mul(2_654_435_761).to_le_bytes()[3]));
+        sound.extend(noise(200_000));
+        sound.extend([7, 7, 7, 7, 1]);
+        sound.extend(10_000_u64.to_le_bytes());
+        let rows = code.end + 13..code.end + 13 + 160_000;
+        sound.extend(noise(160_000 + 500));
         let hostile = [0, 1, 63, 200_000, 400_000, 400_001, 1 << 31, (1 << 32) - 1, 1 << 32, 1 << 63, u64::MAX];
-        let damages = [0, 6, 10, 14, 30].into_iter().flat_map(|at| hostile.map(|number: u64| (at, number)));
+        let places = [0, 6, 10, 14, 30, code.end + 4, code.end + 5];
+        let damages = places.into_iter().flat_map(|at| hostile.map(|number: u64| (at, number)));
         for (at, number) in damages.chain([(usize::MAX, 0)]) {
             let mut file = sound.clone();
             if let Some(bytes) = file.get_mut(at..at.wrapping_add(8)) {
                 bytes.copy_from_slice(&number.to_le_bytes());
             }
-            for length in [file.len(), 150_000, 4097, 4096, 40, 9] {
+            let lengths = [file.len(), rows.end, rows.end - 1, code.end + 12, 150_000, 4097, 4096, 40, 9];
+            // The file may have become shorter or longer since its length was asked for.
+            let said = |length: usize| [length, length + 5000, length / 2 + 1];
+            for (length, said) in lengths.into_iter().flat_map(|length| said(length).map(|said| (length, said))) {
                 std::fs::write(&path, &file[..length]).unwrap();
-                // The file may have become shorter or longer since its length was asked for.
-                for said in [length, length + 5000, length / 2 + 1] {
-                    let read = FilePages::read(&File::open(&path).unwrap(), said, u64::MAX).unwrap().unwrap();
-                    assert!(read.bytes() == &file[..length.min(said)], "{at} {number} {length} {said}");
+                for most_rows in [u64::MAX, 160_000, 159_999] {
+                    let read = FilePages::read(&File::open(&path).unwrap(), said, most_rows).unwrap().unwrap();
+                    let mut expected = file[..length.min(said)].to_vec();
+                    if let Some(left) = read.left_rows() {
+                        let left = usize::try_from(left.start).unwrap()..usize::try_from(left.end).unwrap();
+                        assert!(left.len() as u64 > most_rows && left.end <= said);
+                        // What is left may be said to be longer than it is: reading it finds out.
+                        expected.resize(expected.len().max(left.end), 0);
+                        expected[left].fill(0);
+                    }
+                    assert!(read.bytes() == expected, "{at} {number} {length} {said} {most_rows}");
                     if let Some((code, sum)) = &read.code {
                         assert_eq!(*sum, crc32c::crc32c(&read.bytes()[code.clone()]));
                     }
@@ -319,6 +335,8 @@ mod tests {
                         let range = u64::try_from(code.start).unwrap()..u64::try_from(code.end).unwrap();
                         assert!(read.code_checksum(&range).is_some());
                         assert!(read.bytes()[code.start + 64..].as_ptr().addr().is_multiple_of(region::page::size()));
+                        let is_left = most_rows == 159_999 && said >= rows.end;
+                        assert_eq!(read.left_rows().is_some(), is_left, "{length} {said} {most_rows}");
                     }
                 }
             }
