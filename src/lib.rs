@@ -48,6 +48,7 @@
 //! to the directory can have their code run.
 
 mod builder;
+mod bytes;
 mod cache;
 mod cpu;
 mod digest;
@@ -69,13 +70,13 @@ mod tables;
 mod target;
 
 pub use builder::Builder;
+pub use bytes::FileBytes;
 pub use cache::Cache;
 pub use cpu::CpuFeatures;
 pub use digest::MacKey;
 pub use entry::Entry;
 pub use error::{Bound, Error, Field};
 pub use event::{Event, Statistics};
-pub use file::FileBytes;
 pub use format::CatchClause;
 pub use identity::{Alignment, Identity, Revision};
 pub use key::{Key, KeyBuilder, WazeroFeatures, WazeroModuleId};

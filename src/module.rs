@@ -3,10 +3,10 @@
 use std::ops::Range;
 use std::sync::atomic::{AtomicU8, Ordering};
 
+use crate::bytes::{FileBytes, Place};
 use crate::digest::CodeDigest;
 use crate::entry::Entry;
 use crate::error::Error;
-use crate::file::{FileBytes, Place};
 use crate::format::{Body, CatchClauses, Section, Table, size};
 use crate::heap;
 use crate::identity::Identity;

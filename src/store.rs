@@ -5,9 +5,10 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::bytes::FileBytes;
 use crate::entry::Entry;
 use crate::error::Error;
-use crate::file::{self, FileBytes};
+use crate::file;
 use crate::identity::Identity;
 use crate::key::Key;
 use crate::magic::Version;

@@ -8,6 +8,7 @@
 
 mod code;
 mod coherence;
+mod image;
 mod pages;
 
 use std::fs::File;
@@ -15,7 +16,7 @@ use std::io;
 use std::num::NonZero;
 
 pub(crate) use code::{CodeMemory, TRAP, WritableCode};
-pub(crate) use pages::FilePages;
+pub(crate) use image::FilePages;
 
 /// How the bytes of entries get from their files into memory, and where their code runs.
 ///

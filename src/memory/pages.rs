@@ -1,16 +1,12 @@
 //! Pages of memory: written first, then read and executed.
 
-use std::fs::File;
-use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::slice;
 
 use region::Protection;
 
 use super::coherence;
-use crate::digest::{STEP, crc32c};
 use crate::error::Error;
-use crate::format;
 
 /// Size of a huge page, in bytes. Faulting small pages in is what most of the time of a large load would go to.
 pub(super) const HUGE: usize = 2 << 20;
@@ -115,6 +111,10 @@ impl WritablePages {
         self.0.advise(part);
     }
 
+    pub(super) fn bytes(&self) -> &[u8] {
+        self.0.bytes()
+    }
+
     pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
         // SAFETY: the pages were allocated readable and writable, are initialized (the system zeroes them) and belong to
         // this value; `length` is within the allocation, and the borrow of `self` keeps everybody else away.
@@ -127,220 +127,6 @@ impl WritablePages {
     }
 }
 
-/// A file that was read into pages of its own, in which its code can be made executable.
-pub(crate) struct FilePages {
-    pages: Pages,
-    /// Where the file lies in the pages: its first function, if there is one, begins on a page.
-    file: Range<usize>,
-    /// Where in the file the code lies, and its CRC-32C.
-    code: Option<(Range<usize>, u32)>,
-    /// Where in the file the rows of the source map lie, if they were left out.
-    left: Option<Range<u64>>,
-}
-
-impl FilePages {
-    /// Reads a file of `length` bytes, or as much of it as there is, and sums its code while it is at hand.
-    ///
-    /// The rows of a source map of more than `most_rows` bytes are left out: zeros stand for them, which take no memory.
-    ///
-    /// # Errors
-    ///
-    /// The outer one if there is no memory, the inner one from reading.
-    pub(crate) fn read(file: &File, length: usize, most_rows: u64) -> Result<io::Result<Self>, Error> {
-        let mut start = [0; 4096];
-        let read = match fill(file, &mut start) {
-            Ok(read) => read.min(length),
-            Err(error) => return Ok(Err(error)),
-        };
-        let start = start.get(..read).unwrap_or_default();
-        let place = format::code_place(start).unwrap_or_default();
-        let [code_at, function_at] = [place.0, place.1].map(|at| usize::try_from(at).unwrap_or(usize::MAX));
-        let (pages, at) = WritablePages::allocate(length, function_at)?;
-        let mut image = Image { file, pages, at, length, filled: 0 };
-        let read = (|| {
-            image.filled = image.missing(read).write(start)?;
-            let code = image.sum_code(code_at)?;
-            let left = if code.is_some() { image.leave_rows(most_rows)? } else { None };
-            image.advise(length);
-            image.fill_to(length)?;
-            Ok((code, left))
-        })();
-        Ok(read.map(|(code, left)| {
-            let file = at..at.saturating_add(image.filled);
-            Self { pages: image.pages.freeze(), file, code, left }
-        }))
-    }
-
-    /// Returns the bytes of the file.
-    pub(crate) fn bytes(&self) -> &[u8] {
-        self.pages.bytes().get(self.file.clone()).unwrap_or_default()
-    }
-
-    /// Returns the CRC-32C of the code, if that lies at `code`, a range of the file.
-    pub(crate) fn code_checksum(&self, code: &Range<u64>) -> Option<u32> {
-        let (found, checksum) = self.code.as_ref()?;
-        let is_same = u64::try_from(found.start) == Ok(code.start) && u64::try_from(found.end) == Ok(code.end);
-        is_same.then_some(*checksum)
-    }
-
-    /// Returns where in the file the rows of the source map lie, if they were left out.
-    pub(crate) fn left_rows(&self) -> Option<Range<u64>> {
-        self.left.clone()
-    }
-
-    pub(super) fn make_executable(&self, code: &Range<usize>) -> Result<(), Error> {
-        let in_pages = |at| self.file.start.saturating_add(at);
-        self.pages.make_executable(&(in_pages(code.start)..in_pages(code.end)))
-    }
-}
-
-/// A file on its way into memory.
-struct Image<'a> {
-    file: &'a File,
-    pages: WritablePages,
-    /// Where in the pages the file is to lie, and how long it is.
-    at: usize,
-    length: usize,
-    filled: usize,
-}
-
-impl Image<'_> {
-    /// Returns what is there of the file.
-    fn filled(&self) -> &[u8] {
-        self.pages.0.bytes().get(self.at..self.at.saturating_add(self.filled)).unwrap_or_default()
-    }
-
-    /// Returns the room for the part of the file up to `end` that is not there yet.
-    fn missing(&mut self, end: usize) -> &mut [u8] {
-        let in_pages = |offset: usize| self.at.saturating_add(offset.min(self.length));
-        let range = in_pages(self.filled)..in_pages(end);
-        self.pages.bytes_mut().get_mut(range).unwrap_or_default()
-    }
-
-    /// Prepares the pages for so much more of the file.
-    fn advise(&self, end: usize) {
-        let in_pages = |offset: usize| self.at.saturating_add(offset.min(self.length));
-        self.pages.advise(in_pages(self.filled)..in_pages(end));
-    }
-
-    /// Reads on until so much of the file is there, or the file ends.
-    fn fill_to(&mut self, end: usize) -> io::Result<()> {
-        let read = fill(self.file, self.missing(end))?;
-        self.filled = self.filled.saturating_add(read);
-        Ok(())
-    }
-
-    /// Reads on to the end of the code that begins at `start`, and returns where it lies and its CRC-32C; `None` if the file
-    /// has no such place.
-    fn sum_code(&mut self, start: usize) -> io::Result<Option<(Range<usize>, u32)>> {
-        self.advise(start);
-        self.fill_to(start)?;
-        let length = start.checked_sub(8).and_then(|at| self.filled().get(at..)?.first_chunk().copied());
-        let length = length.and_then(|length| usize::try_from(u64::from_le_bytes(length)).ok());
-        let end = length.and_then(|length| start.checked_add(length)).filter(|&end| end <= self.length);
-        let Some(end) = end else { return Ok(None) };
-        self.advise(end);
-        let (mut summed, mut sum) = (start, 0);
-        while summed < end {
-            let step = summed.saturating_add(STEP).min(end);
-            self.fill_to(step)?;
-            let Some(bytes) = self.filled().get(summed..step) else { return Ok(None) };
-            (summed, sum) = (step, crc32c(sum, bytes));
-        }
-        Ok(Some((start..end, sum)))
-    }
-
-    /// Reads on behind the code, and goes to the end of the rows of a source map if they are more than `most` bytes; returns
-    /// where they lie then.
-    fn leave_rows(&mut self, most: u64) -> io::Result<Option<Range<u64>>> {
-        let at = self.filled;
-        self.fill_to(at.saturating_add(usize::try_from(format::ROWS_BEHIND_CODE).unwrap_or(0)))?;
-        let behind_code = self.filled().get(at..).unwrap_or_default();
-        let rows = format::rows_place(behind_code, u64::try_from(at).unwrap_or(u64::MAX));
-        let rows = rows.filter(|rows| rows.end.saturating_sub(rows.start) > most);
-        let end = rows.as_ref().and_then(|rows| usize::try_from(rows.end).ok()).filter(|&end| end <= self.length);
-        let (Some(rows), Some(end)) = (rows, end) else { return Ok(None) };
-        let mut file = self.file;
-        file.seek(SeekFrom::Start(rows.end))?;
-        self.filled = end;
-        Ok(Some(rows))
-    }
-}
-
-/// Reads until `to` is full or the file ends, and returns how much was read.
-fn fill(mut file: &File, to: &mut [u8]) -> io::Result<usize> {
-    let mut filled: usize = 0;
-    while let Some(rest @ [_, ..]) = to.get_mut(filled..) {
-        match file.read(rest) {
-            Ok(0) => break,
-            Ok(read) => filled = filled.saturating_add(read),
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(filled)
-}
-
 pub(super) fn refused(action: &'static str, length: usize, error: region::Error) -> Error {
     Error::Memory { action, length: u64::try_from(length).unwrap_or(u64::MAX), source: error.into_io_error() }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn whatever_a_file_says_it_is_read_as_it_is_and_only_its_own_code_is_summed() {
-        let path = std::env::temp_dir().join(format!("jitcache-pages-{}", std::process::id()));
-        // A header, two functions at 64 and 128, 200000 bytes of code, 10000 rows of source map, and some bytes behind it.
-        let mut sound = b"MAGIC!\x03v.1\x02\0\0\0".to_vec();
-        for number in [64_u64, 128, 200_000] {
-            sound.extend(number.to_le_bytes());
-        }
-        let noise = |length: u32| (0..length).map(|i| i.wrapping_mul(2_654_435_761).to_le_bytes()[3]);
-        let code = sound.len()..sound.len() + 200_000;
-        sound.extend(noise(200_000));
-        sound.extend([7, 7, 7, 7, 1]);
-        sound.extend(10_000_u64.to_le_bytes());
-        let rows = code.end + 13..code.end + 13 + 160_000;
-        sound.extend(noise(160_000 + 500));
-        let hostile = [0, 1, 63, 200_000, 400_000, 400_001, 1 << 31, (1 << 32) - 1, 1 << 32, 1 << 63, u64::MAX];
-        let places = [0, 6, 10, 14, 30, code.end + 4, code.end + 5];
-        let damages = places.into_iter().flat_map(|at| hostile.map(|number: u64| (at, number)));
-        for (at, number) in damages.chain([(usize::MAX, 0)]) {
-            let mut file = sound.clone();
-            if let Some(bytes) = file.get_mut(at..at.wrapping_add(8)) {
-                bytes.copy_from_slice(&number.to_le_bytes());
-            }
-            let lengths = [file.len(), rows.end, rows.end - 1, code.end + 12, 150_000, 4097, 4096, 40, 9];
-            // The file may have become shorter or longer since its length was asked for.
-            let said = |length: usize| [length, length + 5000, length / 2 + 1];
-            for (length, said) in lengths.into_iter().flat_map(|length| said(length).map(|said| (length, said))) {
-                std::fs::write(&path, &file[..length]).unwrap();
-                for most_rows in [u64::MAX, 160_000, 159_999] {
-                    let read = FilePages::read(&File::open(&path).unwrap(), said, most_rows).unwrap().unwrap();
-                    let mut expected = file[..length.min(said)].to_vec();
-                    if let Some(left) = read.left_rows() {
-                        let left = usize::try_from(left.start).unwrap()..usize::try_from(left.end).unwrap();
-                        assert!(left.len() as u64 > most_rows && left.end <= said);
-                        // What is left may be said to be longer than it is: reading it finds out.
-                        expected.resize(expected.len().max(left.end), 0);
-                        expected[left].fill(0);
-                    }
-                    assert!(read.bytes() == expected, "{at} {number} {length} {said} {most_rows}");
-                    if let Some((code, sum)) = &read.code {
-                        assert_eq!(*sum, crc32c::crc32c(&read.bytes()[code.clone()]));
-                    }
-                    if at == usize::MAX && said >= code.end && length >= code.end {
-                        let range = u64::try_from(code.start).unwrap()..u64::try_from(code.end).unwrap();
-                        assert!(read.code_checksum(&range).is_some());
-                        assert!(read.bytes()[code.start + 64..].as_ptr().addr().is_multiple_of(region::page::size()));
-                        let is_left = most_rows == 159_999 && said >= rows.end;
-                        assert_eq!(read.left_rows().is_some(), is_left, "{length} {said} {most_rows}");
-                    }
-                }
-            }
-        }
-        std::fs::remove_file(&path).unwrap();
-    }
 }
