@@ -65,6 +65,9 @@ fn code_runs_after_loading_by_every_door() {
                 assert_eq!(module.is_in_place(), in_place && aligned);
                 let main = module.function(0).unwrap() as usize;
                 assert_eq!(main % if aligned { identity.alignment().bytes as usize } else { 16 }, 0);
+                if access == Access::READ && length > 0 {
+                    assert_eq!(main % (2 << 20), 0, "large code begins on a huge page");
+                }
                 assert!(module.code().ends_with(&code));
                 assert_eq!(module.functions().len(), FUNCTIONS.len());
                 assert_eq!(module.locate_instruction(main + AFTER_CALL as usize).unwrap().source, Some(310));
