@@ -83,6 +83,7 @@ struct Image<'a> {
     /// Where in the pages the file is to lie, and how long it is.
     at: usize,
     length: usize,
+    /// How much of it is there, or was left out.
     filled: usize,
 }
 

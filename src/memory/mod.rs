@@ -51,9 +51,10 @@ pub(crate) struct Unchanging(());
 impl Access {
     /// Files are read, and code is copied. Whatever happens to a file meanwhile, an entry is sound or rejected.
     ///
-    /// [`Store::load`](crate::Store::load) leaves a source map of more than 65536 rows in its file, which the module keeps open
-    /// until it is dropped, and reads it when it is first used: see
-    /// [`Module::check_source_map`](crate::Module::check_source_map).
+    /// On Unix, [`Store::load`](crate::Store::load) leaves a source map of more than 65536 rows in its file, which the module
+    /// keeps open until it is dropped, and reads it when it is first used: see
+    /// [`Module::check_source_map`](crate::Module::check_source_map). That of a sealed entry has a digest to be checked against;
+    /// a plain entry's is what stands in the file then.
     pub const READ: Self = Self::of(Mode::Read);
 
     /// Files are mapped, except small ones, which are read faster than mapped, and code is copied.
