@@ -1,7 +1,7 @@
 //! Putting an entry together.
 
 use std::borrow::Cow;
-use std::io::{self, ErrorKind, Write};
+use std::io::ErrorKind;
 use std::iter;
 
 use binrw::BinWrite;
@@ -9,7 +9,7 @@ use binrw::meta::WriteEndian;
 
 use crate::cpu::CpuFeatures;
 use crate::digest::crc32c;
-use crate::entry::Entry;
+use crate::entry::{Entry, Length};
 use crate::error::{Bound, Error, Field};
 use crate::format::{
     self, Body, Bytes, CatchClause, CatchClauses, Header, ROWS_BEHIND_CODE, Row, Seal, SealSection, Section, SourceMap,
@@ -257,20 +257,6 @@ where
     let written = counted.and_then(|()| format::write(part, file));
     debug_assert!(written.is_ok(), "neither counting nor memory can fail to be written to: {written:?}");
     Ok(())
-}
-
-/// Counts the bytes that are written.
-struct Length(u64);
-
-impl Write for Length {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0 = self.0.saturating_add(size(bytes));
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }
 
 /// Returns an offset in code behind one padding as it is behind another.

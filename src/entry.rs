@@ -189,6 +189,16 @@ impl<'a> Entry<'a> {
         self.section(METADATA)
     }
 
+    /// Returns how long the entry is as a file, in bytes.
+    #[must_use]
+    pub fn length(&self) -> u64 {
+        let mut length = Length(0);
+        // Counting cannot fail.
+        let counted = self.write(&mut length);
+        debug_assert!(counted.is_ok(), "{counted:?}");
+        length.0
+    }
+
     /// Writes the entry as a file.
     ///
     /// # Errors
@@ -302,6 +312,20 @@ impl<'a> Entry<'a> {
             expected: Bound::AtMost(highest.into()),
             found: found.into(),
         })
+    }
+}
+
+/// Counts the bytes that are written.
+pub(crate) struct Length(pub(crate) u64);
+
+impl Write for Length {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 = self.0.saturating_add(size(bytes));
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::bytes::FileBytes;
 use crate::entry::Entry;
-use crate::error::Error;
+use crate::error::{Bound, Error, Field};
 use crate::file;
 use crate::identity::Identity;
 use crate::key::Key;
@@ -165,13 +165,17 @@ impl Store {
     /// # Errors
     ///
     /// [`Error::Io`], and the directory is as it was, unless syncing it was what failed: then the entry is in place, and may
-    /// not survive a power cut. [`Error::Invalid`] for an entry of another identity, and [`Error::Key`]
-    /// for one that is sealed under another key.
+    /// not survive a power cut. [`Error::Invalid`] for an entry of another identity, [`Error::Key`] for one that is sealed
+    /// under another key, and [`Error::Unwritable`] for one that this store would not read: see [`Access::with_limit`].
     pub fn put(&self, key: &Key, entry: &Entry<'_>) -> Result<(), Error> {
         if entry.magic() != self.identity.magic() || entry.version() != self.identity.version().as_bytes() {
             return Err(Error::Invalid { what: "entry", rule: "must have the magic and the version of the store" });
         }
         entry.check_key(key)?;
+        let (limit, found) = (self.access.limit, entry.length());
+        if found > limit {
+            return Err(Error::Unwritable { field: Field::File, expected: Bound::AtMost(limit), found });
+        }
         if !self.swept.swap(true, Ordering::Relaxed) {
             // What cannot be swept now is in nobody's way; `sweep` tells why.
             let _ = self.sweep();

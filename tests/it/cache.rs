@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use jitcache::{Access, Builder, Cache, Entry, Error, Event, Field, Identity, Key, Lookup, Store};
+use jitcache::{Access, Bound, Builder, Cache, Entry, Error, Event, Field, Identity, Key, Lookup, Store};
 
 use crate::machine;
 use crate::scratch::Scratch;
@@ -158,6 +158,28 @@ fn a_directory_that_cannot_be_used_costs_no_module() {
     assert_eq!(engine.events(), ["unread", "unwritten"]);
     assert_eq!(engine.cache.statistics().failures, 5);
     assert_eq!((engine.run(1), engine.run(2), engine.run(3)), ((2, false), (3, false), (4, false)));
+}
+
+#[test]
+fn an_entry_that_is_too_long_to_be_read_is_not_written() {
+    let length = machine::builder(1).finish(&identity(), &key(1)).unwrap().length();
+    let scratch = Scratch::new();
+    for (limit, events) in [(length - 1, &["unwritten"][..]), (length, &[])] {
+        let store = Store::open(scratch.path(), identity()).unwrap().with_access(Access::READ.with_limit(limit));
+        let engine = Engine::over(Cache::over(store));
+        assert_eq!(engine.run(1), (2, true));
+        assert_eq!(
+            (engine.events(), engine.path(1).exists()),
+            (events.iter().map(|&event| event.into()).collect(), events.is_empty())
+        );
+    }
+    let store = Store::open(scratch.path(), identity()).unwrap().with_access(Access::READ.with_limit(length - 1));
+    match store.put(&key(1), &machine::builder(1).finish(&identity(), &key(1)).unwrap()) {
+        Err(Error::Unwritable { field: Field::File, expected: Bound::AtMost(limit), found }) => {
+            assert_eq!((limit, found), (length - 1, length));
+        }
+        other => panic!("{other:?}"),
+    }
 }
 
 #[test]

@@ -40,7 +40,7 @@ proptest! {
             prop_assert_eq!(entry.section(*tag), Some(&bytes[..]));
         }
         prop_assert_eq!(entry.metadata(), parts.metadata.as_deref());
-        prop_assert_eq!(entry.to_vec(), file);
+        prop_assert_eq!((entry.to_vec(), entry.length()), (file.clone(), file.len() as u64));
     }
 
     #[test]
