@@ -162,10 +162,13 @@ fn a_directory_that_cannot_be_used_costs_no_module() {
 
 #[test]
 fn an_entry_that_is_too_long_to_be_read_is_not_written() {
-    let length = machine::builder(1).finish(&identity(), &key(1)).unwrap().length();
+    let (identity, mut builder) = (identity(), machine::builder(1));
+    let entry = builder.finish(&identity, &key(1)).unwrap();
+    let length = entry.length();
+    assert_eq!(length, entry.to_vec().len() as u64);
     let scratch = Scratch::new();
     for (limit, events) in [(length - 1, &["unwritten"][..]), (length, &[])] {
-        let store = Store::open(scratch.path(), identity()).unwrap().with_access(Access::READ.with_limit(limit));
+        let store = Store::open(scratch.path(), identity.clone()).unwrap().with_access(Access::READ.with_limit(limit));
         let engine = Engine::over(Cache::over(store));
         assert_eq!(engine.run(1), (2, true));
         assert_eq!(
@@ -173,8 +176,8 @@ fn an_entry_that_is_too_long_to_be_read_is_not_written() {
             (events.iter().map(|&event| event.into()).collect(), events.is_empty())
         );
     }
-    let store = Store::open(scratch.path(), identity()).unwrap().with_access(Access::READ.with_limit(length - 1));
-    match store.put(&key(1), &machine::builder(1).finish(&identity(), &key(1)).unwrap()) {
+    let store = Store::open(scratch.path(), identity.clone()).unwrap().with_access(Access::READ.with_limit(length - 1));
+    match store.put(&key(1), &entry) {
         Err(Error::Unwritable { field: Field::File, expected: Bound::AtMost(limit), found }) => {
             assert_eq!((limit, found), (length - 1, length));
         }

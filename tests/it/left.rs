@@ -13,6 +13,9 @@ use crate::scratch::Scratch;
 /// The longest source map that is read with its file.
 const MOST: u64 = 65_536;
 
+/// Code behind that of the functions, in bytes: so much that it is most of a file.
+const MORE: usize = 2_500_000;
+
 fn sealings() -> [Sealing; 3] {
     [Sealing::Plain, Sealing::Checksum, Sealing::Mac(MacKey::new([3; 32]))]
 }
@@ -25,7 +28,7 @@ fn store(scratch: &Scratch, sealing: Sealing) -> Store {
 /// Publishes code of which each of the first `rows` bytes has a row of its own, and what seals can hold behind them.
 fn put(store: &Store, rows: u64) {
     let mut builder = Builder::new();
-    builder.code([machine::code(7), vec![0xcc; 150_000]].concat());
+    builder.code([machine::code(7), vec![0xcc; MORE]].concat());
     for offset in machine::FUNCTIONS {
         builder.function(offset);
     }
@@ -73,7 +76,7 @@ fn a_large_source_map_is_left_in_its_file_which_stays_open_and_nothing_else_is()
             let module = load(&store);
             assert_eq!(is_open(&store.path(&KEY)), is_left, "{rows}");
             assert_eq!(machine::next(&module), 8);
-            assert_eq!(module.code().len(), machine::code(7).len() + 150_000);
+            assert_eq!(module.code().len(), machine::code(7).len() + MORE);
             let metadata = (*store.identity().sealing() != Sealing::Plain).then_some(&b"behind"[..]);
             assert_eq!(module.metadata(), metadata);
             let last = usize::try_from(rows).unwrap() - 1;
