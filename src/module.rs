@@ -40,6 +40,8 @@ use crate::tables::{FunctionOffsets, SourceMap, SourceRow, TryTables};
 #[derive(Debug)]
 pub struct Module {
     code: CodeMemory,
+    /// Where the code lies.
+    addresses: Range<usize>,
     /// What the ranges below lie in.
     tables: FileBytes,
     function_offsets: Range<u64>,
@@ -156,7 +158,7 @@ impl Module {
         let source_map = source_map.as_ref().map(|map| Rows::new(map.rows.range(), digest));
         let try_tables = catch_clauses.as_ref().map(|clauses| (clauses.try_table_count, clauses.try_tables.range()));
         let sections = entry.sealed.as_ref().map(|sealed| sealed.seal.sections.range());
-        Ok(Self { code, tables: file, function_offsets, source_map, try_tables, sections })
+        Ok(Self { addresses: code.range(), code, tables: file, function_offsets, source_map, try_tables, sections })
     }
 
     /// Puts a copy of an entry's tables beside its code.
@@ -178,7 +180,15 @@ impl Module {
         let source_map = source_map.as_ref().map(|_| Rows::new(rows, entry.source_map_digest()));
         let try_tables = catch_clauses.as_ref().map(|tables| (tables.try_table_count, clauses));
         let sections = entry.sealed.as_ref().map(|_| sections);
-        Ok(Self { code, tables: tables.into(), function_offsets, source_map, try_tables, sections })
+        Ok(Self {
+            addresses: code.range(),
+            code,
+            tables: tables.into(),
+            function_offsets,
+            source_map,
+            try_tables,
+            sections,
+        })
     }
 
     /// Returns whether the code runs from the mapped file, and was neither copied nor read.
@@ -196,7 +206,7 @@ impl Module {
     /// Returns the addresses that the code takes up; an empty range if there is none.
     #[must_use]
     pub fn address_range(&self) -> Range<usize> {
-        self.code.range()
+        self.addresses.clone()
     }
 
     /// Returns the address of a function, or `None` if there is no function of that index.

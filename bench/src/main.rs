@@ -179,6 +179,7 @@ fn source_map(plan: &Plan) -> Outcome<Vec<Row>> {
     for subject in &subjects {
         ways.extend(ways::of(subject)?.into_iter().filter(|way| way.kind == Kind::Ours));
     }
+    ways.iter().try_for_each(|way| cold::warm(&way.file))?;
     let mut cells = measured(&subjects[0], &ways, plan.budget, once)?;
     let split = |(at, subject): (usize, &Subject)| {
         let each = ways.len() / subjects.len();
