@@ -150,20 +150,23 @@ const COLD: [&str; 3] = ["4 KB", "1 MB", "16 MB"];
 
 fn warm(plan: &Plan, subject: &Subject) -> Outcome<Row> {
     let ways = ways::of(subject)?;
-    ways.iter().try_for_each(|way| cold::warm(&way.file))?;
-    row(subject, ways, plan.budget, once)
+    let cells = warm_cells(plan, subject, &ways)?;
+    Ok(Row::new(&subject.name, subject.length, &ways, cells))
 }
 
-/// Loads in the way that is timed next, so that it finds in the caches of the processor what it left there itself, and not what
-/// the way before it did.
-fn once(way: &Way) -> Outcome<()> {
-    (way.load)().map(drop)
+/// Files are read into the page cache anew some times, since where they lie in memory makes a difference. A way loads before
+/// each load that is timed: it finds in the caches of the processor what it left there itself, and not what another did.
+fn warm_cells(plan: &Plan, subject: &Subject, ways: &[Way]) -> Outcome<Vec<Cell>> {
+    check(subject, ways)?;
+    measure::parts(ways, plan.budget, |way| cold::warm(&way.file), |way| (way.load)().map(drop))
 }
 
 fn cold(plan: &Plan, subject: &Subject) -> Outcome<Row> {
     let ways = ways::of(subject)?;
-    let ways = ways.into_iter().filter(|way| !IN_MEMORY.contains(&way.name)).collect();
-    row(subject, ways, plan.budget, |way| cold::evict(&way.file))
+    let ways: Vec<_> = ways.into_iter().filter(|way| !IN_MEMORY.contains(&way.name)).collect();
+    check(subject, &ways)?;
+    let cells = measure::row(&ways, plan.budget, |way| cold::evict(&way.file))?;
+    Ok(Row::new(&subject.name, subject.length, &ways, cells))
 }
 
 /// Ways that read no file.
@@ -179,8 +182,7 @@ fn source_map(plan: &Plan) -> Outcome<Vec<Row>> {
     for subject in &subjects {
         ways.extend(ways::of(subject)?.into_iter().filter(|way| way.kind == Kind::Ours));
     }
-    ways.iter().try_for_each(|way| cold::warm(&way.file))?;
-    let mut cells = measured(&subjects[0], &ways, plan.budget, once)?;
+    let mut cells = warm_cells(plan, &subjects[0], &ways)?;
     let split = |(at, subject): (usize, &Subject)| {
         let each = ways.len() / subjects.len();
         Row::new(&subject.name, subject.length, &ways[at * each..], cells.drain(..each).collect())
@@ -188,20 +190,9 @@ fn source_map(plan: &Plan) -> Outcome<Vec<Row>> {
     Ok(subjects.iter().enumerate().map(split).collect())
 }
 
-fn row(subject: &Subject, ways: Vec<Way>, budget: Duration, before: impl Fn(&Way) -> Outcome<()>) -> Outcome<Row> {
-    let cells = measured(subject, &ways, budget, before)?;
-    Ok(Row::new(&subject.name, subject.length, &ways, cells))
-}
-
-/// Measures ways of loading the code of `subject`, once each was seen to load it.
-fn measured(
-    subject: &Subject,
-    ways: &[Way],
-    budget: Duration,
-    before: impl Fn(&Way) -> Outcome<()>,
-) -> Outcome<Vec<Cell>> {
+/// Sees each way load the code of `subject`.
+fn check(subject: &Subject, ways: &[Way]) -> Outcome<()> {
     eprintln!("{} ...", subject.name);
     let code = fs::read(subject.code_file())?;
-    ways.iter().try_for_each(|way| ways::check(way, &code))?;
-    measure::row(ways, budget, before)
+    ways.iter().try_for_each(|way| ways::check(way, &code))
 }

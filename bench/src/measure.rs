@@ -14,6 +14,31 @@ pub struct Cell {
     pub drop: Vec<u64>,
 }
 
+impl Cell {
+    fn append(&mut self, mut more: Self) {
+        self.load.append(&mut more.load);
+        self.touch.append(&mut more.touch);
+        self.drop.append(&mut more.drop);
+    }
+}
+
+/// Times the ways in several parts, before each of which `prepare` is called for all of them.
+pub fn parts(
+    ways: &[Way],
+    budget: Duration,
+    prepare: impl Fn(&Way) -> Outcome<()>,
+    before: impl Fn(&Way) -> Outcome<()>,
+) -> Outcome<Vec<Cell>> {
+    const PARTS: u32 = 8;
+    let mut cells: Vec<Cell> = ways.iter().map(|_| Cell::default()).collect();
+    for _ in 0..PARTS {
+        ways.iter().try_for_each(&prepare)?;
+        let more = row(ways, budget / PARTS, &before)?;
+        cells.iter_mut().zip(more).for_each(|(cell, more)| cell.append(more));
+    }
+    Ok(cells)
+}
+
 /// Times are shared out so that what disturbs the machine for a while disturbs all ways alike.
 pub fn row(ways: &[Way], budget: Duration, before: impl Fn(&Way) -> Outcome<()>) -> Outcome<Vec<Cell>> {
     const LEAST: usize = 5;
