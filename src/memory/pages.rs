@@ -69,9 +69,14 @@ impl Pages {
                     unsafe { libc::madvise(self.as_ptr().wrapping_add(start).cast_mut().cast(), length, advice) };
                 }
             };
-            advise(part.start..huge, libc::MADV_POPULATE_WRITE);
-            advise(huge..small, libc::MADV_HUGEPAGE);
-            advise(small..end, libc::MADV_POPULATE_WRITE);
+            if huge < small {
+                advise(part.start..huge, libc::MADV_POPULATE_WRITE);
+                advise(huge..small, libc::MADV_HUGEPAGE);
+                advise(small..end, libc::MADV_POPULATE_WRITE);
+            } else {
+                // Where a huge page would begin depends on chance, and how many calls are made must not.
+                advise(part.start..end, libc::MADV_POPULATE_WRITE);
+            }
         }
         #[cfg(not(target_os = "linux"))]
         let _ = (huge, small);
