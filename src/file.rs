@@ -74,18 +74,18 @@ pub(crate) fn publish(
     path.parent().map_or(Ok(()), sync_directory)
 }
 
-/// Creates a temporary file that the caller could claim, or after some attempts any: a file system may tell of every file that
-/// it has no name.
+/// Creates a temporary file that the caller could claim, or after many attempts any: a sweep may take each as soon as it is
+/// there, and it must end somewhere.
 fn create_claimed(
     mut temporary: impl FnMut() -> PathBuf,
-    claim: impl Fn(&File) -> bool,
+    claim: impl Fn(&File, &Path) -> bool,
 ) -> Result<(PathBuf, File), Error> {
-    let mut attempts: u32 = 4;
+    let mut attempts: u32 = 100;
     loop {
         let path = temporary();
         let file = create(&path)?;
         attempts = attempts.saturating_sub(1);
-        if claim(&file) || attempts == 0 {
+        if claim(&file, &path) || attempts == 0 {
             return Ok((path, file));
         }
         let _ = fs::remove_file(&path);
@@ -104,12 +104,10 @@ fn create(path: &Path) -> Result<File, Error> {
 /// Locks a new temporary file, which tells [`sweep`] that its writer lives; returns `false` if a sweep was faster.
 ///
 /// A file that cannot be locked is written all the same. At worst a sweep takes it for left over, and renaming it fails.
-fn claim(file: &File) -> bool {
+fn claim(file: &File, path: &Path) -> bool {
     let _ = file.lock();
-    #[cfg(unix)]
-    return !file.metadata().is_ok_and(|file| std::os::unix::fs::MetadataExt::nlink(&file) == 0);
-    #[cfg(not(unix))]
-    true
+    // Not by counting its names, of which some file systems say that there are none.
+    !fs::symlink_metadata(path).is_err_and(|error| error.kind() == ErrorKind::NotFound)
 }
 
 /// Removes a temporary file if its writer is gone, and returns whether it did.
@@ -167,26 +165,26 @@ mod tests {
     fn a_temporary_file_is_its_writers_while_that_lives_unless_a_sweep_was_faster() {
         let path = std::env::temp_dir().join(format!("jitcache-file-{}", std::process::id()));
         let file = create(&path).unwrap();
-        assert!(claim(&file));
+        assert!(claim(&file, &path));
         assert!(!sweep(&path).unwrap());
         drop(file);
         assert!(sweep(&path).unwrap());
         let file = create(&path).unwrap();
         fs::remove_file(&path).unwrap();
-        assert_eq!(claim(&file), !cfg!(unix));
+        assert!(!claim(&file, &path));
     }
 
     #[test]
     fn a_writer_that_can_claim_no_file_goes_on_with_one_and_leaves_no_other() {
         let directory = std::env::temp_dir().join(format!("jitcache-claims-{}", std::process::id()));
         fs::create_dir(&directory).unwrap();
-        for (refused, created) in [(0, 1), (1, 2), (u32::MAX, 4)] {
+        for (refused, created) in [(0, 1), (1, 2), (99, 100), (u32::MAX, 100)] {
             let (made, asked) = (std::cell::Cell::new(0_u32), std::cell::Cell::new(0_u32));
             let name = || {
                 made.set(made.get() + 1);
                 directory.join(made.get().to_string())
             };
-            let claim = |_: &File| {
+            let claim = |_: &File, _: &Path| {
                 asked.set(asked.get() + 1);
                 asked.get() > refused
             };
