@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 
 use crate::error::{Bound, Error, Field};
 use crate::file::{failed, open, read_at};
-use crate::format::Section;
+use crate::format::{Peek, Section};
 use crate::heap;
 use crate::memory::{self, Access, Check, FilePages, Mode};
 
@@ -20,8 +20,8 @@ enum Bytes {
     Read(Vec<u8>),
     /// Read into pages in which the code can run; but for the source map, if that was left.
     Pages(Arc<FilePages>, Option<LeftRows>),
-    /// Mapped; with what to check before code runs from the map, if it may.
-    Mapped(Arc<memmap2::Mmap>, Option<Check>),
+    /// Mapped; with what to check before code runs from the map, if it may, and the file if nearly nothing will be looked at.
+    Mapped(Arc<memmap2::Mmap>, Option<Check>, Option<Box<PeekedFile>>),
 }
 
 /// Files below this size are read and their code copied, even where they may be mapped: that costs less than the system
@@ -58,8 +58,13 @@ impl FileBytes {
         let map = |promise| memory::map(&file, bytes, promise).map(Arc::new).map_err(refused("map"));
         let bytes = match access.mode {
             // There is nothing to map in an empty file.
-            Mode::InPlace(promise, check) if length > 0 => Bytes::Mapped(map(promise)?, Some(check)),
-            Mode::Map(promise) if length >= LARGE_FROM => Bytes::Mapped(map(promise)?, None),
+            Mode::InPlace(promise, check) if length > 0 => {
+                let map = map(promise)?;
+                // Nothing but what is peeked at is looked at before the code runs.
+                let peeked = (check == Check::VouchedFor).then(|| Box::new(PeekedFile::new(file, length)));
+                Bytes::Mapped(map, Some(check), peeked)
+            }
+            Mode::Map(promise) if length >= LARGE_FROM => Bytes::Mapped(map(promise)?, None, None),
             _ if length >= LARGE_FROM => {
                 let pages = FilePages::read(&file, bytes, most_rows)?.map_err(failed("read", path))?;
                 let left = |at| LeftRows { file, path: path.into(), at, rows: OnceLock::new() };
@@ -80,9 +85,24 @@ impl FileBytes {
     /// Returns where the code may run without being copied.
     pub(crate) const fn place(&self) -> Place<'_> {
         match &self.0 {
-            Bytes::Read(_) | Bytes::Mapped(_, None) => Place::Elsewhere,
+            Bytes::Read(_) | Bytes::Mapped(_, None, _) => Place::Elsewhere,
             Bytes::Pages(pages, _) => Place::Pages(pages),
-            Bytes::Mapped(map, Some(check)) => Place::Map(map, *check),
+            Bytes::Mapped(map, Some(check), _) => Place::Map(map, *check),
+        }
+    }
+
+    /// Returns the file as an entry is read from it.
+    pub(crate) fn section(&self) -> Section<'_> {
+        match &self.0 {
+            Bytes::Mapped(map, _, Some(peeked)) => Section::peeked(map, &**peeked),
+            _ => Section::new(self),
+        }
+    }
+
+    /// Closes a file that was kept open to be peeked at.
+    pub(crate) fn end_peeking(&mut self) {
+        if let Bytes::Mapped(_, _, peeked) = &mut self.0 {
+            *peeked = None;
         }
     }
 
@@ -118,12 +138,56 @@ impl LeftRows {
         if let Some(rows) = self.rows.get() {
             return Ok(rows);
         }
-        let length = usize::try_from(self.at.end.saturating_sub(self.at.start)).unwrap_or(usize::MAX);
-        let mut rows = Vec::new();
-        heap::reserve(&mut rows, length)?;
-        rows.resize(length, 0);
-        read_at(&self.file, &mut rows, self.at.start).map_err(failed("read", &self.path))?;
+        let rows = read_at(&self.file, &self.at)?.map_err(failed("read", &self.path))?;
         Ok(self.rows.get_or_init(|| rows))
+    }
+}
+
+/// A file that is mapped and of which few bytes are wanted: reading them takes a tenth of a page fault.
+#[derive(Debug)]
+struct PeekedFile {
+    file: File,
+    length: u64,
+    windows: [OnceLock<Window>; 6],
+}
+
+/// A part of a file; nothing if it could not be read.
+#[derive(Debug)]
+struct Window {
+    at: u64,
+    bytes: Vec<u8>,
+}
+
+impl PeekedFile {
+    /// Size of a window in bytes: seal and footer fit in one, with little metadata.
+    const WINDOW: u64 = 512;
+
+    /// Length of the longest run that is peeked at, in bytes: a version or a build id.
+    const LONGEST: usize = 255;
+
+    fn new(file: File, length: u64) -> Self {
+        Self { file, length, windows: Default::default() }
+    }
+
+    /// Reads a window that begins at `at`, or at the end of the file ends.
+    fn read(&self, at: u64) -> Window {
+        let at = at.min(self.length.saturating_sub(Self::WINDOW));
+        let end = at.saturating_add(Self::WINDOW).min(self.length);
+        Window { at, bytes: read_at(&self.file, &(at..end)).ok().and_then(Result::ok).unwrap_or_default() }
+    }
+}
+
+impl Peek for PeekedFile {
+    fn peek(&self, at: u64, length: usize) -> Option<&[u8]> {
+        if !(1..=Self::LONGEST).contains(&length) {
+            return None;
+        }
+        self.windows.iter().find_map(|window| {
+            // The first one that is not read yet is read to hold what is looked for.
+            let window = window.get_or_init(|| self.read(at));
+            let start = usize::try_from(at.checked_sub(window.at)?).ok()?;
+            window.bytes.get(start..start.checked_add(length)?)
+        })
     }
 }
 
@@ -147,7 +211,7 @@ impl Deref for FileBytes {
         match &self.0 {
             Bytes::Read(bytes) => bytes,
             Bytes::Pages(pages, _) => pages.bytes(),
-            Bytes::Mapped(map, _) => map,
+            Bytes::Mapped(map, ..) => map,
         }
     }
 }
@@ -158,9 +222,45 @@ impl fmt::Debug for FileBytes {
             Bytes::Read(_) => "read",
             Bytes::Pages(_, None) => "read into pages",
             Bytes::Pages(_, Some(_)) => "read into pages, but for the source map",
-            Bytes::Mapped(_, None) => "mapped",
-            Bytes::Mapped(_, Some(_)) => "mapped to run in place",
+            Bytes::Mapped(_, None, _) => "mapped",
+            Bytes::Mapped(_, Some(_), _) => "mapped to run in place",
         };
         write!(f, "FileBytes({} bytes, {how})", self.len())
+    }
+}
+
+#[cfg(test)]
+#[cfg(unix)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_peeked_at_is_what_stands_in_the_file_or_nothing() {
+        let path = std::env::temp_dir().join(format!("jitcache-peeked-{}", std::process::id()));
+        for length in [1, 200, 511, 512, 513, 5000_u16] {
+            let content: Vec<u8> = (0..length).map(|at| at.to_le_bytes()[usize::from(at % 2)]).collect();
+            std::fs::write(&path, &content).unwrap();
+            let peeked = || PeekedFile::new(File::open(&path).unwrap(), length.into());
+            for longest in [1, 89, PeekedFile::LONGEST] {
+                for at in 0..length.into() {
+                    let there = &content[at..content.len().min(at + longest)];
+                    assert_eq!(peeked().peek(u64::try_from(at).unwrap(), there.len()), Some(there), "{length} {at}");
+                }
+            }
+            // None of these lies in the window of another.
+            let (peeked, mut reads) = (peeked(), 0);
+            for at in [4000, 100, 1000, 1600, 2200, 3000, 3600, 700].into_iter().filter(|&at| at + 10 <= content.len())
+            {
+                let found = peeked.peek(u64::try_from(at).unwrap(), 10);
+                reads += 1;
+                assert_eq!(found, (reads <= 6).then(|| &content[at..at + 10]), "{length} {at}");
+                assert_eq!(peeked.peek(u64::try_from(at).unwrap(), 10), found);
+            }
+            assert_eq!(peeked.peek(0, PeekedFile::LONGEST + 1), None);
+            assert_eq!(peeked.peek(0, 0), None);
+        }
+        let unreadable = File::options().write(true).open(&path).unwrap();
+        assert_eq!(PeekedFile::new(unreadable, 5000).peek(0, 10), None);
+        std::fs::remove_file(&path).unwrap();
     }
 }

@@ -60,12 +60,17 @@ impl<'a> Entry<'a> {
     ///
     /// [`Error::Stale`], or any rejection: see [`Error::is_rejection`].
     pub fn parse(file: &'a [u8], identity: &Identity) -> Result<Self, Error> {
-        if let Some(&found) = file.first_chunk()
+        Self::read(Section::new(file), identity)
+    }
+
+    /// Does the same for a file that may be mapped, and open to be peeked at.
+    pub(crate) fn read(file: Section<'a>, identity: &Identity) -> Result<Self, Error> {
+        if let Some(&found) = file.part(&(0..6)).bytes().first_chunk()
             && found != identity.magic().0
         {
             return Err(Error::Magic { at: 0, expected: identity.magic(), found: Magic(found) });
         }
-        let (header, at) = format::read::<Header<'_>>(Section::new(file), 0, file)?;
+        let (header, at) = format::read::<Header<'_>>(file, 0, file)?;
         if header.version.bytes() != identity.version().as_bytes() {
             let found = Version::of(header.version.bytes());
             return Err(Error::Stale { at: header.version.at(), expected: identity.version().clone(), found });
@@ -73,22 +78,22 @@ impl<'a> Entry<'a> {
         let kind = identity.sealing().digest_kind();
         let has_catch_clauses = kind.is_some() || identity.revision() == Revision::CatchClauses;
         let read_body = |end| {
-            let part = Section::of(file, &(0..end));
-            format::read::<Body<'_>>(part, at, (part.bytes(), has_catch_clauses))
+            let part = file.part(&(0..end));
+            format::read::<Body<'_>>(part, at, (part, has_catch_clauses))
         };
         let sealed = kind.map(|kind| Sealed::read(file, at, kind, identity)).transpose().or_else(|error| {
             // A file without the end of a seal was cut, or never sealed: if the cut is in the body, that is the news.
             match error {
                 Error::Unsealed { .. } | Error::Truncated { field: Field::SealLength, .. } => {
-                    read_body(size(file)).and(Err(error))
+                    read_body(size(file.bytes())).and(Err(error))
                 }
                 error => Err(error),
             }
         })?;
-        let body_end = sealed.as_ref().map_or(size(file), |sealed| sealed.at);
+        let body_end = sealed.as_ref().map_or(size(file.bytes()), |sealed| sealed.at);
         let (body, end) = read_body(body_end)?;
         let (alignment, mac_key) = (identity.alignment(), identity.sealing().mac_key().cloned());
-        let entry = Self { header, body, sealed, file, alignment, mac_key };
+        let entry = Self { header, body, sealed, file: file.bytes(), alignment, mac_key };
         entry.check_source_map_flag()?;
         if end != body_end {
             return Err(Error::Trailing { at: end, expected: end, found: body_end });

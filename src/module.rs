@@ -120,11 +120,11 @@ impl Module {
     /// # Errors
     ///
     /// Those of [`Entry::parse`], [`Entry::check_key`] and [`Module::load`].
-    pub fn load_file(file: FileBytes, identity: &Identity, key: &Key) -> Result<Self, Error> {
-        let entry = Entry::parse(&file, identity)?;
+    pub fn load_file(mut file: FileBytes, identity: &Identity, key: &Key) -> Result<Self, Error> {
+        let entry = Entry::read(file.section(), identity)?;
         entry.check_key(key)?;
         let Body { function_offsets, source_map, catch_clauses, .. } = &entry.body;
-        let is_aligned = entry.is_aligned_at(entry.code().as_ptr().addr());
+        let is_aligned = entry.is_aligned_at(Section::of(&file, &entry.code_range()).bytes().as_ptr().addr());
         let code = match file.place() {
             Place::Pages(pages) if is_aligned => {
                 checked(&entry, |digest| {
@@ -158,6 +158,7 @@ impl Module {
         let source_map = source_map.as_ref().map(|map| Rows::new(map.rows.range(), digest));
         let try_tables = catch_clauses.as_ref().map(|clauses| (clauses.try_table_count, clauses.try_tables.range()));
         let sections = entry.sealed.as_ref().map(|sealed| sealed.seal.sections.range());
+        file.end_peeking();
         Ok(Self { addresses: code.range(), code, tables: file, function_offsets, source_map, try_tables, sections })
     }
 

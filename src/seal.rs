@@ -58,8 +58,8 @@ pub(crate) struct Sealed<'a> {
 
 impl<'a> Sealed<'a> {
     /// Finds the seal from the end of the file, and compares everything that does not take a digest.
-    pub(crate) fn read(file: &'a [u8], header_end: u64, kind: u8, identity: &Identity) -> Result<Self, Error> {
-        let length = size(file);
+    pub(crate) fn read(file: Section<'a>, header_end: u64, kind: u8, identity: &Identity) -> Result<Self, Error> {
+        let length = size(file.bytes());
         let value = |field, at, expected, found| Err(Error::Value { field, at, expected, found });
         let room = length.saturating_sub(header_end);
         let footer_at = match length.checked_sub(Footer::SIZE) {
@@ -69,7 +69,7 @@ impl<'a> Sealed<'a> {
                 return Err(Error::Truncated { field, at, expected, found: room });
             }
         };
-        let (footer, _) = format::read::<Footer>(Section::new(file), footer_at, ())?;
+        let (footer, _) = format::read::<Footer>(file, footer_at, ())?;
         let Footer { seal_length, file_length, digest_kind, .. } = footer;
         if footer.magic != Footer::MAGIC {
             let (expected, found) = (Footer::MAGIC.0, footer.magic.0);
@@ -89,8 +89,8 @@ impl<'a> Sealed<'a> {
             return value(Field::DigestKind, at, Bound::Exactly(kind.into()), found);
         }
         let at = length.saturating_sub(seal_length);
-        let inside = Section::of(file, &(0..footer_at));
-        let (seal, _) = format::read::<Seal<'_>>(inside, at, inside.bytes())?;
+        let inside = file.part(&(0..footer_at));
+        let (seal, _) = format::read::<Seal<'_>>(inside, at, inside)?;
         let sealed = Self { seal, footer, at };
         sealed.check_machine(identity)?;
         sealed.check_sections(|tag| tag == METADATA || identity.knows_section(tag))?;
@@ -303,14 +303,14 @@ impl<'a> Iterator for Sections<'a> {
     type Item = Result<SealSection<'a>, Error>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let bytes = self.run.bytes();
-        if self.at == size(bytes) {
+        let length = size(self.run.bytes());
+        if self.at == length {
             return None;
         }
-        let read = format::read::<SealSection<'_>>(self.run, self.at, bytes);
+        let read = format::read::<SealSection<'_>>(self.run, self.at, self.run);
         // After an error there is nothing to go on from.
-        self.at = read.as_ref().map_or(size(bytes), |(_, end)| *end);
-        Some(read.map(|(section, _)| SealSection { bytes: section.bytes.within(self.run), ..section }))
+        self.at = read.as_ref().map_or(length, |(_, end)| *end);
+        Some(read.map(|(section, _)| section))
     }
 }
 

@@ -126,9 +126,9 @@ impl<'a> TryTables<'a> {
             let (end, found) = (self.tables.at().saturating_add(self.at), self.tables.range().end);
             return if end == found { Ok(None) } else { Err(Error::Trailing { at: end, expected: end, found }) };
         };
-        let (table, end) = format::read::<TryTable<'_>>(self.tables, self.at, self.tables.bytes())?;
+        let (table, end) = format::read::<TryTable<'_>>(self.tables, self.at, self.tables)?;
         (self.at, self.left) = (end, left);
-        Ok(Some(Clauses { clauses: table.clauses.within(self.tables), at: 0 }))
+        Ok(Some(Clauses { clauses: table.clauses, at: 0 }))
     }
 }
 

@@ -15,7 +15,7 @@ use binrw::{BinRead, BinWrite};
 use crate::error::Error;
 pub use schema::CatchClause;
 pub(crate) use schema::{Body, CatchClauses, Footer, Header, Seal, SealSection, SourceMap, TryTable};
-pub(crate) use section::{Bytes, Section, size};
+pub(crate) use section::{Bytes, Peek, Section, size};
 use source::{Source, truncation};
 pub(crate) use table::{Row, Table, Violation};
 
@@ -26,7 +26,7 @@ pub(crate) fn read<'a, T>(file: Section<'a>, at: u64, args: T::Args<'_>) -> Resu
 where
     T: BinRead + ReadEndian + 'a,
 {
-    let mut source = Source::new(file.bytes(), at);
+    let mut source = Source::new(file, at);
     let part = T::read_args(&mut source, args).map_err(|error| truncation(&error, file))?;
     Ok((part, source.position()))
 }
@@ -46,7 +46,7 @@ where
 ///
 /// Nothing is checked: of another file than an entry the answer is any number, or `None`.
 pub(crate) fn code_place(start: &[u8]) -> Option<(u64, u64)> {
-    let (_, at) = read::<Header<'_>>(Section::new(start), 0, start).ok()?;
+    let (_, at) = read::<Header<'_>>(Section::new(start), 0, Section::new(start)).ok()?;
     let body = Section::of(start, &(at..size(start))).bytes();
     let functions = u32::from_le_bytes(*body.first_chunk()?);
     let code_at = at.checked_add(12)?.checked_add(u64::from(functions).checked_mul(8)?)?;

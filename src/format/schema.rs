@@ -15,7 +15,7 @@ use crate::error::Field;
 /// The part of an entry that means the same in every version of every engine.
 #[binrw]
 #[brw(little)]
-#[br(import_raw(file: &'a [u8]))]
+#[br(import_raw(file: Section<'a>))]
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Header<'a> {
     #[br(err_context(Field::Magic))]
@@ -32,7 +32,7 @@ pub(crate) struct Header<'a> {
 /// What follows a header whose magic and version are the expected ones.
 #[binrw]
 #[brw(little)]
-#[br(import(file: &'a [u8], has_catch_clauses: bool))]
+#[br(import(file: Section<'a>, has_catch_clauses: bool))]
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Body<'a> {
     #[br(temp, err_context(Field::FunctionCount))]
@@ -68,7 +68,7 @@ pub(crate) struct Body<'a> {
 /// Rows of the source offset and the code offset, ascending in the latter.
 #[binrw]
 #[brw(little)]
-#[br(import_raw(file: &'a [u8]))]
+#[br(import_raw(file: Section<'a>))]
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct SourceMap<'a> {
     #[br(temp, err_context(Field::SourceMapLength))]
@@ -82,7 +82,7 @@ pub(crate) struct SourceMap<'a> {
 /// The catch clauses of every try table of the module.
 #[binrw]
 #[brw(little)]
-#[br(import_raw(file: &'a [u8]))]
+#[br(import_raw(file: Section<'a>))]
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct CatchClauses<'a> {
     #[br(err_context(Field::TryTableCount))]
@@ -96,7 +96,7 @@ pub(crate) struct CatchClauses<'a> {
 /// The catch clauses of one try table.
 #[binrw]
 #[brw(little)]
-#[br(import_raw(file: &'a [u8]))]
+#[br(import_raw(file: Section<'a>))]
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct TryTable<'a> {
     #[br(err_context(Field::CatchClauseCount))]
@@ -131,7 +131,7 @@ impl CatchClause {
 /// What binds an entry to its key and its machine. It follows a body with catch clauses, up to the footer.
 #[binrw]
 #[brw(little)]
-#[br(import_raw(file: &'a [u8]))]
+#[br(import_raw(file: Section<'a>))]
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Seal<'a> {
     #[br(err_context(Field::Key))]
@@ -164,7 +164,7 @@ pub(crate) struct Seal<'a> {
 /// Bytes that the engine keeps with the code.
 #[binrw]
 #[brw(little)]
-#[br(import_raw(file: &'a [u8]))]
+#[br(import_raw(file: Section<'a>))]
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct SealSection<'a> {
     #[br(err_context(Field::SectionTag))]

@@ -1,11 +1,13 @@
 //! Runs of bytes: borrowed from the file when read, from the engine when written.
 
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::fmt;
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::ops::Range;
+use std::panic::RefUnwindSafe;
 
 use binrw::{BinRead, BinResult, BinWrite, Endian};
 
-use super::source::run;
+use super::source::Short;
 
 /// A run of bytes and where it lies in the file.
 ///
@@ -14,22 +16,49 @@ use super::source::run;
 pub(crate) struct Section<'a> {
     at: u64,
     bytes: &'a [u8],
+    peek: Option<&'a dyn Peek>,
+}
+
+/// A file beside its map, for reading a few bytes without looking at a page of the map.
+pub(crate) trait Peek: fmt::Debug + Sync + RefUnwindSafe {
+    /// Returns `length` bytes of the file from `at` on, which it has; `None` if they are to be looked at in the map.
+    fn peek(&self, at: u64, length: usize) -> Option<&[u8]>;
 }
 
 impl<'a> Section<'a> {
     pub(crate) const fn new(bytes: &'a [u8]) -> Self {
-        Self { at: 0, bytes }
+        Self { at: 0, bytes, peek: None }
     }
 
     /// Returns a run that will lie at `at` in the file.
     pub(crate) const fn new_at(at: u64, bytes: &'a [u8]) -> Self {
-        Self { at, bytes }
+        Self { at, bytes, peek: None }
+    }
+
+    /// Returns a file that is mapped, of which `peek` has whatever short runs it can.
+    pub(crate) const fn peeked(map: &'a [u8], peek: &'a dyn Peek) -> Self {
+        Self { at: 0, bytes: map, peek: Some(peek) }
     }
 
     /// Returns a run of `file`; an empty one if the file does not have it.
     pub(crate) fn of(file: &'a [u8], range: &Range<u64>) -> Self {
+        Self::new(file).part(range)
+    }
+
+    /// Returns a run of this one; an empty one if this does not have it.
+    pub(crate) fn part(self, range: &Range<u64>) -> Self {
         let length = range.end.saturating_sub(range.start);
-        Self { at: range.start, bytes: run(file, range.start, length).unwrap_or_default() }
+        self.run(range.start, length).unwrap_or(Self { at: self.at.saturating_add(range.start), ..Self::default() })
+    }
+
+    /// Returns the `length` bytes of this run from its byte `at` on.
+    pub(super) fn run(self, at: u64, length: u64) -> Result<Self, Short> {
+        let end = at.checked_add(length).and_then(|end| usize::try_from(end).ok());
+        let range = usize::try_from(at).ok().zip(end);
+        let bytes = range.and_then(|(at, end)| self.bytes.get(at..end)).ok_or(Short { at, expected: length })?;
+        let at = self.at.saturating_add(at);
+        let peeked = self.peek.and_then(|file| file.peek(at, bytes.len()));
+        Ok(Self { at, bytes: peeked.unwrap_or(bytes), ..self })
     }
 
     pub(crate) const fn bytes(&self) -> &'a [u8] {
@@ -38,11 +67,6 @@ impl<'a> Section<'a> {
 
     pub(crate) const fn at(&self) -> u64 {
         self.at
-    }
-
-    /// Returns the run, read from the bytes of `outer`, at its place in the file.
-    pub(crate) fn within(self, outer: Section<'_>) -> Self {
-        Self { at: outer.at.saturating_add(self.at), ..self }
     }
 
     /// Returns the extent of the run in the file, in bytes.
@@ -59,13 +83,13 @@ impl PartialEq for Section<'_> {
 
 impl<'a> BinRead for Section<'a> {
     /// The file, and the length of the run in bytes; `None` for all that is left.
-    type Args<'b> = (&'a [u8], Option<u64>);
+    type Args<'b> = (Self, Option<u64>);
 
     fn read_options<R: Read + Seek>(reader: &mut R, _: Endian, (file, length): Self::Args<'_>) -> BinResult<Self> {
         let at = reader.stream_position()?;
-        let length = length.unwrap_or(size(file).saturating_sub(at));
-        let section = Self { at, bytes: run(file, at, length)? };
-        reader.seek(SeekFrom::Start(section.range().end))?;
+        let length = length.unwrap_or(size(file.bytes).saturating_sub(at));
+        let section = file.run(at, length).map_err(io::Error::from)?;
+        reader.seek(SeekFrom::Start(at.saturating_add(size(section.bytes))))?;
         Ok(section)
     }
 }

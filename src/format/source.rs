@@ -10,12 +10,12 @@ use crate::error::{Error, Field};
 
 /// The file as the schema reads it: a failing read tells where it began and how much it wanted.
 pub(super) struct Source<'a> {
-    file: &'a [u8],
+    file: Section<'a>,
     at: u64,
 }
 
 impl<'a> Source<'a> {
-    pub(super) const fn new(file: &'a [u8], at: u64) -> Self {
+    pub(super) const fn new(file: Section<'a>, at: u64) -> Self {
         Self { file, at }
     }
 
@@ -26,7 +26,7 @@ impl<'a> Source<'a> {
 
 impl Read for Source<'_> {
     fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
-        let bytes = run(self.file, self.at, size(to))?;
+        let bytes = self.file.run(self.at, size(to))?.bytes();
         to.copy_from_slice(bytes);
         self.at = self.at.saturating_add(size(bytes));
         Ok(bytes.len())
@@ -47,9 +47,9 @@ impl Seek for Source<'_> {
 
 /// A read of `expected` bytes at `at` went beyond the end of the file.
 #[derive(Debug)]
-struct Short {
-    at: u64,
-    expected: u64,
+pub(super) struct Short {
+    pub(super) at: u64,
+    pub(super) expected: u64,
 }
 
 impl fmt::Display for Short {
@@ -60,13 +60,10 @@ impl fmt::Display for Short {
 
 impl std::error::Error for Short {}
 
-/// Borrows `length` bytes of the file.
-pub(super) fn run(file: &[u8], at: u64, length: u64) -> io::Result<&[u8]> {
-    let end = at.checked_add(length).and_then(|end| usize::try_from(end).ok());
-    let range = usize::try_from(at).ok().zip(end);
-    range
-        .and_then(|(at, end)| file.get(at..end))
-        .ok_or_else(|| io::Error::new(io::ErrorKind::UnexpectedEof, Short { at, expected: length }))
+impl From<Short> for io::Error {
+    fn from(short: Short) -> Self {
+        Self::new(io::ErrorKind::UnexpectedEof, short)
+    }
 }
 
 /// Says of a failed read in `file` which field it was, where, and how much was there.

@@ -102,7 +102,7 @@ impl<const N: usize> PartialEq for Table<'_, N> {
 
 impl<'a, const N: usize> BinRead for Table<'a, N> {
     /// The file, and the number of rows.
-    type Args<'b> = (&'a [u8], u64);
+    type Args<'b> = (Section<'a>, u64);
 
     fn read_options<R: Read + Seek>(reader: &mut R, endian: Endian, (file, rows): Self::Args<'_>) -> BinResult<Self> {
         let length = rows.saturating_mul(size([[0; 8]; N].as_flattened()));

@@ -98,7 +98,8 @@ impl Access {
 
     /// Files are mapped, and code runs from the map as it is: neither the code nor the function offsets are looked at.
     ///
-    /// Loading takes the same time for every size, because pages are read when they are run.
+    /// Loading takes the same time for every size, because a page of the map is first looked at when it is used. What a load
+    /// looks at itself, lengths, key and machine, it reads from the file, which is open until then.
     ///
     /// # Safety
     ///

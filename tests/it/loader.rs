@@ -85,20 +85,80 @@ fn code_that_runs_in_place_is_the_file_and_not_writable() {
     let path = scratch.path().join("entry");
     let identity = identity().with_alignment_in_file(16).unwrap();
     fs::write(&path, machine::builder(7).finish(&identity, &KEY).unwrap().to_vec()).unwrap();
-    let [.., (in_place, _), _] = accesses();
-    let file = FileBytes::open(&path, in_place).unwrap().unwrap();
-    let module = Module::load_file(file, &identity, &KEY).unwrap();
-    let open = fs::read_dir("/proc/self/fd").unwrap().filter_map(|file| fs::read_link(file.ok()?.path()).ok());
-    assert!(open.into_iter().all(|file| file != path), "a module takes no file descriptor");
-    // What was opened stays, whatever happens to the name.
-    fs::remove_file(&path).unwrap();
-    assert_eq!(machine::next(&module), 8);
-    let maps = fs::read_to_string("/proc/self/maps").unwrap();
-    let ours = maps.lines().filter(|line| line.contains(path.to_str().unwrap()));
-    let protections: Vec<_> = ours.map(|line| line.split(' ').nth(1).unwrap()).collect();
-    // The page of the code, and those around it.
-    assert!(protections.contains(&"r-xs"), "{maps}");
-    assert!(protections.iter().all(|protection| ["r-xs", "r--s"].contains(protection)), "{maps}");
+    let entry = machine::builder(7).finish(&identity, &KEY).unwrap().to_vec();
+    for (access, _) in accesses().into_iter().filter(|(_, is_in_place)| *is_in_place) {
+        fs::write(&path, &entry).unwrap();
+        let file = FileBytes::open(&path, access).unwrap().unwrap();
+        let module = Module::load_file(file, &identity, &KEY).unwrap();
+        let open = fs::read_dir("/proc/self/fd").unwrap().filter_map(|file| fs::read_link(file.ok()?.path()).ok());
+        assert!(open.into_iter().all(|file| file != path), "a module takes no file descriptor");
+        // What was opened stays, whatever happens to the name.
+        fs::remove_file(&path).unwrap();
+        assert_eq!(machine::next(&module), 8);
+        let maps = fs::read_to_string("/proc/self/maps").unwrap();
+        let ours = maps.lines().filter(|line| line.contains(path.to_str().unwrap()));
+        let protections: Vec<_> = ours.map(|line| line.split(' ').nth(1).unwrap()).collect();
+        // The page of the code, and those around it.
+        assert!(protections.contains(&"r-xs"), "{maps}");
+        assert!(protections.iter().all(|protection| ["r-xs", "r--s"].contains(protection)), "{maps}");
+    }
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_load_that_is_vouched_for_looks_at_no_page_of_the_map() {
+    /// Returns how much of the maps of a file is in memory, in KiB.
+    fn looked_at(path: &std::path::Path) -> u64 {
+        let maps = fs::read_to_string("/proc/self/smaps").unwrap();
+        let mut lines = maps.lines();
+        let mut sizes = Vec::new();
+        while lines.by_ref().any(|line| line.ends_with(path.to_str().unwrap())) {
+            let size = lines.by_ref().find_map(|line| line.strip_prefix("Rss:")).unwrap();
+            sizes.push(size.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap());
+        }
+        assert!(!sizes.is_empty(), "{maps}");
+        sizes.into_iter().sum()
+    }
+    let scratch = Scratch::new();
+    let path = scratch.path().join("entry");
+    let [.., (unchecked, _)] = accesses();
+    for (sealing, build_id) in [(Sealing::Plain, 0), (Sealing::Checksum, 255), (Sealing::Mac(MacKey::new([1; 32])), 1)]
+    {
+        let is_sealed = sealing != Sealing::Plain;
+        let identity = identity().with_alignment_in_file(16).unwrap().with_sealing(sealing);
+        let identity = identity.with_build_id(&vec![7; build_id]).unwrap();
+        for (length, rows, metadata) in [
+            (1, 0, 0),
+            (16, 1, 1),
+            (200, 100, 200),
+            (1 << 20, 70_000, 600),
+            (1 << 20, 0, 100_000),
+            (9 << 20, 100_000, 0),
+        ] {
+            let (code, metadata) = (vec![0xcc; length], vec![b'm'; metadata]);
+            let mut builder = Builder::new();
+            builder.code(&code[..]);
+            for function in 0..length.div_ceil(16) as u64 {
+                builder.function(function * 16);
+            }
+            for row in 0..rows {
+                builder.source(row, row);
+            }
+            if is_sealed {
+                builder.metadata(&metadata);
+            }
+            fs::write(&path, builder.finish(&identity, &KEY).unwrap().to_vec()).unwrap();
+            let file = FileBytes::open(&path, unchecked).unwrap().unwrap();
+            let module = Module::load_file(file, &identity, &KEY).unwrap();
+            let case = format!("{}, {length}, {rows}, {}", identity.sealing(), metadata.len());
+            assert_eq!(looked_at(&path), 0, "{case}");
+            assert!(module.code().ends_with(&code));
+            assert!(looked_at(&path) > 0, "{case}");
+            assert_eq!(module.functions().len(), length.div_ceil(16));
+            assert_eq!(module.source_map().map_or(0, |map| map.len()) as u64, rows);
+            assert_eq!(module.metadata(), is_sealed.then_some(&metadata[..]));
+        }
+    }
 }
 
 #[test]
