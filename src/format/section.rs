@@ -48,17 +48,17 @@ impl<'a> Section<'a> {
     /// Returns a run of this one; an empty one if this does not have it.
     pub(crate) fn part(self, range: &Range<u64>) -> Self {
         let length = range.end.saturating_sub(range.start);
-        self.run(range.start, length).unwrap_or(Self { at: self.at.saturating_add(range.start), ..Self::default() })
+        let bytes = self.run(range.start, length).unwrap_or_default();
+        Self { at: self.at.saturating_add(range.start), bytes, ..self }
     }
 
     /// Returns the `length` bytes of this run from its byte `at` on.
-    pub(super) fn run(self, at: u64, length: u64) -> Result<Self, Short> {
+    pub(super) fn run(&self, at: u64, length: u64) -> Result<&'a [u8], Short> {
         let end = at.checked_add(length).and_then(|end| usize::try_from(end).ok());
         let range = usize::try_from(at).ok().zip(end);
         let bytes = range.and_then(|(at, end)| self.bytes.get(at..end)).ok_or(Short { at, expected: length })?;
-        let at = self.at.saturating_add(at);
-        let peeked = self.peek.and_then(|file| file.peek(at, bytes.len()));
-        Ok(Self { at, bytes: peeked.unwrap_or(bytes), ..self })
+        let peeked = self.peek.and_then(|file| file.peek(self.at.saturating_add(at), bytes.len()));
+        Ok(peeked.unwrap_or(bytes))
     }
 
     pub(crate) const fn bytes(&self) -> &'a [u8] {
@@ -88,9 +88,9 @@ impl<'a> BinRead for Section<'a> {
     fn read_options<R: Read + Seek>(reader: &mut R, _: Endian, (file, length): Self::Args<'_>) -> BinResult<Self> {
         let at = reader.stream_position()?;
         let length = length.unwrap_or(size(file.bytes).saturating_sub(at));
-        let section = file.run(at, length).map_err(io::Error::from)?;
-        reader.seek(SeekFrom::Start(at.saturating_add(size(section.bytes))))?;
-        Ok(section)
+        let bytes = file.run(at, length).map_err(io::Error::from)?;
+        reader.seek(SeekFrom::Start(at.saturating_add(length)))?;
+        Ok(Self { at: file.at.saturating_add(at), bytes, ..file })
     }
 }
 

@@ -26,10 +26,15 @@ impl<'a> Source<'a> {
 
 impl Read for Source<'_> {
     fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
-        let bytes = self.file.run(self.at, size(to))?.bytes();
+        self.read_exact(to)?;
+        Ok(to.len())
+    }
+
+    fn read_exact(&mut self, to: &mut [u8]) -> io::Result<()> {
+        let bytes = self.file.run(self.at, size(to))?;
         to.copy_from_slice(bytes);
         self.at = self.at.saturating_add(size(bytes));
-        Ok(bytes.len())
+        Ok(())
     }
 }
 
