@@ -16,13 +16,14 @@ const MOST: u64 = 65_536;
 /// Code behind that of the functions, in bytes: so much that it is most of a file.
 const MORE: usize = 2_500_000;
 
-fn sealings() -> [Sealing; 3] {
-    [Sealing::Plain, Sealing::Checksum, Sealing::Mac(MacKey::new([3; 32]))]
-}
-
-fn store(scratch: &Scratch, sealing: Sealing) -> Store {
-    let identity = Identity::new("left", *b"LEFT\0\0", "1").unwrap().with_sealing(sealing);
-    Store::open(scratch.path(), identity).unwrap()
+/// Returns an empty store for each kind of seal, and the directory in which it is.
+fn stores() -> impl Iterator<Item = (Scratch, Store)> {
+    [Sealing::Plain, Sealing::Checksum, Sealing::Mac(MacKey::new([3; 32]))].into_iter().map(|sealing| {
+        let identity = Identity::new("left", *b"LEFT\0\0", "1").unwrap().with_sealing(sealing);
+        let scratch = Scratch::new();
+        let store = Store::open(scratch.path(), identity).unwrap();
+        (scratch, store)
+    })
 }
 
 /// Publishes code of which each of the first `rows` bytes has a row of its own, and what seals can hold behind them.
@@ -61,9 +62,7 @@ fn source(module: &Module, code: usize) -> Option<u64> {
 #[test]
 #[cfg(target_os = "linux")]
 fn a_large_source_map_is_left_in_its_file_which_stays_open_and_nothing_else_is() {
-    for sealing in sealings() {
-        let scratch = Scratch::new();
-        let store = store(&scratch, sealing);
+    for (scratch, store) in stores() {
         for (rows, access, is_left) in [
             (MOST, Access::READ, false),
             (MOST + 1, Access::READ, true),
@@ -91,9 +90,7 @@ fn a_large_source_map_is_left_in_its_file_which_stays_open_and_nothing_else_is()
 
 #[test]
 fn a_source_map_that_was_left_is_that_of_its_module_whatever_becomes_of_the_name() {
-    for sealing in sealings() {
-        let scratch = Scratch::new();
-        let store = store(&scratch, sealing);
+    for (_scratch, store) in stores() {
         put(&store, 2 * MOST);
         let (removed, replaced, together) = (load(&store), load(&store), load(&store));
         put(&store, MOST);
@@ -109,9 +106,7 @@ fn a_source_map_that_was_left_is_that_of_its_module_whatever_becomes_of_the_name
 
 #[test]
 fn a_file_that_is_changed_after_its_load_changes_no_source_position() {
-    for sealing in sealings() {
-        let scratch = Scratch::new();
-        let store = store(&scratch, sealing.clone());
+    for (_scratch, store) in stores() {
         put(&store, 2 * MOST);
         let Lookup::Hit(file) = store.get(&KEY).unwrap() else { panic!("it was put") };
         let entry = Entry::parse(&file, store.identity()).unwrap();
@@ -124,7 +119,7 @@ fn a_file_that_is_changed_after_its_load_changes_no_source_position() {
         changed.seek(SeekFrom::Start(rows + 5 * 16)).unwrap();
         changed.write_all(&[16]).unwrap();
         assert_eq!(source(&read, 5), Some(15), "it was read before");
-        match (sealing, late.check_source_map()) {
+        match (store.identity().sealing(), late.check_source_map()) {
             // It has nothing to tell by.
             (Sealing::Plain, checked) => {
                 checked.unwrap();
@@ -145,9 +140,7 @@ fn a_file_that_is_changed_after_its_load_changes_no_source_position() {
 
 #[test]
 fn a_file_that_ends_in_its_source_map_is_rejected_though_nobody_reads_that() {
-    for sealing in sealings() {
-        let scratch = Scratch::new();
-        let store = store(&scratch, sealing);
+    for (_scratch, store) in stores() {
         put(&store, 2 * MOST);
         let whole = fs::read(store.path(&KEY)).unwrap();
         let end = Entry::parse(&whole, store.identity()).unwrap().code_range().end;
@@ -169,10 +162,10 @@ fn a_file_that_ends_in_its_source_map_is_rejected_though_nobody_reads_that() {
 
 #[test]
 fn whoever_opens_a_file_has_all_of_it() {
-    let scratch = Scratch::new();
-    let store = store(&scratch, Sealing::Checksum);
-    put(&store, 2 * MOST);
-    let whole = fs::read(store.path(&KEY)).unwrap();
-    assert!(*FileBytes::open(&store.path(&KEY), Access::READ).unwrap().unwrap() == whole[..]);
-    assert!(*store.get(&KEY).unwrap().hit().unwrap() == whole[..]);
+    for (_scratch, store) in stores() {
+        put(&store, 2 * MOST);
+        let whole = fs::read(store.path(&KEY)).unwrap();
+        assert!(*FileBytes::open(&store.path(&KEY), Access::READ).unwrap().unwrap() == whole[..]);
+        assert!(*store.get(&KEY).unwrap().hit().unwrap() == whole[..]);
+    }
 }
