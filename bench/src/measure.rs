@@ -29,7 +29,7 @@ pub fn parts(
     prepare: impl Fn(&Way) -> Outcome<()>,
     before: impl Fn(&Way) -> Outcome<()>,
 ) -> Outcome<Vec<Cell>> {
-    const PARTS: u32 = 8;
+    const PARTS: u32 = 16;
     let mut cells: Vec<Cell> = ways.iter().map(|_| Cell::default()).collect();
     for _ in 0..PARTS {
         ways.iter().try_for_each(&prepare)?;

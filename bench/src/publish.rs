@@ -5,11 +5,11 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use jitcache::{Builder, Store};
+use jitcache::Store;
 
 use crate::measure::{median, since};
 use crate::report;
-use crate::subject::{Seal, Subject, work_directory};
+use crate::subject::{Seal, Subject, entry, work_directory};
 use crate::ways::Outcome;
 
 /// A way to publish, and the nanoseconds of its runs.
@@ -39,27 +39,18 @@ fn table(corner: &str, directory: &Path, subjects: &[Subject], budget: Duration)
     Ok(report::table(corner, &columns, &lines))
 }
 
-fn entry<'a>(subject: &Subject, code: &'a [u8]) -> Builder<'a> {
-    let mut entry = Builder::new();
-    entry.code(code);
-    for offset in (0..subject.length as u64).step_by(512) {
-        entry.function(offset);
-    }
-    entry
-}
-
 fn row(directory: &Path, subject: &Subject, budget: Duration) -> Outcome<Vec<(String, u64)>> {
     fs::create_dir_all(directory)?;
-    let code = fs::read(subject.code_file())?;
+    let (code, functions) = (fs::read(subject.code_file())?, subject.functions()?);
     let store = Store::open(directory.join("plain"), Seal::Plain.identity()?)?;
-    let file = entry(subject, &code).finish(store.identity(), &subject.key(&store))?.to_vec();
+    let file = entry(&code, &functions, 0).finish(store.identity(), &subject.key(&store))?.to_vec();
     let floor = directory.to_owned();
     let mut ways: Vec<Published<'_>> =
         vec![("floor: write and sync".into(), Box::new(move || Ok(write_and_sync(&floor, &file)?)), Vec::new())];
     for seal in Seal::ALL {
         let store = Store::open(directory.join(seal.name()), seal.identity()?)?;
         let key = subject.key(&store);
-        let mut entry = entry(subject, &code);
+        let mut entry = entry(&code, &functions, 0);
         let publish = move || Ok(store.put(&key, &entry.finish(store.identity(), &key)?)?);
         ways.push((format!("put, {}", seal.name()), Box::new(publish), Vec::new()));
     }

@@ -72,10 +72,14 @@ impl Subject {
     /// Opens a subject that was created before, and writes its entries anew: the crate may write others by now.
     pub fn renew(name: &str) -> Outcome<Self> {
         let subject = Self::open(name)?;
-        let functions = fs::read(subject.directory.join("functions"))?;
-        let functions: Vec<u64> = functions.as_chunks().0.iter().map(|&offset| u64::from_le_bytes(offset)).collect();
-        subject.write_entries(&fs::read(subject.code_file())?, &functions, 0)?;
+        subject.write_entries(&fs::read(subject.code_file())?, &subject.functions()?, 0)?;
         Ok(subject)
+    }
+
+    /// Returns the offset of each function in the code.
+    pub fn functions(&self) -> Outcome<Vec<u64>> {
+        let offsets = fs::read(self.directory.join("functions"))?;
+        Ok(offsets.as_chunks().0.iter().map(|&offset| u64::from_le_bytes(offset)).collect())
     }
 
     /// Creates random code of that length, with a source map of `rows` rows if that is not 0.
@@ -105,16 +109,8 @@ impl Subject {
     fn write_entries(&self, code: &[u8], functions: &[u64], rows: usize) -> Outcome<()> {
         for (way, seal) in ways::of_entries() {
             let store = self.store(way, seal)?;
-            let mut entry = Builder::new();
-            entry.code(code);
-            for &offset in functions {
-                entry.function(offset);
-            }
-            for row in 0..rows as u64 {
-                entry.source(row * code.len() as u64 / rows as u64, row);
-            }
             let key = self.key(&store);
-            store.put(&key, &entry.finish(store.identity(), &key)?)?;
+            store.put(&key, &entry(code, functions, rows).finish(store.identity(), &key)?)?;
         }
         Ok(())
     }
@@ -159,6 +155,19 @@ impl Subject {
     pub fn shared_object(&self) -> PathBuf {
         self.directory.join("code.so")
     }
+}
+
+/// Returns what makes an entry of code, with a source map of `rows` rows if that is not 0.
+pub fn entry<'a>(code: &'a [u8], functions: &[u64], rows: usize) -> Builder<'a> {
+    let mut entry = Builder::new();
+    entry.code(code);
+    for &offset in functions {
+        entry.function(offset);
+    }
+    for row in 0..rows as u64 {
+        entry.source(row * code.len() as u64 / rows as u64, row);
+    }
+    entry
 }
 
 /// Returns bytes without a pattern, the same ones each time.
