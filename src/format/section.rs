@@ -129,3 +129,28 @@ pub(crate) fn size(bytes: &[u8]) -> u64 {
     // No machine has a usize wider than 64 bits; the bound keeps that assumption out of the arithmetic.
     u64::try_from(bytes.len()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Has other bytes than the map.
+    #[derive(Debug)]
+    struct Aside;
+
+    impl Peek for Aside {
+        fn peek(&self, at: u64, length: usize) -> Option<&[u8]> {
+            b"ABCDEFGH".get(usize::try_from(at).ok()?..)?.get(..length).filter(|_| length < 3)
+        }
+    }
+
+    #[test]
+    fn a_part_of_a_part_is_peeked_at_where_it_lies_in_the_file() {
+        let file = Section::peeked(b"abcdefgh", &Aside);
+        let part = file.part(&(2..7));
+        assert_eq!((part.bytes(), part.range()), (&b"cdefg"[..], 2..7));
+        let part = part.part(&(1..3));
+        assert_eq!((part.bytes(), part.range()), (&b"DE"[..], 3..5));
+        assert_eq!(file.part(&(7..9)).range(), 7..7);
+    }
+}

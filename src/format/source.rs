@@ -90,3 +90,22 @@ pub(super) fn truncation(error: &binrw::Error, file: Section<'_>) -> Error {
     let field = field.unwrap_or(Field::Magic);
     Error::Truncated { field, at: file.at().saturating_add(at), expected, found: size(file.bytes()).saturating_sub(at) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_read_takes_all_that_it_wants_or_tells_what_is_not_there() {
+        for is_exact in [false, true] {
+            let mut source = Source::new(Section::new(b"abcde"), 1);
+            let mut read = |to: &mut [u8; 3]| {
+                let read = if is_exact { source.read_exact(to).map(|()| 3) } else { source.read(to) };
+                (read.map_err(|error| error.to_string()), source.position())
+            };
+            let mut to = [0; 3];
+            assert_eq!((read(&mut to), &to), ((Ok(3), 4), b"bcd"));
+            assert_eq!(read(&mut to), (Err("3 bytes at 0x4 are not there".into()), 4));
+        }
+    }
+}
