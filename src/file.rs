@@ -46,7 +46,10 @@ pub(crate) fn read_at(file: &File, part: &Range<u64>) -> Result<io::Result<Vec<u
     #[cfg(unix)]
     let read = std::os::unix::fs::FileExt::read_exact_at(file, &mut bytes, part.start);
     #[cfg(not(unix))]
-    let read = Err(ErrorKind::Unsupported.into());
+    let read = {
+        let _ = file;
+        Err(ErrorKind::Unsupported.into())
+    };
     Ok(read.map(|()| bytes))
 }
 

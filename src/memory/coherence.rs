@@ -49,8 +49,10 @@ mod imp {
                 // learns of the code does so by synchronization, which such kernels' cores take as the barrier.
                 unsafe { libc::syscall(libc::SYS_membarrier, command, 0, 0) }
             };
-            REGISTERED.call_once(|| drop(membarrier(libc::MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED_SYNC_CORE)));
-            let _ = membarrier(libc::MEMBARRIER_CMD_PRIVATE_EXPEDITED_SYNC_CORE);
+            REGISTERED.call_once(|| {
+                membarrier(libc::MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED_SYNC_CORE);
+            });
+            membarrier(libc::MEMBARRIER_CMD_PRIVATE_EXPEDITED_SYNC_CORE);
         }
     }
 

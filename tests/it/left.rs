@@ -2,7 +2,6 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Seek, SeekFrom, Write};
-use std::path::Path;
 use std::thread;
 
 use jitcache::{Access, Builder, Entry, Error, Field, FileBytes, Identity, Lookup, MacKey, Module, Sealing, Store};
@@ -50,7 +49,8 @@ fn load(store: &Store) -> Module {
 }
 
 /// Returns whether the file is open: to be asked while no other test opens it.
-fn is_open(path: &Path) -> bool {
+#[cfg(target_os = "linux")]
+fn is_open(path: &std::path::Path) -> bool {
     let open = fs::read_dir("/proc/self/fd").unwrap().filter_map(|file| fs::read_link(file.ok()?.path()).ok());
     open.into_iter().any(|file| file == path)
 }
