@@ -14,16 +14,76 @@ use crate::module::{Location, Module};
 /// dropped.
 #[derive(Debug, Default)]
 pub struct Registry {
-    modules: ArcSwap<Modules>,
+    modules: ArcSwap<Sorted<Arc<Module>>>,
     /// Held by writers, so that none loses what another one adds.
     writing: Mutex<()>,
 }
 
-/// Modules, and where the code of each starts, which stands apart so that a search goes over little memory.
-#[derive(Clone, Debug, Default)]
-struct Modules {
+/// Values by the addresses at which they start. The addresses are divided into parts, so that a search goes over few starts.
+#[derive(Clone, Debug)]
+struct Sorted<T> {
     starts: Vec<usize>,
-    modules: Vec<Arc<Module>>,
+    values: Vec<T>,
+    /// The first part begins here, each has `1 << shift` bytes, and the last one no end. There are about as many as starts.
+    base: usize,
+    shift: u32,
+    /// How many start in front of each part, and in all.
+    before: Vec<usize>,
+}
+
+impl<T> Default for Sorted<T> {
+    fn default() -> Self {
+        Self { starts: Vec::new(), values: Vec::new(), base: 0, shift: 0, before: Vec::new() }
+    }
+}
+
+impl<T: Clone> Sorted<T> {
+    /// Returns a copy with one value more; `None` if there is one that starts at the same address.
+    fn with(&self, start: usize, value: T) -> Result<Option<Self>, Error> {
+        let Err(at) = self.starts.binary_search(&start) else { return Ok(None) };
+        let mut more = Self::default();
+        heap::reserve(&mut more.starts, self.starts.len().saturating_add(1))?;
+        heap::reserve(&mut more.values, self.values.len().saturating_add(1))?;
+        more.starts.extend_from_slice(&self.starts);
+        more.values.extend_from_slice(&self.values);
+        more.starts.insert(at, start);
+        more.values.insert(at, value);
+        more.divide()?;
+        Ok(Some(more))
+    }
+
+    /// Takes a value out, and leaves the parts of the addresses as they are.
+    fn remove(&mut self, at: usize) {
+        self.starts.remove(at);
+        self.values.remove(at);
+        for before in self.before.iter_mut().filter(|before| **before > at) {
+            *before = before.saturating_sub(1);
+        }
+    }
+
+    /// Divides the addresses into parts.
+    fn divide(&mut self) -> Result<(), Error> {
+        let (Some(&first), Some(&last)) = (self.starts.first(), self.starts.last()) else { return Ok(()) };
+        let most = self.starts.len().next_power_of_two();
+        let bits = usize::BITS.saturating_sub(last.saturating_sub(first).leading_zeros());
+        (self.base, self.shift) = (first, bits.saturating_sub(most.trailing_zeros()));
+        heap::reserve(&mut self.before, most.saturating_add(1))?;
+        for (at, start) in self.starts.iter().enumerate() {
+            let part = start.saturating_sub(first).unbounded_shr(self.shift);
+            self.before.resize(self.before.len().max(part.saturating_add(1)), at);
+        }
+        self.before.push(self.starts.len());
+        Ok(())
+    }
+
+    /// Returns the value with the last start that is at `address` or in front of it.
+    fn last_from(&self, address: usize) -> Option<&T> {
+        let last_part = self.before.len().checked_sub(2)?;
+        let part = address.checked_sub(self.base)?.unbounded_shr(self.shift).min(last_part);
+        let (&start, &end) = (self.before.get(part)?, self.before.get(part.saturating_add(1))?);
+        let behind = self.starts.get(start..end)?.partition_point(|&start| start <= address);
+        self.values.get(start.saturating_add(behind).checked_sub(1)?)
+    }
 }
 
 impl Registry {
@@ -44,18 +104,11 @@ impl Registry {
             return Ok(());
         }
         let _writing = self.writing();
-        let now = self.modules.load();
         // Mappings that are alive do not overlap: the order of the starts is that of the ends, and what starts here is this
         // very module.
-        let Err(at) = now.starts.binary_search(&range.start) else { return Ok(()) };
-        let mut modules = Modules::default();
-        heap::reserve(&mut modules.starts, now.starts.len().saturating_add(1))?;
-        heap::reserve(&mut modules.modules, now.modules.len().saturating_add(1))?;
-        modules.starts.extend_from_slice(&now.starts);
-        modules.modules.extend_from_slice(&now.modules);
-        modules.starts.insert(at, range.start);
-        modules.modules.insert(at, module);
-        self.modules.store(Arc::new(modules));
+        if let Some(modules) = self.modules.load().with(range.start, module)? {
+            self.modules.store(Arc::new(modules));
+        }
         Ok(())
     }
 
@@ -63,10 +116,9 @@ impl Registry {
     /// abort if there is no memory.
     pub fn remove(&self, module: &Arc<Module>) -> bool {
         let _writing = self.writing();
-        let mut modules = Modules::clone(&self.modules.load());
-        let Some(at) = modules.modules.iter().position(|other| Arc::ptr_eq(other, module)) else { return false };
-        modules.starts.remove(at);
-        modules.modules.remove(at);
+        let mut modules = Sorted::clone(&self.modules.load());
+        let Some(at) = modules.values.iter().position(|other| Arc::ptr_eq(other, module)) else { return false };
+        modules.remove(at);
         self.modules.store(Arc::new(modules));
         true
     }
@@ -90,13 +142,66 @@ impl Registry {
     }
 
     fn with<T>(&self, pc: usize, look: impl FnOnce(&Arc<Module>) -> Option<T>) -> Option<T> {
-        let modules = self.modules.load();
-        let after = modules.starts.partition_point(|&start| start <= pc);
-        look(modules.modules.get(after.checked_sub(1)?)?)
+        look(self.modules.load().last_from(pc)?)
     }
 
     fn writing(&self) -> MutexGuard<'_, ()> {
         // The lock guards no data, so a writer that panicked has left nothing half done.
         self.writing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Puts values, which are their starts, in the order given.
+    fn sorted(starts: impl IntoIterator<Item = usize>) -> Sorted<usize> {
+        starts.into_iter().fold(Sorted::default(), |all, start| all.with(start, start).unwrap().unwrap())
+    }
+
+    fn assert_finds_all(sorted: &Sorted<usize>) {
+        let near = |start: &usize| [start.wrapping_sub(1), *start, start.wrapping_add(1), start ^ (1 << 20)];
+        for address in sorted.starts.iter().flat_map(near).chain([0, usize::MAX]) {
+            let expected = sorted.starts.iter().rfind(|start| **start <= address);
+            assert_eq!(sorted.last_from(address), expected, "{address:#x}");
+        }
+    }
+
+    #[test]
+    fn what_starts_last_is_found_however_starts_lie() {
+        let far = usize::MAX / 2;
+        for starts in [
+            vec![],
+            vec![0],
+            vec![usize::MAX],
+            vec![0, usize::MAX],
+            vec![usize::MAX, 0, 1],
+            vec![5, 4, 3, 2, 1],
+            (0..100).map(|i| i * 4096).collect(),
+            // Apart from one, all are in one place.
+            (0..100).map(|i| far + i * i).chain([7]).collect(),
+            (0..40).map(|i| 1 << (i * 37 % 63)).filter(|start| *start < far).collect(),
+        ] {
+            let mut sorted = sorted(starts.iter().copied());
+            assert_finds_all(&sorted);
+            assert!(starts.iter().all(|start| sorted.with(*start, 0).unwrap().is_none()), "it is there");
+            // The first, then the last, then one in between, until there is none.
+            for round in 0.. {
+                let Some(last) = sorted.starts.len().checked_sub(1) else { break };
+                sorted.remove([0, last, last / 2][round % 3]);
+                assert_finds_all(&sorted);
+            }
+        }
+    }
+
+    #[test]
+    fn among_many_starts_few_are_searched() {
+        for (count, distance) in [(1000_usize, 4096), (1024, 1), (1025, 3 << 20), (2, usize::MAX)] {
+            let sorted = sorted((0..count).map(|i| i * distance));
+            let most = sorted.before.windows(2).map(|part| part[1] - part[0]).max();
+            assert!(most <= Some(2), "{count} {distance}: {most:?}");
+            assert!(sorted.before.len() <= 2 * count + 1, "{count} {distance}");
+        }
     }
 }

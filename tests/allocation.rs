@@ -389,8 +389,9 @@ fn a_module_that_memory_has_no_room_for_beside_the_others_is_not_added_and_they_
         spared(|| builder.code(&[0xcc; 3][..]).function(0));
         cache.add(&Key::from_bytes([n; 32]), &mut builder)
     };
-    // The map of the keys is full, and grows; in the last one the two lists of the registry are long enough to fail, too.
-    for (modules, expected) in [(14, 2), (28, 2), (56, 2), (112, 6)] {
+    // The map of the keys is full, and grows; in the last ones one and all three lists of the registry are long enough to fail,
+    // too.
+    for (modules, expected) in [(14, 2), (28, 2), (56, 4), (112, 8)] {
         // A module has less.
         let strikes = withstands(&format!("module {modules}"), 512, || {
             let (cache, others) = spared(|| {
