@@ -148,6 +148,8 @@ impl LeftRows {
 struct PeekedFile {
     file: File,
     length: u64,
+    /// One for each place that a load looks at: the start, the length of the code, what follows it, the seal, what stands in front
+    /// of that, and the end. Small entries need fewer.
     windows: [OnceLock<Window>; 6],
 }
 
