@@ -65,7 +65,7 @@ impl<'a> Entry<'a> {
 
     /// Does the same for a file that may be mapped, and open to be peeked at.
     pub(crate) fn read(file: Section<'a>, identity: &Identity) -> Result<Self, Error> {
-        if let Some(&found) = file.part(&(0..6)).bytes().first_chunk()
+        if let Some(&found) = file.part(&(0..size(&identity.magic().0))).bytes().first_chunk()
             && found != identity.magic().0
         {
             return Err(Error::Magic { at: 0, expected: identity.magic(), found: Magic(found) });

@@ -124,6 +124,7 @@ impl Module {
         let entry = Entry::read(file.section(), identity)?;
         entry.check_key(key)?;
         let Body { function_offsets, source_map, catch_clauses, .. } = &entry.body;
+        // Of the file and not of the entry, whose code may be a copy if it is as short as what is peeked at.
         let is_aligned = entry.is_aligned_at(Section::of(&file, &entry.code_range()).bytes().as_ptr().addr());
         let code = match file.place() {
             Place::Pages(pages) if is_aligned => {
