@@ -58,17 +58,22 @@ impl Key {
         let hash = Sha256::new().chain_update(module.0).chain_update(Magic::WAZERO.0);
         Self(hash.chain_update(feature_word.to_le_bytes()).finalize().into())
     }
-}
 
-impl fmt::Display for Key {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // At once: digit by digit takes a tenth as long as loading a tiny entry does.
-        let mut digits = [[0; 2]; 32];
+    /// Returns the 64 digits that name the key, which stand in `digits` then.
+    ///
+    /// At once and without a formatter: each of these shows in what loading a tiny entry takes.
+    pub(crate) fn hexadecimal<'a>(&self, digits: &'a mut [[u8; 2]; 32]) -> &'a str {
         for (digits, byte) in digits.iter_mut().zip(self.0) {
             *digits =
                 [byte >> 4, byte & 0xf].map(|digit| digit.wrapping_add(if digit < 10 { b'0' } else { b'a' - 10 }));
         }
-        f.write_str(str::from_utf8(digits.as_flattened()).map_err(|_| fmt::Error)?)
+        str::from_utf8(digits.as_flattened()).unwrap_or_default()
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.hexadecimal(&mut Default::default()))
     }
 }
 

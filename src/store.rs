@@ -237,7 +237,14 @@ impl Store {
     /// Returns the path of the file that holds, or would hold, the entry of a key.
     #[must_use]
     pub fn path(&self, key: &Key) -> PathBuf {
-        self.directory.join(key.to_string())
+        let mut digits = [[0; 2]; 32];
+        let name = key.hexadecimal(&mut digits);
+        // At its length from the start: growing it shows, too.
+        let length = self.directory.as_os_str().len().saturating_add(name.len()).saturating_add(1);
+        let mut path = PathBuf::with_capacity(length);
+        path.push(&self.directory);
+        path.push(name);
+        path
     }
 }
 
