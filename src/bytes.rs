@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::fs::File;
-use std::io::{ErrorKind, Read};
+use std::io::{self, ErrorKind, Read};
 use std::ops::{Deref, Range};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -11,7 +11,7 @@ use crate::error::{Bound, Error, Field};
 use crate::file::{failed, open, read_at};
 use crate::format::{Peek, Section};
 use crate::heap;
-use crate::memory::{self, Access, Check, FilePages, Mode};
+use crate::memory::{Access, Check, CodeMemory, FileMap, FilePages, Mode};
 
 /// The bytes of an entry's file, read into memory or mapped.
 pub struct FileBytes(Bytes);
@@ -21,7 +21,7 @@ enum Bytes {
     /// Read into pages in which the code can run; but for the source map, if that was left.
     Pages(Arc<FilePages>, Option<LeftRows>),
     /// Mapped; with what to check before code runs from the map, if it may, and the file if nearly nothing will be looked at.
-    Mapped(Arc<memmap2::Mmap>, Option<Check>, Option<Box<PeekedFile>>),
+    Mapped(Arc<FileMap>, Option<Check>, Option<Box<PeekedFile>>),
 }
 
 /// Files below this size are read and their code copied, even where they may be mapped: that costs less than the system
@@ -39,15 +39,15 @@ impl FileBytes {
     /// [`Error::NotAFile`] for a link, a directory and anything else that is no regular file; [`Error::Value`] for one that
     /// is larger than [`Access::with_limit`] has it; [`Error::Io`] and [`Error::Memory`] from the system.
     pub fn open(path: &Path, access: Access) -> Result<Option<Self>, Error> {
-        Self::open_but_for_rows(path, access, u64::MAX)
+        Self::open_for(path, access, false)
     }
 
-    /// Does the same for a load, which needs no source map: a large one may be left. [`FileBytes::rows`] reads it.
+    /// Does the same for a load: a large source map may be left, which [`FileBytes::rows`] reads, and a map be executable.
     pub(crate) fn open_to_load(path: &Path, access: Access) -> Result<Option<Self>, Error> {
-        Self::open_but_for_rows(path, access, MOST_ROWS)
+        Self::open_for(path, access, true)
     }
 
-    fn open_but_for_rows(path: &Path, access: Access, most_rows: u64) -> Result<Option<Self>, Error> {
+    fn open_for(path: &Path, access: Access, is_load: bool) -> Result<Option<Self>, Error> {
         let Some((file, length)) = open(path)? else { return Ok(None) };
         if length > access.limit {
             let expected = Bound::AtMost(access.limit);
@@ -55,17 +55,21 @@ impl FileBytes {
         }
         let refused = |action| move |source| Error::Memory { action, length, source };
         let bytes = usize::try_from(length).map_err(|_| refused("allocate")(ErrorKind::OutOfMemory.into()))?;
-        let map = |promise| memory::map(&file, bytes, promise).map(Arc::new).map_err(refused("map"));
+        let mapped = |map: io::Result<FileMap>| map.map(Arc::new).map_err(refused("map"));
         let bytes = match access.mode {
             // There is nothing to map in an empty file.
             Mode::InPlace(promise, check) if length > 0 => {
-                let map = map(promise)?;
+                let map = if is_load { FileMap::to_run } else { FileMap::to_read };
+                let map = mapped(map(&file, bytes, promise))?;
                 // Nothing but what is peeked at is looked at before the code runs.
                 let peeked = (check == Check::VouchedFor).then(|| Box::new(PeekedFile::new(file, length)));
                 Bytes::Mapped(map, Some(check), peeked)
             }
-            Mode::Map(promise) if length >= LARGE_FROM => Bytes::Mapped(map(promise)?, None, None),
+            Mode::Map(promise) if length >= LARGE_FROM => {
+                Bytes::Mapped(mapped(FileMap::to_read(&file, bytes, promise))?, None, None)
+            }
             _ if length >= LARGE_FROM => {
+                let most_rows = if is_load { MOST_ROWS } else { u64::MAX };
                 let pages = FilePages::read(&file, bytes, most_rows)?.map_err(failed("read", path))?;
                 let left = |at| LeftRows { file, path: path.into(), at, rows: OnceLock::new() };
                 let left = pages.left_rows().map(left);
@@ -118,9 +122,16 @@ impl FileBytes {
         }
     }
 
-    /// Returns whether the bytes are a copy that serves nothing but the tables, once the code has been copied.
-    pub(crate) const fn is_copy(&self) -> bool {
-        matches!(self.0, Bytes::Read(_))
+    /// Returns whether it is worth keeping the bytes for the tables of an entry whose code is `code`.
+    ///
+    /// Not if the tables are the smaller part of bytes that were read; and not if all of a map is executable of which no code
+    /// runs.
+    pub(crate) fn are_worth_keeping(&self, code: &CodeMemory) -> bool {
+        match &self.0 {
+            Bytes::Read(bytes) => code.bytes().len() <= bytes.len() / 2,
+            Bytes::Pages(..) => true,
+            Bytes::Mapped(map, ..) => code.is_in_place() || !map.is_executable(),
+        }
     }
 }
 
@@ -197,7 +208,7 @@ impl Peek for PeekedFile {
 pub(crate) enum Place<'a> {
     Elsewhere,
     Pages(&'a Arc<FilePages>),
-    Map(&'a Arc<memmap2::Mmap>, Check),
+    Map(&'a Arc<FileMap>, Check),
 }
 
 impl From<Vec<u8>> for FileBytes {

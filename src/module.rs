@@ -149,8 +149,7 @@ impl Module {
             },
             _ => copy(&entry)?,
         };
-        if file.is_copy() && entry.code().len() > file.len() / 2 {
-            // The file would be kept for less than half of it.
+        if !file.are_worth_keeping(&code) {
             return Self::beside(&entry, code);
         }
         let function_offsets = function_offsets.range();

@@ -54,6 +54,15 @@ pub(crate) fn code_place(start: &[u8]) -> Option<(u64, u64)> {
     Some((code_at, code_at.checked_add(first.map_or(0, |offset| u64::from_le_bytes(*offset)))?))
 }
 
+/// Returns where the code of a file lies that starts like this, if it begins there.
+///
+/// Nothing is checked, as in [`code_place`].
+pub(crate) fn code_range(start: &[u8]) -> Option<Range<u64>> {
+    let (at, _) = code_place(start)?;
+    let length = Section::of(start, &(at.checked_sub(8)?..at)).bytes();
+    Some(at..at.checked_add(u64::from_le_bytes(*length.first_chunk()?))?)
+}
+
 /// Returns where the rows of the source map lie that belongs to code of which this is what follows, from `at` on.
 ///
 /// Nothing is checked, as in [`code_place`].
@@ -95,15 +104,18 @@ mod tests {
             let numbers: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
             [b"MAGIC!\x03v.1", &functions.to_le_bytes()[..], &numbers].concat()
         };
-        for (start, place) in [
-            (start(0, &[7]), Some((22, 22))),
-            (start(1, &[5, 7]), Some((30, 35))),
-            (start(2, &[5, 6, 7]), Some((38, 43))),
-            (start(1, &[u64::MAX, 7]), None),
-            (b"MAGIC!\x03v.1\x02".to_vec(), None),
-            (b"MAGIC!".to_vec(), None),
+        for (start, place, range) in [
+            (start(0, &[7]), Some((22, 22)), Some(22..29)),
+            (start(0, &[0]), Some((22, 22)), Some(22..22)),
+            (start(1, &[5, 7]), Some((30, 35)), Some(30..37)),
+            (start(2, &[5, 6, 7]), Some((38, 43)), Some(38..45)),
+            (start(2, &[5, 6]), Some((38, 43)), None),
+            (start(0, &[u64::MAX]), Some((22, 22)), None),
+            (start(1, &[u64::MAX, 7]), None, None),
+            (b"MAGIC!\x03v.1\x02".to_vec(), None, None),
+            (b"MAGIC!".to_vec(), None, None),
         ] {
-            assert_eq!(code_place(&start), place, "{start:?}");
+            assert_eq!((code_place(&start), code_range(&start)), (place, range), "{start:?}");
         }
     }
 }

@@ -53,6 +53,7 @@ impl<'a> Section<'a> {
     }
 
     /// Returns the `length` bytes of this run from its byte `at` on.
+    #[inline]
     pub(super) fn run(&self, at: u64, length: u64) -> Result<&'a [u8], Short> {
         let end = at.checked_add(length).and_then(|end| usize::try_from(end).ok());
         let range = usize::try_from(at).ok().zip(end);

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use region::Protection;
 
-use super::FilePages;
 use super::pages::{Pages, WritablePages, refused};
+use super::{FileMap, FilePages};
 use crate::digest::STEP;
 use crate::error::Error;
 
@@ -76,21 +76,23 @@ enum Placement {
     /// In the pages that its file was read into, and where in the file.
     Read(Arc<FilePages>, Range<usize>),
     /// In its file, which is mapped, and where in the file.
-    InPlace(Arc<memmap2::Mmap>, Range<usize>),
+    InPlace(Arc<FileMap>, Range<usize>),
 }
 
 impl CodeMemory {
     /// Makes code executable where its file is mapped.
-    pub(crate) fn in_place(file: &Arc<memmap2::Mmap>, code: &Range<u64>) -> Result<Self, Error> {
+    pub(crate) fn in_place(file: &Arc<FileMap>, code: &Range<u64>) -> Result<Self, Error> {
         if !IS_SUPPORTED {
             return Err(Error::UnsupportedMachine);
         }
         let code = bytes(code);
         let Some(bytes @ [_, ..]) = file.get(code.clone()) else { return Ok(Self(Placement::Nowhere)) };
-        // SAFETY: the pages belong to the map, which this value keeps. They stay readable, and they were not writable. The
-        // kernel keeps instruction caches coherent with files.
-        let protected = unsafe { region::protect(bytes.as_ptr(), bytes.len(), Protection::READ_EXECUTE) };
-        protected.map_err(|error| refused("make executable", bytes.len(), error))?;
+        // The kernel keeps instruction caches coherent with files.
+        if !file.is_executable() {
+            // SAFETY: the pages belong to the map, which this value keeps. They stay readable, and they were not writable.
+            let protected = unsafe { region::protect(bytes.as_ptr(), bytes.len(), Protection::READ_EXECUTE) };
+            protected.map_err(|error| refused("make executable", bytes.len(), error))?;
+        }
         Ok(Self(Placement::InPlace(Arc::clone(file), code)))
     }
 

@@ -1,13 +1,72 @@
-//! Files that are read into pages in which their code can run.
+//! Files in memory, such that their code can run there: mapped, or read into pages.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
-use std::ops::Range;
+use std::ops::{Deref, Range};
 
+use super::Unchanging;
 use super::pages::{Pages, WritablePages};
 use crate::digest::{STEP, crc32c};
 use crate::error::Error;
 use crate::format;
+
+/// A file that is mapped.
+pub(crate) struct FileMap {
+    map: memmap2::Mmap,
+    is_executable: bool,
+}
+
+impl FileMap {
+    /// Length of the longest file of which it is worth finding out whether its code begins on the first page, in bytes: larger
+    /// ones have more functions than that page has room for.
+    const LONGEST: usize = 1 << 20;
+
+    /// Maps a file for reading.
+    pub(crate) fn to_read(file: &File, length: usize, Unchanging(()): Unchanging) -> io::Result<Self> {
+        // SAFETY: `map` asks that the file is not changed in place or shortened while it is mapped. Whoever made the
+        // `Unchanging` promised that, at a door of `Access`.
+        let map = unsafe { memmap2::MmapOptions::new().len(length).map(file) }?;
+        Ok(Self { map, is_executable: false })
+    }
+
+    /// Maps a file to run its code: executable at once, if every page of it holds code and the system lets it.
+    ///
+    /// Of a file of one page nobody knows whether it holds any. To make a map executable later takes a system call, and time
+    /// for each page that was looked at before.
+    pub(crate) fn to_run(file: &File, length: usize, promise: Unchanging) -> io::Result<Self> {
+        let is_executable = length <= region::page::size() || length <= Self::LONGEST && is_code(file, length);
+        // SAFETY: as in `to_read`; the promise is given on to it.
+        let map = is_executable.then(|| unsafe { memmap2::MmapOptions::new().len(length).map_exec(file) });
+        map.and_then(Result::ok)
+            .map_or_else(|| Self::to_read(file, length, promise), |map| Ok(Self { map, is_executable }))
+    }
+
+    /// Returns whether all of the map is executable.
+    pub(crate) const fn is_executable(&self) -> bool {
+        self.is_executable
+    }
+}
+
+impl Deref for FileMap {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.map
+    }
+}
+
+/// Returns whether each page of a file holds some of its code.
+fn is_code(file: &File, length: usize) -> bool {
+    let (mut start, page) = ([0; START], region::page::size());
+    let read = fill(file, &mut start).unwrap_or(0);
+    format::code_range(start.get(..read).unwrap_or_default()).is_some_and(|code| {
+        let [start, end] = [code.start, code.end].map(|at| usize::try_from(at).unwrap_or(usize::MAX));
+        start < page.min(end) && end.checked_next_multiple_of(page).is_some_and(|end| end >= length)
+    })
+}
+
+/// How much of a file is read to find its code, in bytes.
+const START: usize = 4096;
 
 /// A file that was read into pages of its own, in which its code can be made executable.
 pub(crate) struct FilePages {
@@ -29,7 +88,7 @@ impl FilePages {
     ///
     /// The outer one if there is no memory, the inner one from reading.
     pub(crate) fn read(file: &File, length: usize, most_rows: u64) -> Result<io::Result<Self>, Error> {
-        let mut start = [0; 4096];
+        let mut start = [0; START];
         let read = match fill(file, &mut start) {
             Ok(read) => read.min(length),
             Err(error) => return Ok(Err(error)),
@@ -118,10 +177,8 @@ impl Image<'_> {
     fn sum_code(&mut self, start: usize) -> io::Result<Option<(Range<usize>, u32)>> {
         self.advise(start);
         self.fill_to(start)?;
-        let length = start.checked_sub(8).and_then(|at| self.filled().get(at..)?.first_chunk().copied());
-        let length = length.and_then(|length| usize::try_from(u64::from_le_bytes(length)).ok());
-        let end = length.and_then(|length| start.checked_add(length)).filter(|&end| end <= self.length);
-        let Some(end) = end else { return Ok(None) };
+        let end = format::code_range(self.filled()).and_then(|code| usize::try_from(code.end).ok());
+        let Some(end) = end.filter(|&end| end <= self.length) else { return Ok(None) };
         self.advise(end);
         let (mut summed, mut sum) = (start, 0);
         while summed < end {

@@ -11,12 +11,10 @@ mod coherence;
 mod image;
 mod pages;
 
-use std::fs::File;
-use std::io;
 use std::num::NonZero;
 
 pub(crate) use code::{CodeMemory, TRAP, WritableCode};
-pub(crate) use image::FilePages;
+pub(crate) use image::{FileMap, FilePages};
 
 /// How the bytes of entries get from their files into memory, and where their code runs.
 ///
@@ -122,11 +120,4 @@ impl Access {
     const fn of(mode: Mode) -> Self {
         Self { mode, limit: 1 << 32 }
     }
-}
-
-/// Maps a file for reading.
-pub(crate) fn map(file: &File, length: usize, Unchanging(()): Unchanging) -> io::Result<memmap2::Mmap> {
-    // SAFETY: `map` asks that the file is not changed in place or shortened while it is mapped. Whoever made the
-    // `Unchanging` promised that, at a door of `Access`.
-    unsafe { memmap2::MmapOptions::new().len(length).map(file) }
 }

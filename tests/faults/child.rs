@@ -173,6 +173,19 @@ fn mark(name: &CStr) {
     hint::black_box(unsafe { libc::access(name.as_ptr(), libc::F_OK) });
 }
 
+/// Returns the access that an action asks for by the end of its name.
+fn access(action: &str) -> Access {
+    match action.trim_start_matches("load").trim_start_matches("-rows") {
+        // SAFETY: no test that asks for this changes a file in place.
+        "-mapped" => unsafe { Access::map() },
+        // SAFETY: the same.
+        "-in-place" => unsafe { Access::in_place() },
+        // SAFETY: the same, and it is whole and sound.
+        "-unchecked" => unsafe { Access::in_place_unchecked() },
+        _ => Access::READ,
+    }
+}
+
 /// Not a test: what the children run.
 #[test]
 #[ignore = "run by the other tests, in processes of its own"]
@@ -220,9 +233,9 @@ fn main() {
             let read = read.and_then(|file| Module::load_file(file, &identity, &key));
             Outcome::of_result(read.map(drop).and_then(|()| Module::load(&entry)))
         }
-        "load-rows" => {
-            // As many rows as stay in the file until they are needed.
-            let store = Store::open(root.join("rows"), identity.clone()).unwrap();
+        "load-rows" | "load-rows-in-place" | "load-rows-unchecked" => {
+            // As many rows as stay in the file until they are needed; of a map they take pages that hold no code.
+            let store = Store::open(root.join("rows"), identity.clone()).unwrap().with_access(access(action));
             let mut builder = builder(LARGE, 1);
             for code in 9..65_550 {
                 builder.source(code, code);
@@ -235,16 +248,7 @@ fn main() {
             }
         }
         "get" | "load" | "load-mapped" | "load-in-place" | "load-unchecked" => {
-            let access = match action {
-                // SAFETY: no test that asks for this changes a file in place.
-                "load-mapped" => unsafe { Access::map() },
-                // SAFETY: the same.
-                "load-in-place" => unsafe { Access::in_place() },
-                // SAFETY: the same, and it is whole and sound.
-                "load-unchecked" => unsafe { Access::in_place_unchecked() },
-                _ => Access::READ,
-            };
-            let store = open().unwrap().with_access(access);
+            let store = open().unwrap().with_access(access(action));
             begin();
             if action == "get" {
                 let parsed =

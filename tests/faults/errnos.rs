@@ -124,10 +124,26 @@ fn looking_up_is_a_hit_a_miss_or_an_error_whatever_fails() {
 
 #[test]
 fn code_of_every_size_and_placement_is_there_or_an_error_whatever_call_fails_that_brings_it_into_memory() {
-    for action in ["load-small", "load-huge", "load-in-place", "load-unchecked"] {
-        let which =
-            |name: &str| matches!(name, "mmap" | "mprotect" | "madvise" | "pread64") || long() && fares_well(name);
+    let in_place = ["load-in-place", "load-unchecked", "load-rows-in-place", "load-rows-unchecked"];
+    for action in ["load-small", "load-huge"].into_iter().chain(in_place) {
+        let which = |name: &str| {
+            matches!(name, "mmap" | "mprotect" | "madvise" | "read" | "pread64") || long() && fares_well(name)
+        };
         withstands(action, Before::Valid, which, &[Done, Rejected, Io, Memory]);
+    }
+}
+
+#[test]
+fn a_file_is_mapped_executable_at_once_if_all_its_pages_hold_code_and_partly_made_so_if_not() {
+    if !strace::works() {
+        return skip("errnos, mprotect", "strace does not work here");
+    }
+    for (action, expected) in
+        [("load-in-place", 0), ("load-unchecked", 0), ("load-rows-in-place", 1), ("load-rows-unchecked", 1)]
+    {
+        let (outcome, calls) = strace::run(action, &Directory::new(Before::Valid, true), None);
+        assert_eq!(outcome, Done);
+        assert_eq!(calls.iter().filter(|call| call.name == "mprotect").count(), expected, "{action}: {calls:#?}");
     }
 }
 

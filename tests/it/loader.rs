@@ -6,7 +6,7 @@ use std::{fs, thread};
 
 use jitcache::{
     Access, Bound, Builder, CatchClause, Entry, Error, Field, FileBytes, Identity, Location, MacKey, Module, Registry,
-    Revision, Sealing,
+    Revision, Sealing, Store,
 };
 
 use crate::machine::{self, AFTER_CALL, FUNCTIONS, KEY};
@@ -35,7 +35,6 @@ fn accesses() -> [(Access, bool); 5] {
 #[test]
 fn code_runs_after_loading_by_every_door() {
     let scratch = Scratch::new();
-    let path = scratch.path().join("entry");
     let from_view = Module::load(&Entry::parse(&file(41), &identity()).unwrap()).unwrap();
     assert_eq!((machine::add(&from_view, 2, 3), machine::constant(&from_view), machine::next(&from_view)), (5, 41, 42));
     for (identity, aligned) in [
@@ -54,25 +53,29 @@ fn code_runs_after_loading_by_every_door() {
                 builder = machine::builder(7);
                 builder.code(code.clone());
             }
-            fs::write(&path, builder.finish(&identity, &KEY).unwrap().to_vec()).unwrap();
+            let store = Store::open(scratch.path(), identity.clone()).unwrap();
+            fs::write(store.path(&KEY), builder.finish(&identity, &KEY).unwrap().to_vec()).unwrap();
             for (access, in_place) in accesses() {
-                let module = FileBytes::open(&path, access).unwrap().unwrap();
-                let module = Module::load_file(module, &identity, &KEY).unwrap();
-                assert_eq!(
-                    (machine::add(&module, 2, 3), machine::constant(&module), machine::next(&module)),
-                    (5, 7, 8)
-                );
-                assert_eq!(module.is_in_place(), in_place && aligned);
-                let main = module.function(0).unwrap() as usize;
-                assert_eq!(main % if aligned { identity.alignment().bytes as usize } else { 16 }, 0);
-                if access == Access::READ && length > 0 {
-                    assert_eq!(main % (2 << 20), 0, "large code begins on a huge page");
+                let store = Store::open(scratch.path(), identity.clone()).unwrap().with_access(access);
+                let file = FileBytes::open(&store.path(&KEY), access).unwrap().unwrap();
+                let opened = Module::load_file(file, &identity, &KEY).unwrap();
+                for module in [opened, store.load(&KEY).unwrap().hit().unwrap()] {
+                    assert_eq!(
+                        (machine::add(&module, 2, 3), machine::constant(&module), machine::next(&module)),
+                        (5, 7, 8)
+                    );
+                    assert_eq!(module.is_in_place(), in_place && aligned);
+                    let main = module.function(0).unwrap() as usize;
+                    assert_eq!(main % if aligned { identity.alignment().bytes as usize } else { 16 }, 0);
+                    if access == Access::READ && length > 0 {
+                        assert_eq!(main % (2 << 20), 0, "large code begins on a huge page");
+                    }
+                    assert!(module.code().ends_with(&code));
+                    assert_eq!(module.functions().len(), FUNCTIONS.len());
+                    assert_eq!(module.locate_instruction(main + AFTER_CALL as usize).unwrap().source, Some(310));
+                    let metadata = (*identity.sealing() != Sealing::Plain).then_some(&b"meta"[..]);
+                    assert_eq!(module.metadata(), metadata);
                 }
-                assert!(module.code().ends_with(&code));
-                assert_eq!(module.functions().len(), FUNCTIONS.len());
-                assert_eq!(module.locate_instruction(main + AFTER_CALL as usize).unwrap().source, Some(310));
-                let metadata = (*identity.sealing() != Sealing::Plain).then_some(&b"meta"[..]);
-                assert_eq!(module.metadata(), metadata);
             }
         }
     }
@@ -104,6 +107,80 @@ fn code_that_runs_in_place_is_the_file_and_not_writable() {
     }
 }
 
+/// Returns which parts of a file are mapped to be executed, in bytes, in the order of the file.
+#[cfg(target_os = "linux")]
+fn executable_parts(path: &std::path::Path) -> Vec<(u64, u64)> {
+    let maps = fs::read_to_string("/proc/self/maps").unwrap();
+    let ours = maps.lines().filter(|line| line.ends_with(path.to_str().unwrap()));
+    let parts = ours.filter_map(|line| {
+        let mut words = line.split_whitespace();
+        let (start, end) = words.next().unwrap().split_once('-').unwrap();
+        let protection = words.next().unwrap();
+        let number = |digits| u64::from_str_radix(digits, 16).unwrap();
+        let at = number(words.next().unwrap());
+        protection.contains('x').then(|| (at, at + number(end) - number(start)))
+    });
+    parts.collect()
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn of_a_file_that_runs_in_place_no_page_is_executable_but_those_with_code_and_none_before_it_is_loaded() {
+    let scratch = Scratch::new();
+    let page = region::page::size() as u64;
+    let in_file = identity().with_alignment_in_file(16).unwrap();
+    let in_memory = identity().with_function_alignment(16).unwrap();
+    for (identity, length, functions, metadata) in [
+        // One page, and several: of all of them code takes some.
+        (&in_file, 100, 1, 10),
+        (&in_file, 3 * page, 400, 10),
+        // Pages behind the code, in front of it, both, and neither, but more than are worth a look.
+        (&in_file, 100, 1, 2 * page),
+        (&in_file, 3 * page, 1, 2 * page),
+        (&in_file, 5 * page, page / 4, 10),
+        (&in_file, 5 * page, page / 4, 2 * page),
+        (&in_file, 2 << 20, 1, 10),
+        // No code, or none that can run where it is.
+        (&in_file, 0, 0, 10),
+        (&in_file, 0, 0, 2 * page),
+        (&in_memory, 100, 1, 10),
+        (&in_memory, 3 * page, 1, 10),
+    ] {
+        let case = format!("{length}, {functions}, {metadata}");
+        let metadata = vec![b'm'; metadata as usize];
+        let mut builder = Builder::new();
+        builder.code(vec![0xcc; length as usize]).metadata(&metadata);
+        for function in 0..functions {
+            builder.function(function * 16);
+        }
+        let store = Store::open(scratch.path(), identity.clone()).unwrap();
+        let path = store.path(&KEY);
+        for (access, _) in accesses() {
+            let entry = builder.finish(identity, &KEY).unwrap().to_vec();
+            fs::write(&path, &entry).unwrap();
+            let code = Entry::parse(&entry, identity).unwrap().code_range();
+            let pages = (code.start / page * page, code.end.next_multiple_of(page));
+            let store = Store::open(scratch.path(), identity.clone()).unwrap().with_access(access);
+            let (file, loaded) = (store.get(&KEY).unwrap().hit().unwrap(), store.load(&KEY).unwrap().hit().unwrap());
+            assert_eq!(
+                executable_parts(&path),
+                loaded.is_in_place().then_some(pages).into_iter().collect::<Vec<_>>(),
+                "{case}"
+            );
+            let opened = Module::load_file(file, identity, &KEY).unwrap();
+            assert_eq!(opened.is_in_place(), loaded.is_in_place(), "{case}");
+            let parts = vec![pages; 2 * usize::from(loaded.is_in_place())];
+            assert_eq!(executable_parts(&path), parts, "{case}");
+            for module in [opened, loaded] {
+                assert!(module.code().ends_with(&vec![0xcc; length as usize]), "{case}");
+                assert_eq!(module.functions().len() as u64, functions, "{case}");
+                assert_eq!(module.metadata(), Some(&metadata[..]), "{case}");
+            }
+            assert_eq!(executable_parts(&path), [], "{case}");
+        }
+    }
+}
+
 #[test]
 #[cfg(target_os = "linux")]
 fn a_load_that_is_vouched_for_looks_at_no_page_of_the_map() {
@@ -120,7 +197,6 @@ fn a_load_that_is_vouched_for_looks_at_no_page_of_the_map() {
         sizes.into_iter().sum()
     }
     let scratch = Scratch::new();
-    let path = scratch.path().join("entry");
     let [.., (unchecked, _)] = accesses();
     for (sealing, build_id) in [(Sealing::Plain, 0), (Sealing::Checksum, 255), (Sealing::Mac(MacKey::new([1; 32])), 1)]
     {
@@ -147,9 +223,10 @@ fn a_load_that_is_vouched_for_looks_at_no_page_of_the_map() {
             if is_sealed {
                 builder.metadata(&metadata);
             }
+            let store = Store::open(scratch.path(), identity.clone()).unwrap().with_access(unchecked);
+            let path = store.path(&KEY);
             fs::write(&path, builder.finish(&identity, &KEY).unwrap().to_vec()).unwrap();
-            let file = FileBytes::open(&path, unchecked).unwrap().unwrap();
-            let module = Module::load_file(file, &identity, &KEY).unwrap();
+            let module = store.load(&KEY).unwrap().hit().unwrap();
             let case = format!("{}, {length}, {rows}, {}", identity.sealing(), metadata.len());
             assert_eq!(looked_at(&path), 0, "{case}");
             assert!(module.code().ends_with(&code));

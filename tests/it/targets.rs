@@ -1,9 +1,7 @@
 //! What the fuzz targets do with their input: here, so that `cargo test` replays the inputs that are kept.
 
-use std::fs::OpenOptions;
-use std::io::Write;
+use std::fs;
 use std::ops::Range;
-use std::path::PathBuf;
 use std::sync::LazyLock;
 
 use arbitrary::{Result, Unstructured};
@@ -60,12 +58,7 @@ pub fn load(file: &[u8]) {
 
 /// A damaged entry in a file comes to the same through every door as it does from memory; nothing is run.
 pub fn place(bytes: &[u8]) {
-    // One file for all runs: nothing of the last one is alive when it is written again.
-    static FILE: LazyLock<(Scratch, PathBuf)> = LazyLock::new(|| {
-        let scratch = Scratch::new();
-        let path = scratch.path().join("entry");
-        (scratch, path)
-    });
+    static SCRATCH: LazyLock<Scratch> = LazyLock::new(Scratch::new);
     let mut from = Unstructured::new(bytes);
     let Ok(parts) = Parts::take(&mut from) else { return };
     let identity = &parts.identity;
@@ -78,39 +71,42 @@ pub fn place(bytes: &[u8]) {
     if from.ratio(3, 4).unwrap_or(false) {
         repair(&mut file, identity);
     }
-    let path = &FILE.1;
-    let written = OpenOptions::new().create(true).truncate(false).write(true).open(path).unwrap();
-    written.set_len(file.len() as u64).unwrap();
-    (&written).write_all(&file).unwrap();
-
     let parsed = Entry::parse(&file, identity);
     let key = key_of(&file, identity);
+    let store = |access| Store::open(SCRATCH.path(), identity.clone()).unwrap().with_access(access);
+    let path = store(Access::READ).path(&key);
+    fs::write(&path, &file).unwrap();
     let expected = Module::load_file(file.clone().into(), identity, &key);
     let is_sound = parsed.as_ref().is_ok_and(|entry| entry.verify().is_ok());
     assert!(expected.is_ok() || !is_sound);
-    // SAFETY: the file is not written to again before all that was opened is dropped, at the end of this function.
+    // SAFETY: the file is not written to again.
     let map = unsafe { Access::map() };
     // SAFETY: likewise.
     let in_place = unsafe { Access::in_place() };
     // SAFETY: likewise, and it is used only if the entry was verified.
     let unchecked = unsafe { Access::in_place_unchecked() };
     for access in [Access::READ, map, in_place].into_iter().chain(is_sound.then_some(unchecked)) {
-        let opened = FileBytes::open(path, access).unwrap().expect("the file is there");
+        let opened = FileBytes::open(&path, access).unwrap().expect("the file is there");
         assert!(*opened == file[..], "{access:?}");
-        match (Module::load_file(opened, identity, &key), &expected) {
-            (Ok(module), Ok(_)) => {
-                let entry = parsed.as_ref().expect("what was loaded can be parsed");
-                assert_holds(&module, entry);
-                let may_run_there = access == in_place || access == unchecked;
-                let is_aligned = identity.alignment().in_file && !entry.code().is_empty();
-                assert!(module.is_in_place() || !(may_run_there && is_aligned));
+        let opened = Module::load_file(opened, identity, &key).map_or_else(Lookup::Rejected, Lookup::Hit);
+        for found in [opened, store(access).load(&key).unwrap()] {
+            match (found, &expected) {
+                (Lookup::Hit(module), Ok(_)) => {
+                    let entry = parsed.as_ref().expect("what was loaded can be parsed");
+                    assert_holds(&module, entry);
+                    let may_run_there = access == in_place || access == unchecked;
+                    let is_aligned = identity.alignment().in_file && !entry.code().is_empty();
+                    assert!(module.is_in_place() || !(may_run_there && is_aligned));
+                }
+                (Lookup::Rejected(found), Err(expected)) => {
+                    assert_eq!(format!("{found} {found:?}"), format!("{expected} {expected:?}"), "{access:?}");
+                }
+                (Lookup::Stale(found), Err(Error::Stale { found: expected, .. })) => assert_eq!(found, *expected),
+                (found, _) => panic!("{access:?}: {found:?}, but from memory {expected:?}"),
             }
-            (Err(found), Err(expected)) => {
-                assert_eq!(format!("{found} {found:?}"), format!("{expected} {expected:?}"), "{access:?}");
-            }
-            (found, _) => panic!("{access:?}: {found:?}, but from memory {expected:?}"),
         }
     }
+    fs::remove_file(path).unwrap();
 }
 
 /// Returns the key that the entry in `file` is bound to, or any other.
