@@ -101,7 +101,7 @@ impl FilePages {
         let read = (|| {
             image.filled = image.missing(read).write(start)?;
             let code = image.sum_code(code_at)?;
-            let left = if code.is_some() { image.leave_rows(most_rows)? } else { None };
+            let left = code.as_ref().map_or(Ok(None), |(code, _)| image.leave_rows(code.end, most_rows))?;
             image.advise(length);
             image.fill_to(length)?;
             Ok((code, left))
@@ -179,26 +179,31 @@ impl Image<'_> {
         self.fill_to(start)?;
         let end = format::code_range(self.filled()).and_then(|code| usize::try_from(code.end).ok());
         let Some(end) = end.filter(|&end| end <= self.length) else { return Ok(None) };
-        self.advise(end);
+        self.advise(self.with_short_rest(end));
         let (mut summed, mut sum) = (start, 0);
         while summed < end {
             let step = summed.saturating_add(STEP).min(end);
-            self.fill_to(step)?;
+            self.fill_to(self.with_short_rest(step))?;
             let Some(bytes) = self.filled().get(summed..step) else { return Ok(None) };
             (summed, sum) = (step, crc32c(sum, bytes));
         }
         Ok(Some((start..end, sum)))
     }
 
-    /// Reads on behind the code, and goes to the end of the rows of a source map if they are more than `most` bytes; returns
+    /// Returns where to read to at least up to `end`: what would be left of the file may not be worth a call.
+    const fn with_short_rest(&self, end: usize) -> usize {
+        if self.length.saturating_sub(end) < START { self.length } else { end }
+    }
+
+    /// Reads on behind the code, which ends at `at`, and goes to the end of the rows of a source map if they are more than `most` bytes; returns
     /// where they lie then.
-    fn leave_rows(&mut self, most: u64) -> io::Result<Option<Range<u64>>> {
-        let at = self.filled;
+    fn leave_rows(&mut self, at: usize, most: u64) -> io::Result<Option<Range<u64>>> {
         self.fill_to(at.saturating_add(usize::try_from(format::ROWS_BEHIND_CODE).unwrap_or(0)))?;
         let behind_code = self.filled().get(at..).unwrap_or_default();
         let rows = format::rows_place(behind_code, u64::try_from(at).unwrap_or(u64::MAX));
         let rows = rows.filter(|rows| rows.end.saturating_sub(rows.start) > most);
-        let end = rows.as_ref().and_then(|rows| usize::try_from(rows.end).ok()).filter(|&end| end <= self.length);
+        let is_ahead = |&end: &usize| self.filled < end && end <= self.length;
+        let end = rows.as_ref().and_then(|rows| usize::try_from(rows.end).ok()).filter(is_ahead);
         let (Some(rows), Some(end)) = (rows, end) else { return Ok(None) };
         let mut file = self.file;
         file.seek(SeekFrom::Start(rows.end))?;
