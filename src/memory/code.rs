@@ -4,9 +4,7 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-use region::Protection;
-
-use super::pages::{Pages, WritablePages, refused};
+use super::pages::{Pages, WritablePages};
 use super::{FileMap, FilePages};
 use crate::digest::STEP;
 use crate::error::Error;
@@ -80,19 +78,16 @@ enum Placement {
 }
 
 impl CodeMemory {
-    /// Makes code executable where its file is mapped.
+    /// Makes code executable where its file is mapped, which keeps instruction caches coherent by itself.
     pub(crate) fn in_place(file: &Arc<FileMap>, code: &Range<u64>) -> Result<Self, Error> {
         if !IS_SUPPORTED {
             return Err(Error::UnsupportedMachine);
         }
         let code = bytes(code);
-        let Some(bytes @ [_, ..]) = file.get(code.clone()) else { return Ok(Self(Placement::Nowhere)) };
-        // The kernel keeps instruction caches coherent with files.
-        if !file.is_executable() {
-            // SAFETY: the pages belong to the map, which this value keeps. They stay readable, and they were not writable.
-            let protected = unsafe { region::protect(bytes.as_ptr(), bytes.len(), Protection::READ_EXECUTE) };
-            protected.map_err(|error| refused("make executable", bytes.len(), error))?;
+        if file.get(code.clone()).is_none_or(<[u8]>::is_empty) {
+            return Ok(Self(Placement::Nowhere));
         }
+        file.make_executable(&code)?;
         Ok(Self(Placement::InPlace(Arc::clone(file), code)))
     }
 

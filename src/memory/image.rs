@@ -4,8 +4,10 @@ use std::fs::File;
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::ops::{Deref, Range};
 
+use region::Protection;
+
 use super::Unchanging;
-use super::pages::{Pages, WritablePages};
+use super::pages::{Pages, WritablePages, refused};
 use crate::digest::{STEP, crc32c};
 use crate::error::Error;
 use crate::format;
@@ -13,13 +15,14 @@ use crate::format;
 /// A file that is mapped.
 pub(crate) struct FileMap {
     map: memmap2::Mmap,
+    /// Whether all of it was mapped executable.
     is_executable: bool,
 }
 
 impl FileMap {
-    /// Length of the longest file of which it is worth finding out whether its code begins on the first page, in bytes: larger
-    /// ones have more functions than that page has room for.
-    const LONGEST: usize = 1 << 20;
+    /// Length of the longest file that is mapped executable before anybody knows where in it the code lies, in bytes: on most of
+    /// its pages, if it is as short as that.
+    const SHORT: usize = 256 * 1024;
 
     /// Maps a file for reading.
     pub(crate) fn to_read(file: &File, length: usize, Unchanging(()): Unchanging) -> io::Result<Self> {
@@ -29,21 +32,39 @@ impl FileMap {
         Ok(Self { map, is_executable: false })
     }
 
-    /// Maps a file to run its code: executable at once, if every page of it holds code and the system lets it.
-    ///
-    /// Of a file of one page nobody knows whether it holds any. To make a map executable later takes a system call, and time
-    /// for each page that was looked at before.
+    /// Maps a file to run its code; all of a short one is executable until [`FileMap::make_executable`], if the system lets it.
     pub(crate) fn to_run(file: &File, length: usize, promise: Unchanging) -> io::Result<Self> {
-        let is_executable = length <= region::page::size() || length <= Self::LONGEST && is_code(file, length);
+        let is_executable = length <= Self::SHORT;
         // SAFETY: as in `to_read`; the promise is given on to it.
         let map = is_executable.then(|| unsafe { memmap2::MmapOptions::new().len(length).map_exec(file) });
         map.and_then(Result::ok)
             .map_or_else(|| Self::to_read(file, length, promise), |map| Ok(Self { map, is_executable }))
     }
 
-    /// Returns whether all of the map is executable.
+    /// Returns whether all of it was mapped executable.
     pub(crate) const fn is_executable(&self) -> bool {
         self.is_executable
+    }
+
+    /// Makes the pages executable that hold `code`, a range of the file, and all others not.
+    ///
+    /// That takes a system call for what is not so yet, and time for each page of it that was looked at before.
+    pub(super) fn make_executable(&self, code: &Range<usize>) -> Result<(), Error> {
+        let page = region::page::size();
+        let start = code.start & page.wrapping_neg();
+        let end = code.end.checked_next_multiple_of(page).unwrap_or(usize::MAX).min(self.len());
+        let (other, code) = (Protection::READ, Protection::READ_EXECUTE);
+        let now = if self.is_executable { code } else { other };
+        for (part, protection) in [(0..start, other), (start..end, code), (end..self.len(), other)] {
+            if protection != now
+                && let Some(part @ [_, ..]) = self.get(part)
+            {
+                // SAFETY: the pages belong to the map. They stay readable, and were not writable.
+                let protected = unsafe { region::protect(part.as_ptr(), part.len(), protection) };
+                protected.map_err(|error| refused("make executable", part.len(), error))?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -55,17 +76,7 @@ impl Deref for FileMap {
     }
 }
 
-/// Returns whether each page of a file holds some of its code.
-fn is_code(file: &File, length: usize) -> bool {
-    let (mut start, page) = ([0; START], region::page::size());
-    let read = fill(file, &mut start).unwrap_or(0);
-    format::code_range(start.get(..read).unwrap_or_default()).is_some_and(|code| {
-        let [start, end] = [code.start, code.end].map(|at| usize::try_from(at).unwrap_or(usize::MAX));
-        start < page.min(end) && end.checked_next_multiple_of(page).is_some_and(|end| end >= length)
-    })
-}
-
-/// How much of a file is read to find its code, in bytes.
+/// How much of a file is read to find its code, and at least of its end, in bytes.
 const START: usize = 4096;
 
 /// A file that was read into pages of its own, in which its code can be made executable.

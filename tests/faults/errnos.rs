@@ -122,10 +122,18 @@ fn looking_up_is_a_hit_a_miss_or_an_error_whatever_fails() {
     }
 }
 
+/// What runs in place, and how many calls make pages of the map executable, or those that are at first and hold no code not.
+const IN_PLACE: [(&str, usize); 5] = [
+    ("load-in-place", 0),
+    ("load-unchecked", 0),
+    ("load-few-rows-in-place", 1),
+    ("load-rows-in-place", 1),
+    ("load-rows-unchecked", 1),
+];
+
 #[test]
 fn code_of_every_size_and_placement_is_there_or_an_error_whatever_call_fails_that_brings_it_into_memory() {
-    let in_place = ["load-in-place", "load-unchecked", "load-rows-in-place", "load-rows-unchecked"];
-    for action in ["load-small", "load-huge"].into_iter().chain(in_place) {
+    for action in ["load-small", "load-huge"].into_iter().chain(IN_PLACE.map(|(action, _)| action)) {
         let which = |name: &str| {
             matches!(name, "mmap" | "mprotect" | "madvise" | "read" | "pread64") || long() && fares_well(name)
         };
@@ -134,13 +142,11 @@ fn code_of_every_size_and_placement_is_there_or_an_error_whatever_call_fails_tha
 }
 
 #[test]
-fn a_file_is_mapped_executable_at_once_if_all_its_pages_hold_code_and_partly_made_so_if_not() {
+fn a_short_file_of_which_all_pages_hold_code_is_executable_as_soon_as_it_is_mapped() {
     if !strace::works() {
         return skip("errnos, mprotect", "strace does not work here");
     }
-    for (action, expected) in
-        [("load-in-place", 0), ("load-unchecked", 0), ("load-rows-in-place", 1), ("load-rows-unchecked", 1)]
-    {
+    for (action, expected) in IN_PLACE {
         let (outcome, calls) = strace::run(action, &Directory::new(Before::Valid, true), None);
         assert_eq!(outcome, Done);
         assert_eq!(calls.iter().filter(|call| call.name == "mprotect").count(), expected, "{action}: {calls:#?}");

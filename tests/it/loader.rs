@@ -131,15 +131,16 @@ fn of_a_file_that_runs_in_place_no_page_is_executable_but_those_with_code_and_no
     let in_file = identity().with_alignment_in_file(16).unwrap();
     let in_memory = identity().with_function_alignment(16).unwrap();
     for (identity, length, functions, metadata) in [
-        // One page, and several: of all of them code takes some.
+        // One page, and several, all with code.
         (&in_file, 100, 1, 10),
         (&in_file, 3 * page, 400, 10),
-        // Pages behind the code, in front of it, both, and neither, but more than are worth a look.
+        // Pages behind the code, in front of it, and both; the last ones of more than are executable at first.
         (&in_file, 100, 1, 2 * page),
         (&in_file, 3 * page, 1, 2 * page),
         (&in_file, 5 * page, page / 4, 10),
         (&in_file, 5 * page, page / 4, 2 * page),
         (&in_file, 2 << 20, 1, 10),
+        (&in_file, 2 << 20, page / 4, 2 * page),
         // No code, or none that can run where it is.
         (&in_file, 0, 0, 10),
         (&in_file, 0, 0, 2 * page),
