@@ -74,6 +74,9 @@ impl Access {
     /// [`Identity::with_alignment_in_file`](crate::Identity::with_alignment_in_file), and if the system lets nothing run
     /// from the file: [`Module::is_in_place`](crate::Module::is_in_place) tells.
     ///
+    /// Pages are made executable before their code is checked, when nobody knows where it is. All of a file of up to 256 KiB is
+    /// executable until a load has found its code; of a module, only pages that hold code are.
+    ///
     /// # Safety
     ///
     /// The promise of [`Access::map`], on which here also depends that the code that was checked is the code that runs.
