@@ -59,8 +59,8 @@ impl FileBytes {
         let bytes = match access.mode {
             // There is nothing to map in an empty file.
             Mode::InPlace(promise, check) if length > 0 => {
-                let map = if is_load { FileMap::to_run } else { FileMap::to_read };
-                let map = mapped(map(&file, bytes, promise))?;
+                let how = if is_load { FileMap::to_run } else { FileMap::to_read };
+                let map = mapped(how(&file, bytes, promise))?;
                 // Nothing but what is peeked at is looked at before the code runs.
                 let peeked = (check == Check::VouchedFor).then(|| Box::new(PeekedFile::new(file, length)));
                 Bytes::Mapped(map, Some(check), peeked)

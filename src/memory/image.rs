@@ -53,9 +53,9 @@ impl FileMap {
         let page = region::page::size();
         let start = code.start & page.wrapping_neg();
         let end = code.end.checked_next_multiple_of(page).unwrap_or(usize::MAX).min(self.len());
-        let (other, code) = (Protection::READ, Protection::READ_EXECUTE);
-        let now = if self.is_executable { code } else { other };
-        for (part, protection) in [(0..start, other), (start..end, code), (end..self.len(), other)] {
+        let (readable, executable) = (Protection::READ, Protection::READ_EXECUTE);
+        let now = if self.is_executable { executable } else { readable };
+        for (part, protection) in [(0..start, readable), (start..end, executable), (end..self.len(), readable)] {
             if protection != now
                 && let Some(part @ [_, ..]) = self.get(part)
             {
@@ -206,8 +206,8 @@ impl Image<'_> {
         if self.length.saturating_sub(end) < START { self.length } else { end }
     }
 
-    /// Reads on behind the code, which ends at `at`, and goes to the end of the rows of a source map if they are more than `most` bytes; returns
-    /// where they lie then.
+    /// Reads on behind the code, which ends at `at`, and goes to the end of the rows of a source map if they are more than
+    /// `most` bytes; returns where they lie then.
     fn leave_rows(&mut self, at: usize, most: u64) -> io::Result<Option<Range<u64>>> {
         self.fill_to(at.saturating_add(usize::try_from(format::ROWS_BEHIND_CODE).unwrap_or(0)))?;
         let behind_code = self.filled().get(at..).unwrap_or_default();

@@ -122,7 +122,7 @@ fn looking_up_is_a_hit_a_miss_or_an_error_whatever_fails() {
     }
 }
 
-/// What runs in place, and how many calls make pages of the map executable, or those that are at first and hold no code not.
+/// The loads whose code runs in place, and how many calls change what the pages of the map may be used for.
 const IN_PLACE: [(&str, usize); 5] = [
     ("load-in-place", 0),
     ("load-unchecked", 0),
