@@ -94,9 +94,14 @@ impl Digest {
     /// Says that all of the code was added, and what its CRC-32C is.
     pub(crate) fn end_code(&mut self, code: &[u8], checksum: u32) {
         if let Self::Checksum(sum) = self {
-            // Little code is summed faster than its sum is combined.
-            *sum = if code.len() < STEP / 16 { crc32c(*sum, code) } else { combine(*sum, checksum, size(code)) };
+            *sum = combine(*sum, checksum, size(code));
         }
+    }
+
+    /// Returns whether a file with this code is better added at once when it is whole: little code is summed again faster than
+    /// its sum is combined.
+    pub(crate) const fn prefers_all_at_once(&self, code: &[u8]) -> bool {
+        matches!(self, Self::Checksum(_)) && code.len() < STEP / 16
     }
 
     pub(crate) fn finish(self) -> DigestValue {

@@ -235,7 +235,9 @@ impl<'a> Entry<'a> {
         let has_file = self.sealed.is_some() && !self.file.is_empty();
         let whole = has_file.then(|| {
             let mut digest = Digest::new(self.mac_key.as_ref());
-            digest.add(Section::of(self.file, &(0..self.body.code.at())).bytes());
+            if !digest.prefers_all_at_once(self.code()) {
+                digest.add(Section::of(self.file, &(0..self.body.code.at())).bytes());
+            }
             digest
         });
         CodeDigest { checksum: 0, whole }
@@ -248,9 +250,13 @@ impl<'a> Entry<'a> {
             return Err(Error::Checksum { field: Field::Code, at: self.body.code.at(), expected, found });
         }
         let (Some(mut whole), Some(sealed)) = (digest.whole, &self.sealed) else { return Ok(()) };
-        whole.end_code(self.code(), found);
+        let mut added = 0;
+        if !whole.prefers_all_at_once(self.code()) {
+            whole.end_code(self.code(), found);
+            added = self.body.code.range().end;
+        }
         let rows = self.source_map_rows();
-        for part in [self.body.code.range().end..rows.start, rows.end..sealed.digest_at()] {
+        for part in [added..rows.start, rows.end..sealed.digest_at()] {
             whole.add(Section::of(self.file, &part).bytes());
         }
         sealed.check_digest(whole)
