@@ -59,8 +59,10 @@ impl FileBytes {
         let bytes = match access.mode {
             // There is nothing to map in an empty file.
             Mode::InPlace(promise, check) if length > 0 => {
-                let how = if is_load { FileMap::to_run } else { FileMap::to_read };
-                let map = mapped(how(&file, bytes, promise))?;
+                let map = mapped(match is_load {
+                    true => FileMap::to_run(&file, bytes, promise, check),
+                    false => FileMap::to_read(&file, bytes, promise),
+                })?;
                 // Nothing but what is peeked at is looked at before the code runs.
                 let peeked = (check == Check::VouchedFor).then(|| Box::new(PeekedFile::new(file, length)));
                 Bytes::Mapped(map, Some(check), peeked)

@@ -6,8 +6,8 @@ use std::ops::{Deref, Range};
 
 use region::Protection;
 
-use super::Unchanging;
 use super::pages::{Pages, WritablePages, refused};
+use super::{Check, Unchanging};
 use crate::digest::{STEP, crc32c};
 use crate::error::Error;
 use crate::format;
@@ -24,6 +24,10 @@ impl FileMap {
     /// its pages, if it is as short as that.
     const SHORT: usize = 256 * 1024;
 
+    /// Length of the longest file whose pages are all mapped at once if they are to be looked at, in bytes: that takes less than
+    /// the page fault. More of them are faulted in several at a time.
+    const FEW_PAGES: usize = 16 * 1024;
+
     /// Maps a file for reading.
     pub(crate) fn to_read(file: &File, length: usize, Unchanging(()): Unchanging) -> io::Result<Self> {
         // SAFETY: `map` asks that the file is not changed in place or shortened while it is mapped. Whoever made the
@@ -33,10 +37,15 @@ impl FileMap {
     }
 
     /// Maps a file to run its code; all of a short one is executable until [`FileMap::make_executable`], if the system lets it.
-    pub(crate) fn to_run(file: &File, length: usize, promise: Unchanging) -> io::Result<Self> {
+    pub(crate) fn to_run(file: &File, length: usize, promise: Unchanging, check: Check) -> io::Result<Self> {
         let is_executable = length <= Self::SHORT;
+        let mut options = memmap2::MmapOptions::new();
+        options.len(length);
+        if length <= Self::FEW_PAGES && check != Check::VouchedFor {
+            options.populate();
+        }
         // SAFETY: as in `to_read`; the promise is given on to it.
-        let map = is_executable.then(|| unsafe { memmap2::MmapOptions::new().len(length).map_exec(file) });
+        let map = is_executable.then(|| unsafe { options.map_exec(file) });
         map.and_then(Result::ok)
             .map_or_else(|| Self::to_read(file, length, promise), |map| Ok(Self { map, is_executable }))
     }
