@@ -160,7 +160,7 @@ impl<'a> Builder<'a> {
         let mut entry = Entry {
             header: Header { magic: Bytes(identity.magic().0), version: Section::new(identity.version().as_bytes()) },
             body: Body {
-                function_offsets: Table::new(&self.functions),
+                function_offsets: Table::new_at(0, &self.functions),
                 code: Section::new_at(code_at, &self.code),
                 code_checksum: crc32c(0, &self.code),
                 source_map_flag: self.source_map.is_some().into(),
@@ -171,7 +171,7 @@ impl<'a> Builder<'a> {
                 }),
             },
             sealed: None,
-            file: &[],
+            file: Section::default(),
             alignment: identity.alignment(),
             mac_key: identity.sealing().mac_key().cloned(),
         };

@@ -36,7 +36,7 @@ pub struct Entry<'a> {
     pub(crate) body: Body<'a>,
     pub(crate) sealed: Option<Sealed<'a>>,
     /// The file that the entry was read from; empty if it was built, and then its digest is right by construction.
-    pub(crate) file: &'a [u8],
+    pub(crate) file: Section<'a>,
     pub(crate) alignment: Alignment,
     pub(crate) mac_key: Option<MacKey>,
 }
@@ -63,7 +63,7 @@ impl<'a> Entry<'a> {
         Self::read(Section::new(file), identity)
     }
 
-    /// Does the same for a file that may be mapped, and open to be peeked at.
+    /// Does the same for a file that may lie in pieces.
     pub(crate) fn read(file: Section<'a>, identity: &Identity) -> Result<Self, Error> {
         if let Some(&found) = file.part(&(0..size(&identity.magic().0))).bytes().first_chunk()
             && found != identity.magic().0
@@ -85,15 +85,15 @@ impl<'a> Entry<'a> {
             // A file without the end of a seal was cut, or never sealed: if the cut is in the body, that is the news.
             match error {
                 Error::Unsealed { .. } | Error::Truncated { field: Field::SealLength, .. } => {
-                    read_body(size(file.bytes())).and(Err(error))
+                    read_body(file.length()).and(Err(error))
                 }
                 error => Err(error),
             }
         })?;
-        let body_end = sealed.as_ref().map_or(size(file.bytes()), |sealed| sealed.at);
+        let body_end = sealed.as_ref().map_or(file.length(), |sealed| sealed.at);
         let (body, end) = read_body(body_end)?;
         let (alignment, mac_key) = (identity.alignment(), identity.sealing().mac_key().cloned());
-        let entry = Self { header, body, sealed, file: file.bytes(), alignment, mac_key };
+        let entry = Self { header, body, sealed, file, alignment, mac_key };
         entry.check_source_map_flag()?;
         if end != body_end {
             return Err(Error::Trailing { at: end, expected: end, found: body_end });
@@ -121,7 +121,7 @@ impl<'a> Entry<'a> {
         digest.add_code(self.code());
         self.end_digest(digest)?;
         if let Some(digest) = self.source_map_digest() {
-            digest.check(Section::of(self.file, &self.source_map_rows()).bytes())?;
+            digest.check(self.part(&self.source_map_rows()))?;
         }
         self.check_tables()
     }
@@ -232,11 +232,11 @@ impl<'a> Entry<'a> {
     /// Begins the checksum of the code, and the digest of a sealed file with what stands in front of the code.
     pub(crate) fn begin_digest(&self) -> CodeDigest {
         // There is no file to check if the entry was built.
-        let has_file = self.sealed.is_some() && !self.file.is_empty();
+        let has_file = self.sealed.is_some() && self.file.length() > 0;
         let whole = has_file.then(|| {
             let mut digest = Digest::new(self.mac_key.as_ref());
             if !digest.prefers_all_at_once(self.code()) {
-                digest.add(Section::of(self.file, &(0..self.body.code.at())).bytes());
+                digest.add(self.part(&(0..self.body.code.at())));
             }
             digest
         });
@@ -257,21 +257,29 @@ impl<'a> Entry<'a> {
         }
         let rows = self.source_map_rows();
         for part in [added..rows.start, rows.end..sealed.digest_at()] {
-            whole.add(Section::of(self.file, &part).bytes());
+            whole.add(self.part(&part));
         }
         sealed.check_digest(whole)
+    }
+
+    /// Returns a part of the file that is to be checked.
+    fn part(&self, range: &Range<u64>) -> &'a [u8] {
+        let part = self.file.part(range);
+        // Nobody checks what is left out, and what is in pieces is cut where none of these is.
+        debug_assert_eq!(size(part.bytes()), part.length(), "{range:?}");
+        part.bytes()
     }
 
     /// Returns where the rows of the source map lie in the file, which have a digest of their own; an empty place behind the
     /// code if there are none.
     pub(crate) fn source_map_rows(&self) -> Range<u64> {
         let end = self.body.code.range().end;
-        self.body.source_map.as_ref().map_or(end..end, |map| map.rows.range())
+        self.body.source_map.as_ref().map_or(end..end, |map| map.rows.section().range())
     }
 
     /// Returns what the rows of the source map have to be, if the entry was read and sealed.
     pub(crate) fn source_map_digest(&self) -> Option<SourceMapDigest> {
-        let sealed = self.sealed.as_ref().filter(|_| !self.file.is_empty())?;
+        let sealed = self.sealed.as_ref().filter(|_| self.file.length() > 0)?;
         Some(sealed.source_map(self.source_map_rows().start, self.mac_key.clone()))
     }
 

@@ -108,7 +108,8 @@ impl Module {
     /// Any rejection for the entry: see [`Error::is_rejection`]; [`Error::Memory`] and [`Error::UnsupportedMachine`] for
     /// the machine.
     pub fn load(entry: &Entry<'_>) -> Result<Self, Error> {
-        Self::beside(entry, copy(entry)?)
+        let rows = entry.body.source_map.as_ref().map_or(&[][..], |map| map.rows.section().bytes());
+        Self::beside(entry, rows, copy(entry)?)
     }
 
     /// Makes the code of the entry in `file` executable, and keeps what is needed of the file for its tables.
@@ -124,8 +125,7 @@ impl Module {
         let entry = Entry::read(file.section(), identity)?;
         entry.check_key(key)?;
         let Body { function_offsets, source_map, catch_clauses, .. } = &entry.body;
-        // Of the file and not of the entry, whose code may be a copy if it is as short as what is peeked at.
-        let is_aligned = entry.is_aligned_at(Section::of(&file, &entry.code_range()).bytes().as_ptr().addr());
+        let is_aligned = file.place().address(&entry.code_range()).is_some_and(|address| entry.is_aligned_at(address));
         let code = match file.place() {
             Place::Pages(pages) if is_aligned => {
                 checked(&entry, |digest| {
@@ -150,24 +150,25 @@ impl Module {
             _ => copy(&entry)?,
         };
         if !file.are_worth_keeping(&code) {
-            return Self::beside(&entry, code);
+            let rows = source_map.as_ref().map_or(Ok(&[][..]), |map| file.rows(&map.rows.section().range()))?;
+            return Self::beside(&entry, rows, code);
         }
-        let function_offsets = function_offsets.range();
+        let function_offsets = function_offsets.section().range();
         let is_vouched_for = matches!(file.place(), Place::Map(_, Check::VouchedFor));
         let digest = if is_vouched_for { None } else { entry.source_map_digest() };
-        let source_map = source_map.as_ref().map(|map| Rows::new(map.rows.range(), digest));
+        let source_map = source_map.as_ref().map(|map| Rows::new(map.rows.section().range(), digest));
         let try_tables = catch_clauses.as_ref().map(|clauses| (clauses.try_table_count, clauses.try_tables.range()));
         let sections = entry.sealed.as_ref().map(|sealed| sealed.seal.sections.range());
-        file.end_peeking();
+        file.end_load();
         Ok(Self { addresses: code.range(), code, tables: file, function_offsets, source_map, try_tables, sections })
     }
 
     /// Puts a copy of an entry's tables beside its code.
-    fn beside(entry: &Entry<'_>, code: CodeMemory) -> Result<Self, Error> {
+    fn beside(entry: &Entry<'_>, rows: &[u8], code: CodeMemory) -> Result<Self, Error> {
         let Body { function_offsets, source_map, catch_clauses, .. } = &entry.body;
         let parts = [
-            function_offsets.bytes(),
-            source_map.as_ref().map_or(&[], |map| map.rows.bytes()),
+            function_offsets.section().bytes(),
+            rows,
             catch_clauses.as_ref().map_or(&[], |clauses| clauses.try_tables.bytes()),
             entry.sealed.as_ref().map_or(&[], |sealed| sealed.seal.sections.bytes()),
         ];
@@ -220,7 +221,7 @@ impl Module {
     /// Returns the offsets of the functions in the code.
     #[must_use]
     pub fn functions(&self) -> FunctionOffsets<'_> {
-        FunctionOffsets(Table::of(Section::of(&self.tables, &self.function_offsets).bytes()))
+        FunctionOffsets(Table::of(self.tables.section().part(&self.function_offsets)))
     }
 
     /// Returns the source map, if there is one and it is not damaged.
@@ -231,7 +232,7 @@ impl Module {
     pub fn source_map(&self) -> Option<SourceMap<'_>> {
         let rows = self.source_map.as_ref()?;
         let bytes = self.tables.rows(&rows.at).ok()?;
-        rows.are_sound(bytes).then(|| SourceMap(Table::of(bytes)))
+        rows.are_sound(bytes).then(|| SourceMap(Table::of(Section::new(bytes))))
     }
 
     /// Reads the source map if a load left it in the file, and checks it against the digest of a sealed entry.
@@ -251,13 +252,13 @@ impl Module {
     #[must_use]
     pub fn try_tables(&self) -> TryTables<'_> {
         let Some((try_table_count, range)) = self.try_tables.clone() else { return TryTables::default() };
-        TryTables::of(&CatchClauses { try_table_count, try_tables: Section::of(&self.tables, &range) })
+        TryTables::of(&CatchClauses { try_table_count, try_tables: self.tables.section().part(&range) })
     }
 
     /// Returns the section with the engine's `tag`, if the entry was sealed and has it.
     #[must_use]
     pub fn section(&self, tag: u32) -> Option<&[u8]> {
-        Sections::of(Section::of(&self.tables, self.sections.as_ref()?)).find(tag)
+        Sections::of(self.tables.section().part(self.sections.as_ref()?)).find(tag)
     }
 
     /// Returns what the engine keeps with the code: see [`Builder::metadata`](crate::Builder::metadata).

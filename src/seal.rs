@@ -59,7 +59,7 @@ pub(crate) struct Sealed<'a> {
 impl<'a> Sealed<'a> {
     /// Finds the seal from the end of the file, and compares everything that does not take a digest.
     pub(crate) fn read(file: Section<'a>, header_end: u64, kind: u8, identity: &Identity) -> Result<Self, Error> {
-        let length = size(file.bytes());
+        let length = file.length();
         let value = |field, at, expected, found| Err(Error::Value { field, at, expected, found });
         let room = length.saturating_sub(header_end);
         let footer_at = match length.checked_sub(Footer::SIZE) {
@@ -69,7 +69,7 @@ impl<'a> Sealed<'a> {
                 return Err(Error::Truncated { field, at, expected, found: room });
             }
         };
-        let (footer, _) = format::read::<Footer>(file, footer_at, ())?;
+        let (footer, _) = format::read::<Footer>(file.part(&(footer_at..length)), 0, ())?;
         let Footer { seal_length, file_length, digest_kind, .. } = footer;
         if footer.magic != Footer::MAGIC {
             let (expected, found) = (Footer::MAGIC.0, footer.magic.0);
@@ -89,8 +89,8 @@ impl<'a> Sealed<'a> {
             return value(Field::DigestKind, at, Bound::Exactly(kind.into()), found);
         }
         let at = length.saturating_sub(seal_length);
-        let inside = file.part(&(0..footer_at));
-        let (seal, _) = format::read::<Seal<'_>>(inside, at, inside)?;
+        let inside = file.part(&(at..footer_at));
+        let (seal, _) = format::read::<Seal<'_>>(inside, 0, inside)?;
         let sealed = Self { seal, footer, at };
         sealed.check_machine(identity)?;
         sealed.check_sections(|tag| tag == METADATA || identity.knows_section(tag))?;
@@ -107,7 +107,7 @@ impl<'a> Sealed<'a> {
         let at = file.length;
         let written = written.and_then(|()| format::write(&seal, &mut file));
         let file_length = file.length.saturating_add(Footer::SIZE);
-        let rows = entry.body.source_map.as_ref().map_or(&[][..], |map| map.rows.bytes());
+        let rows = entry.body.source_map.as_ref().map_or(&[][..], |map| map.rows.section().bytes());
         let mut footer = Footer {
             seal_length: file_length.saturating_sub(at),
             file_length,
@@ -120,7 +120,7 @@ impl<'a> Sealed<'a> {
         let written = written.and_then(|()| format::write(&footer, &mut tail));
         debug_assert!(written.is_ok(), "{written:?}");
         let covered = Footer::SIZE.saturating_sub(Footer::DIGEST_AND_MAGIC);
-        file.digest.add(Section::of(&tail, &(0..covered)).bytes());
+        file.digest.add(Section::new(&tail).part(&(0..covered)).bytes());
         footer.digest = file.digest.finish();
         Self { seal, footer, at }
     }
@@ -264,7 +264,7 @@ impl Write for Sum {
         } else {
             let part = |range: Range<u64>| {
                 let within = |at: u64| at.clamp(self.length, end).saturating_sub(self.length);
-                Section::of(bytes, &(within(range.start)..within(range.end))).bytes()
+                Section::new(bytes).part(&(within(range.start)..within(range.end))).bytes()
             };
             let (before, behind) = (part(0..self.rows.start), part(self.rows.end..u64::MAX));
             self.digest.add(before);
@@ -303,7 +303,7 @@ impl<'a> Iterator for Sections<'a> {
     type Item = Result<SealSection<'a>, Error>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let length = size(self.run.bytes());
+        let length = self.run.length();
         if self.at == length {
             return None;
         }

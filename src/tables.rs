@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::error::{Bound, Error, Field};
-use crate::format::{self, CatchClause, CatchClauses, Row, Section, Table, TryTable, size};
+use crate::format::{self, CatchClause, CatchClauses, Row, Section, Table, TryTable};
 
 /// The function offsets of an entry, read in place. Returned by [`Entry::functions`](crate::Entry::functions).
 #[derive(Clone, Copy, PartialEq)]
@@ -156,7 +156,7 @@ impl Iterator for Clauses<'_> {
 
     fn next(&mut self) -> Option<Self::Item> {
         let at = self.at;
-        if at == size(self.clauses.bytes()) {
+        if at == self.clauses.length() {
             return None;
         }
         let checked = format::read::<CatchClause>(self.clauses, at, ()).and_then(|(clause, end)| {

@@ -15,7 +15,7 @@ use binrw::{BinRead, BinWrite};
 use crate::error::Error;
 pub use schema::CatchClause;
 pub(crate) use schema::{Body, CatchClauses, Footer, Header, Seal, SealSection, SourceMap, TryTable};
-pub(crate) use section::{Bytes, Peek, Section, size};
+pub(crate) use section::{Bytes, Pieces, Section, size};
 use source::{Source, truncation};
 pub(crate) use table::{Row, Table, Violation};
 
@@ -45,22 +45,24 @@ where
 /// Returns where the code of a file begins that starts like this, and where its first function does.
 ///
 /// Nothing is checked: of another file than an entry the answer is any number, or `None`.
-pub(crate) fn code_place(start: &[u8]) -> Option<(u64, u64)> {
-    let (_, at) = read::<Header<'_>>(Section::new(start), 0, Section::new(start)).ok()?;
-    let body = Section::of(start, &(at..size(start))).bytes();
-    let functions = u32::from_le_bytes(*body.first_chunk()?);
-    let code_at = at.checked_add(12)?.checked_add(u64::from(functions).checked_mul(8)?)?;
-    let first = body.get(4..).and_then(|offsets| offsets.first_chunk()).filter(|_| functions > 0);
-    Some((code_at, code_at.checked_add(first.map_or(0, |offset| u64::from_le_bytes(*offset)))?))
+pub(crate) fn code_place(file: Section<'_>) -> Option<(u64, u64)> {
+    let (_, at) = read::<Header<'_>>(file, 0, file).ok()?;
+    let functions = u32::from_le_bytes(*file.run(at, 4).ok()?.first_chunk()?);
+    let offsets_at = at.checked_add(4)?;
+    let code_at = offsets_at.checked_add(u64::from(functions).checked_mul(8)?)?.checked_add(8)?;
+    let first = if functions > 0 { number(file, offsets_at) } else { None };
+    Some((code_at, code_at.checked_add(first.unwrap_or(0))?))
 }
 
-/// Returns where the code of a file lies that starts like this, if it begins there.
+/// Returns where the code of a file lies, if it begins at `at`: its length stands in front of it.
 ///
 /// Nothing is checked, as in [`code_place`].
-pub(crate) fn code_range(start: &[u8]) -> Option<Range<u64>> {
-    let (at, _) = code_place(start)?;
-    let length = Section::of(start, &(at.checked_sub(8)?..at)).bytes();
-    Some(at..at.checked_add(u64::from_le_bytes(*length.first_chunk()?))?)
+pub(crate) fn code_range(file: Section<'_>, at: u64) -> Option<Range<u64>> {
+    Some(at..at.checked_add(number(file, at.checked_sub(8)?)?)?)
+}
+
+fn number(file: Section<'_>, at: u64) -> Option<u64> {
+    Some(u64::from_le_bytes(*file.run(at, 8).ok()?.first_chunk()?))
 }
 
 /// Returns where the rows of the source map lie that belongs to code of which this is what follows, from `at` on.
@@ -115,7 +117,8 @@ mod tests {
             (b"MAGIC!\x03v.1\x02".to_vec(), None, None),
             (b"MAGIC!".to_vec(), None, None),
         ] {
-            assert_eq!((code_place(&start), code_range(&start)), (place, range), "{start:?}");
+            let range_found = code_place(Section::new(&start)).and_then(|(at, _)| code_range(Section::new(&start), at));
+            assert_eq!((code_place(Section::new(&start)), range_found), (place, range), "{start:?}");
         }
     }
 }

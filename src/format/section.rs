@@ -15,53 +15,76 @@ use super::source::Short;
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Section<'a> {
     at: u64,
+    length: u64,
+    /// Empty if they do not lie in memory in one piece.
     bytes: &'a [u8],
-    peek: Option<&'a dyn Peek>,
+    pieces: Option<&'a dyn Pieces>,
 }
 
-/// A file beside its map, for reading a few bytes without looking at a page of the map.
-pub(crate) trait Peek: fmt::Debug + Sync + RefUnwindSafe {
-    /// Returns `length` bytes of the file from `at` on, which it has; `None` if they are to be looked at in the map.
-    fn peek(&self, at: u64, length: usize) -> Option<&[u8]>;
+/// A file of which parts lie in different places in memory, or in none.
+pub(crate) trait Pieces: fmt::Debug + Sync + RefUnwindSafe {
+    /// Returns `length` bytes of the file from `at` on, which it has, if they are at hand in one piece.
+    fn at_hand(&self, at: u64, length: u64) -> Option<&[u8]>;
+
+    /// Returns them if a look at them costs a page fault, so that a part of them is better asked for by itself.
+    fn mapped(&self, at: u64, length: u64) -> Option<&[u8]>;
 }
 
 impl<'a> Section<'a> {
-    pub(crate) const fn new(bytes: &'a [u8]) -> Self {
-        Self { at: 0, bytes, peek: None }
+    pub(crate) fn new(bytes: &'a [u8]) -> Self {
+        Self::new_at(0, bytes)
     }
 
     /// Returns a run that will lie at `at` in the file.
-    pub(crate) const fn new_at(at: u64, bytes: &'a [u8]) -> Self {
-        Self { at, bytes, peek: None }
+    pub(crate) fn new_at(at: u64, bytes: &'a [u8]) -> Self {
+        Self { at, length: size(bytes), bytes, pieces: None }
     }
 
-    /// Returns a file that is mapped, of which `peek` has whatever short runs it can.
-    pub(crate) const fn peeked(map: &'a [u8], peek: &'a dyn Peek) -> Self {
-        Self { at: 0, bytes: map, peek: Some(peek) }
-    }
-
-    /// Returns a run of `file`; an empty one if the file does not have it.
-    pub(crate) fn of(file: &'a [u8], range: &Range<u64>) -> Self {
-        Self::new(file).part(range)
+    /// Returns a file of `length` bytes that lies in pieces.
+    pub(crate) const fn in_pieces(length: u64, pieces: &'a dyn Pieces) -> Self {
+        Self { at: 0, length, bytes: &[], pieces: Some(pieces) }
     }
 
     /// Returns a run of this one; an empty one if this does not have it.
     pub(crate) fn part(self, range: &Range<u64>) -> Self {
         let length = range.end.saturating_sub(range.start);
-        let bytes = self.run(range.start, length).unwrap_or_default();
-        Self { at: self.at.saturating_add(range.start), bytes, ..self }
+        let empty = Self { at: self.at.saturating_add(range.start), length: 0, bytes: &[], ..self };
+        self.section(range.start, length).unwrap_or(empty)
     }
 
-    /// Returns the `length` bytes of this run from its byte `at` on.
+    /// Returns the `length` bytes of this run from its byte `at` on, as a run.
+    #[inline]
+    fn section(self, at: u64, length: u64) -> Result<Self, Short> {
+        match self.pieces {
+            None => Ok(Self { at: self.at.saturating_add(at), length, bytes: self.run(at, length)?, pieces: None }),
+            Some(pieces) => self.in_piece(pieces, at, length),
+        }
+    }
+
+    #[inline(never)]
+    fn in_piece(self, pieces: &'a dyn Pieces, at: u64, length: u64) -> Result<Self, Short> {
+        self.length.checked_sub(at).filter(|&rest| length <= rest).ok_or(Short { at, expected: length })?;
+        let at = self.at.saturating_add(at);
+        Ok(match pieces.at_hand(at, length) {
+            Some(bytes) => Self { at, length, bytes, pieces: None },
+            None => Self { at, length, bytes: pieces.mapped(at, length).unwrap_or_default(), pieces: Some(pieces) },
+        })
+    }
+
+    /// Returns the `length` bytes of this run from its byte `at` on, which lie in one piece.
     #[inline]
     pub(super) fn run(&self, at: u64, length: u64) -> Result<&'a [u8], Short> {
-        let end = at.checked_add(length).and_then(|end| usize::try_from(end).ok());
-        let range = usize::try_from(at).ok().zip(end);
-        let bytes = range.and_then(|(at, end)| self.bytes.get(at..end)).ok_or(Short { at, expected: length })?;
-        let peeked = self.peek.and_then(|file| file.peek(self.at.saturating_add(at), bytes.len()));
-        Ok(peeked.unwrap_or(bytes))
+        let bytes = match self.pieces {
+            None => {
+                let end = at.checked_add(length).and_then(|end| usize::try_from(end).ok());
+                usize::try_from(at).ok().zip(end).and_then(|(at, end)| self.bytes.get(at..end))
+            }
+            Some(pieces) => Some(self.in_piece(pieces, at, length)?.bytes).filter(|bytes| size(bytes) == length),
+        };
+        bytes.ok_or(Short { at, expected: length })
     }
 
+    /// Returns the bytes, or none if they do not lie in one piece.
     pub(crate) const fn bytes(&self) -> &'a [u8] {
         self.bytes
     }
@@ -70,9 +93,14 @@ impl<'a> Section<'a> {
         self.at
     }
 
+    /// Returns the length of the run in the file, in bytes.
+    pub(crate) const fn length(&self) -> u64 {
+        self.length
+    }
+
     /// Returns the extent of the run in the file, in bytes.
-    pub(crate) fn range(&self) -> Range<u64> {
-        self.at..self.at.saturating_add(size(self.bytes))
+    pub(crate) const fn range(&self) -> Range<u64> {
+        self.at..self.at.saturating_add(self.length)
     }
 }
 
@@ -88,10 +116,10 @@ impl<'a> BinRead for Section<'a> {
 
     fn read_options<R: Read + Seek>(reader: &mut R, _: Endian, (file, length): Self::Args<'_>) -> BinResult<Self> {
         let at = reader.stream_position()?;
-        let length = length.unwrap_or(size(file.bytes).saturating_sub(at));
-        let bytes = file.run(at, length).map_err(io::Error::from)?;
+        let length = length.unwrap_or(file.length.saturating_sub(at));
+        let section = file.section(at, length).map_err(io::Error::from)?;
         reader.seek(SeekFrom::Start(at.saturating_add(length)))?;
-        Ok(Self { at: file.at.saturating_add(at), bytes, ..file })
+        Ok(section)
     }
 }
 
@@ -135,23 +163,35 @@ pub(crate) fn size(bytes: &[u8]) -> u64 {
 mod tests {
     use super::*;
 
-    /// Has other bytes than the map.
-    #[derive(Debug)]
-    struct Aside;
+    fn piece(at: u64, length: u64, from: u64, bytes: &'static [u8]) -> Option<&'static [u8]> {
+        bytes.get(usize::try_from(at.checked_sub(from)?).ok()?..)?.get(..usize::try_from(length).ok()?)
+    }
 
-    impl Peek for Aside {
-        fn peek(&self, at: u64, length: usize) -> Option<&[u8]> {
-            b"ABCDEFGH".get(usize::try_from(at).ok()?..)?.get(..length).filter(|_| length < 3)
+    /// Has two pieces, and nothing between.
+    #[derive(Debug)]
+    struct Two;
+
+    impl Pieces for Two {
+        fn at_hand(&self, at: u64, length: u64) -> Option<&[u8]> {
+            piece(at, length, 0, b"abcd")
+        }
+
+        fn mapped(&self, at: u64, length: u64) -> Option<&[u8]> {
+            piece(at, length, 8, b"ijkl")
         }
     }
 
     #[test]
-    fn a_part_of_a_part_is_peeked_at_where_it_lies_in_the_file() {
-        let file = Section::peeked(b"abcdefgh", &Aside);
-        let part = file.part(&(2..7));
-        assert_eq!((part.bytes(), part.range()), (&b"cdefg"[..], 2..7));
-        let part = part.part(&(1..3));
-        assert_eq!((part.bytes(), part.range()), (&b"DE"[..], 3..5));
-        assert_eq!(file.part(&(7..9)).range(), 7..7);
+    fn a_part_of_a_part_is_found_where_it_lies_in_the_file_and_may_be_missing_but_not_beyond_its_end() {
+        let file = Section::in_pieces(12, &Two);
+        let part = file.part(&(2..11));
+        assert_eq!((part.bytes(), part.range()), (&b""[..], 2..11));
+        for (range, bytes) in [(0..2, "cd"), (1..3, ""), (3..5, ""), (6..8, "ij"), (8..9, "k"), (9..9, "")] {
+            let inner = part.part(&range);
+            assert_eq!((inner.bytes(), inner.range()), (bytes.as_bytes(), range.start + 2..range.end + 2));
+        }
+        assert_eq!(part.part(&(8..10)).range(), 10..10);
+        assert_eq!(part.run(8, 1).unwrap(), b"k");
+        assert!(part.run(8, 2).is_err() && part.run(3, 1).is_err());
     }
 }

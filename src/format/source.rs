@@ -30,6 +30,7 @@ impl Read for Source<'_> {
         Ok(to.len())
     }
 
+    #[inline]
     fn read_exact(&mut self, to: &mut [u8]) -> io::Result<()> {
         let bytes = self.file.run(self.at, size(to))?;
         to.copy_from_slice(bytes);
@@ -40,6 +41,7 @@ impl Read for Source<'_> {
 
 impl Seek for Source<'_> {
     /// Goes where the schema goes: to an offset it has computed from the start.
+    #[inline]
     fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
         match to {
             SeekFrom::Start(at) => self.at = at,
@@ -84,11 +86,11 @@ pub(super) fn truncation(error: &binrw::Error, file: Section<'_>) -> Error {
         binrw::Error::Io(error) => error.get_ref().and_then(|error| error.downcast_ref::<Short>()),
         _ => None,
     };
-    let &Short { at, expected } = short.unwrap_or(&Short { at: size(file.bytes()), expected: 1 });
+    let &Short { at, expected } = short.unwrap_or(&Short { at: file.length(), expected: 1 });
     // Every read of the schema names its field, and nothing but the end of the file makes one fail.
     debug_assert!(field.is_some() && short.is_some(), "{error}");
     let field = field.unwrap_or(Field::Magic);
-    Error::Truncated { field, at: file.at().saturating_add(at), expected, found: size(file.bytes()).saturating_sub(at) }
+    Error::Truncated { field, at: file.at().saturating_add(at), expected, found: file.length().saturating_sub(at) }
 }
 
 #[cfg(test)]

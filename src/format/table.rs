@@ -1,7 +1,6 @@
 //! Runs of rows of numbers, read in place.
 
 use std::io::{Read, Seek, Write};
-use std::ops::Range;
 
 use binrw::{BinRead, BinResult, BinWrite, Endian};
 
@@ -13,32 +12,26 @@ pub(crate) type Row<const N: usize> = [[u8; 8]; N];
 
 /// A run of rows of `N` little-endian u64 and where it lies in the file, read in place.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Table<'a, const N: usize> {
-    at: u64,
-    rows: &'a [Row<N>],
-}
+pub(crate) struct Table<'a, const N: usize>(Section<'a>);
 
 impl<'a, const N: usize> Table<'a, N> {
-    pub(crate) const fn new(rows: &'a [Row<N>]) -> Self {
-        Self::new_at(0, rows)
-    }
-
     /// Returns the table of rows that lie at `at` in the file.
-    pub(crate) const fn new_at(at: u64, rows: &'a [Row<N>]) -> Self {
-        Self { at, rows }
+    pub(crate) fn new_at(at: u64, rows: &'a [Row<N>]) -> Self {
+        Self(Section::new_at(at, rows.as_flattened().as_flattened()))
     }
 
-    /// Returns the table that lies in `bytes`; a part of a row at the end is left out.
-    pub(crate) fn of(bytes: &'a [u8]) -> Self {
-        Self::new(bytes.as_chunks().0.as_chunks().0)
+    /// Returns the table that lies in `section`; a part of a row at the end is left out.
+    pub(crate) const fn of(section: Section<'a>) -> Self {
+        Self(section)
     }
 
+    /// Returns the rows, or none if the file has them and memory has not.
     pub(crate) const fn rows(&self) -> &'a [Row<N>] {
-        self.rows
+        self.0.bytes().as_chunks().0.as_chunks().0
     }
 
-    pub(crate) const fn bytes(&self) -> &'a [u8] {
-        self.rows.as_flattened().as_flattened()
+    pub(crate) const fn section(&self) -> Section<'a> {
+        self.0
     }
 
     /// Returns one number of every row.
@@ -46,13 +39,13 @@ impl<'a, const N: usize> Table<'a, N> {
         &self,
         column: usize,
     ) -> impl ExactSizeIterator<Item = u64> + DoubleEndedIterator + use<'a, N> {
-        self.rows.iter().map(move |row| number(row, column))
+        self.rows().iter().map(move |row| number(row, column))
     }
 
     /// Returns the last row whose number in `column` is smaller than `bound`, with its index; the table ascends there.
     pub(crate) fn last_below(&self, column: usize, bound: u64) -> Option<(usize, &'a Row<N>)> {
-        let row = self.rows.partition_point(|row| number(row, column) < bound).checked_sub(1)?;
-        Some((row, self.rows.get(row)?))
+        let row = self.rows().partition_point(|row| number(row, column) < bound).checked_sub(1)?;
+        Some((row, self.rows().get(row)?))
     }
 
     /// Checks that the numbers in `column` rise strictly, stay below `limit` and, `displacement` added, are multiples of
@@ -98,18 +91,13 @@ impl<'a, const N: usize> Table<'a, N> {
     /// Returns the offset in the file of number `column` of row `row`.
     fn number_at(&self, row: usize, column: usize) -> u64 {
         let numbers = row.saturating_mul(N).saturating_add(column);
-        self.at.saturating_add(u64::try_from(numbers).unwrap_or(u64::MAX).saturating_mul(8))
-    }
-
-    /// Returns the extent of the table in the file, in bytes.
-    pub(crate) fn range(&self) -> Range<u64> {
-        self.at..self.at.saturating_add(size(self.bytes()))
+        self.0.at().saturating_add(u64::try_from(numbers).unwrap_or(u64::MAX).saturating_mul(8))
     }
 }
 
 impl<const N: usize> PartialEq for Table<'_, N> {
     fn eq(&self, other: &Self) -> bool {
-        self.rows == other.rows
+        self.0 == other.0
     }
 }
 
@@ -119,16 +107,15 @@ impl<'a, const N: usize> BinRead for Table<'a, N> {
 
     fn read_options<R: Read + Seek>(reader: &mut R, endian: Endian, (file, rows): Self::Args<'_>) -> BinResult<Self> {
         let length = rows.saturating_mul(size([[0; 8]; N].as_flattened()));
-        let section = Section::read_options(reader, endian, (file, Some(length)))?;
-        Ok(Self { at: section.at(), ..Self::of(section.bytes()) })
+        Ok(Self(Section::read_options(reader, endian, (file, Some(length)))?))
     }
 }
 
 impl<const N: usize> BinWrite for Table<'_, N> {
     type Args<'b> = ();
 
-    fn write_options<W: Write + Seek>(&self, writer: &mut W, _: Endian, (): ()) -> BinResult<()> {
-        Ok(writer.write_all(self.bytes())?)
+    fn write_options<W: Write + Seek>(&self, writer: &mut W, endian: Endian, (): ()) -> BinResult<()> {
+        self.0.write_options(writer, endian, ())
     }
 }
 

@@ -73,7 +73,7 @@ enum Placement {
     Copied(Pages, Range<usize>),
     /// In the pages that its file was read into, and where in the file.
     Read(Arc<FilePages>, Range<usize>),
-    /// In its file, which is mapped, and where in the file.
+    /// In its file, which is mapped, and where in the map.
     InPlace(Arc<FileMap>, Range<usize>),
 }
 
@@ -83,10 +83,9 @@ impl CodeMemory {
         if !IS_SUPPORTED {
             return Err(Error::UnsupportedMachine);
         }
-        let code = bytes(code);
-        if file.get(code.clone()).is_none_or(<[u8]>::is_empty) {
+        let Some(code) = file.place(code).filter(|code| !code.is_empty()) else {
             return Ok(Self(Placement::Nowhere));
-        }
+        };
         file.make_executable(&code)?;
         Ok(Self(Placement::InPlace(Arc::clone(file), code)))
     }

@@ -10,44 +10,89 @@ use super::pages::{Pages, WritablePages, refused};
 use super::{Check, Unchanging};
 use crate::digest::{STEP, crc32c};
 use crate::error::Error;
-use crate::format;
+use crate::format::{self, Section};
 
-/// A file that is mapped.
+/// A part of a file that is mapped.
+#[derive(Debug)]
 pub(crate) struct FileMap {
     map: memmap2::Mmap,
+    /// Where in the file it begins.
+    at: u64,
     /// Whether all of it was mapped executable.
     is_executable: bool,
 }
 
 impl FileMap {
-    /// Length of the longest file that is mapped executable before anybody knows where in it the code lies, in bytes: on most of
+    /// Length of the longest part that is mapped executable before anybody knows where in it the code lies, in bytes: on most of
     /// its pages, if it is as short as that.
-    const SHORT: usize = 256 * 1024;
+    pub(crate) const SHORT: u64 = 256 * 1024;
 
-    /// Length of the longest file whose pages are all mapped at once if they are to be looked at, in bytes: that takes less than
+    /// Length of the longest part whose pages are all mapped at once if they are to be looked at, in bytes: that takes less than
     /// the page fault. More of them are faulted in several at a time.
-    const FEW_PAGES: usize = 16 * 1024;
+    const FEW_PAGES: u64 = 16 * 1024;
 
-    /// Maps a file for reading.
-    pub(crate) fn to_read(file: &File, length: usize, Unchanging(()): Unchanging) -> io::Result<Self> {
-        // SAFETY: `map` asks that the file is not changed in place or shortened while it is mapped. Whoever made the
-        // `Unchanging` promised that, at a door of `Access`.
-        let map = unsafe { memmap2::MmapOptions::new().len(length).map(file) }?;
-        Ok(Self { map, is_executable: false })
+    /// Maps a part of a file for reading.
+    pub(crate) fn to_read(file: &File, part: &Range<u64>, promise: Unchanging) -> io::Result<Self> {
+        Self::map(part, promise, |options| {
+            // SAFETY: `map` asks what `Self::map` was promised.
+            unsafe { options.map(file) }
+        })
     }
 
-    /// Maps a file to run its code; all of a short one is executable until [`FileMap::make_executable`], if the system lets it.
-    pub(crate) fn to_run(file: &File, length: usize, promise: Unchanging, check: Check) -> io::Result<Self> {
-        let is_executable = length <= Self::SHORT;
-        let mut options = memmap2::MmapOptions::new();
-        options.len(length);
-        if length <= Self::FEW_PAGES && check != Check::VouchedFor {
-            options.populate();
-        }
-        // SAFETY: as in `to_read`; the promise is given on to it.
-        let map = is_executable.then(|| unsafe { options.map_exec(file) });
-        map.and_then(Result::ok)
-            .map_or_else(|| Self::to_read(file, length, promise), |map| Ok(Self { map, is_executable }))
+    /// Maps a part of a file to run its code; all of a short one is executable until [`FileMap::make_executable`], if the system
+    /// lets it.
+    pub(crate) fn to_run(file: &File, part: &Range<u64>, promise: Unchanging, check: Check) -> io::Result<Self> {
+        let length = part.end.saturating_sub(part.start);
+        let is_looked_at = check != Check::VouchedFor && length <= Self::FEW_PAGES;
+        let map = (length <= Self::SHORT).then(|| Self::executable(file, part, promise, is_looked_at));
+        map.and_then(Result::ok).map_or_else(|| Self::to_read(file, part, promise), Ok)
+    }
+
+    /// Maps the pages of a file that hold its code, all executable.
+    pub(crate) fn of_code(file: &File, pages: &Range<u64>, promise: Unchanging) -> io::Result<Self> {
+        Self::executable(file, pages, promise, false)
+    }
+
+    /// Returns the part of a file of `length` bytes that lies on the pages that hold its code.
+    pub(crate) fn pages_of(code: &Range<u64>, length: u64) -> Range<u64> {
+        let page = u64::try_from(region::page::size()).unwrap_or(1);
+        let end = code.end.checked_next_multiple_of(page).unwrap_or(u64::MAX);
+        code.start & page.wrapping_neg()..end.min(length)
+    }
+
+    fn executable(file: &File, part: &Range<u64>, promise: Unchanging, is_looked_at: bool) -> io::Result<Self> {
+        let map = Self::map(part, promise, |options| {
+            if is_looked_at {
+                options.populate();
+            }
+            // SAFETY: as in `to_read`.
+            unsafe { options.map_exec(file) }
+        })?;
+        Ok(Self { is_executable: true, ..map })
+    }
+
+    /// Maps a part of a file, which nobody changes in place or shortens while it is mapped: whoever made the `Unchanging`
+    /// promised that, at a door of `Access`.
+    fn map(
+        part: &Range<u64>,
+        Unchanging(()): Unchanging,
+        map: impl FnOnce(&mut memmap2::MmapOptions) -> io::Result<memmap2::Mmap>,
+    ) -> io::Result<Self> {
+        let length = usize::try_from(part.end.saturating_sub(part.start)).map_err(|_| ErrorKind::OutOfMemory)?;
+        let map = map(memmap2::MmapOptions::new().offset(part.start).len(length))?;
+        Ok(Self { map, at: part.start, is_executable: false })
+    }
+
+    /// Returns where in the map a part of the file lies, if it is mapped.
+    pub(super) fn place(&self, part: &Range<u64>) -> Option<Range<usize>> {
+        let place = |at: u64| usize::try_from(at.checked_sub(self.at)?).ok();
+        let place = place(part.start)?..place(part.end)?;
+        self.map.get(place.clone()).is_some().then_some(place)
+    }
+
+    /// Returns a part of the file, if it is mapped.
+    pub(crate) fn part(&self, part: &Range<u64>) -> Option<&[u8]> {
+        self.map.get(self.place(part)?)
     }
 
     /// Returns whether all of it was mapped executable.
@@ -55,7 +100,7 @@ impl FileMap {
         self.is_executable
     }
 
-    /// Makes the pages executable that hold `code`, a range of the file, and all others not.
+    /// Makes the pages executable that hold `code`, a range of the map, and all others not.
     ///
     /// That takes a system call for what is not so yet, and time for each page of it that was looked at before.
     pub(super) fn make_executable(&self, code: &Range<usize>) -> Result<(), Error> {
@@ -114,7 +159,7 @@ impl FilePages {
             Err(error) => return Ok(Err(error)),
         };
         let start = start.get(..read).unwrap_or_default();
-        let place = format::code_place(start).unwrap_or_default();
+        let place = format::code_place(Section::new(start)).unwrap_or_default();
         let [code_at, function_at] = [place.0, place.1].map(|at| usize::try_from(at).unwrap_or(usize::MAX));
         let (pages, at) = WritablePages::allocate(length, function_at)?;
         let mut image = Image { file, pages, at, length, filled: 0 };
@@ -197,7 +242,8 @@ impl Image<'_> {
     fn sum_code(&mut self, start: usize) -> io::Result<Option<(Range<usize>, u32)>> {
         self.advise(start);
         self.fill_to(start)?;
-        let end = format::code_range(self.filled()).and_then(|code| usize::try_from(code.end).ok());
+        let code = u64::try_from(start).ok().and_then(|at| format::code_range(Section::new(self.filled()), at));
+        let end = code.and_then(|code| usize::try_from(code.end).ok());
         let Some(end) = end.filter(|&end| end <= self.length) else { return Ok(None) };
         self.advise(self.with_short_rest(end));
         let (mut summed, mut sum) = (start, 0);

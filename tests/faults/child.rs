@@ -236,11 +236,19 @@ fn main() {
             let read = read.and_then(|file| Module::load_file(file, &identity, &key));
             Outcome::of_result(read.map(drop).and_then(|()| Module::load(&entry)))
         }
-        "load-rows" | "load-rows-in-place" | "load-rows-unchecked" | "load-few-rows-in-place" => {
+        "load-rows"
+        | "load-rows-in-place"
+        | "load-rows-unchecked"
+        | "load-few-rows-in-place"
+        | "load-few-rows-unchecked"
+        | "load-few-rows-and-much-code-in-place" => {
             // As many rows as stay in the file until they are needed, or fewer; of a map they take pages that hold no code.
             let rows = if action.contains("few") { 1000 } else { 65_550 };
             let store = Store::open(root.join("rows"), identity.clone()).unwrap().with_access(access(action));
             let mut builder = builder(LARGE, 1);
+            if action.contains("much-code") {
+                builder.code(vec![0xcc; 300_000]);
+            }
             for code in 9..rows {
                 builder.source(code, code);
             }
