@@ -59,15 +59,26 @@ fn source(module: &Module, code: usize) -> Option<u64> {
     module.locate_instruction(module.address_range().start + code).unwrap().source
 }
 
+fn unchecked() -> Access {
+    // SAFETY: only files that are read are changed here.
+    unsafe { Access::in_place_unchecked() }
+}
+
 #[test]
 #[cfg(target_os = "linux")]
 fn a_large_source_map_is_left_in_its_file_which_stays_open_and_nothing_else_is() {
     for (scratch, store) in stores() {
+        // SAFETY: nobody changes the file while the module lives.
+        let map = unsafe { Access::map() };
+        // SAFETY: the same.
+        let in_place = unsafe { Access::in_place() };
         for (rows, access, is_left) in [
             (MOST, Access::READ, false),
             (MOST + 1, Access::READ, true),
-            // SAFETY: nobody changes the file while the module lives.
-            (MOST + 1, unsafe { Access::map() }, false),
+            (MOST + 1, map, false),
+            (MOST + 1, in_place, false),
+            (MOST, unchecked(), false),
+            (MOST + 1, unchecked(), true),
         ] {
             put(&store, rows);
             let identity = store.identity().clone();
@@ -90,7 +101,10 @@ fn a_large_source_map_is_left_in_its_file_which_stays_open_and_nothing_else_is()
 
 #[test]
 fn a_source_map_that_was_left_is_that_of_its_module_whatever_becomes_of_the_name() {
-    for (_scratch, store) in stores() {
+    for ((_scratch, store), access) in
+        stores().zip([Access::READ, Access::READ, unchecked()]).chain(stores().map(|store| (store, unchecked())))
+    {
+        let store = store.with_access(access);
         put(&store, 2 * MOST);
         let (removed, replaced, together) = (load(&store), load(&store), load(&store));
         put(&store, MOST);
@@ -157,6 +171,29 @@ fn a_file_that_ends_in_its_source_map_is_rejected_though_nobody_reads_that() {
             fs::write(store.path(&KEY), &file).unwrap();
             assert!(matches!(store.load(&KEY).unwrap(), Lookup::Rejected(_)), "{rows}");
         }
+    }
+}
+
+#[test]
+fn code_that_cannot_run_where_a_large_source_map_was_left_has_that_beside_it() {
+    let identity = Identity::new("left", *b"LEFT\0\0", "1").unwrap().with_function_alignment(16).unwrap();
+    let scratch = Scratch::new();
+    let store = Store::open(scratch.path(), identity.clone()).unwrap().with_access(unchecked());
+    // All of a short map is executable, so that it is not kept.
+    for more in [100_000, 600_000] {
+        let mut builder = Builder::new();
+        builder.code([machine::code(7), vec![0xcc; more]].concat());
+        for offset in machine::FUNCTIONS {
+            builder.function(offset);
+        }
+        for code in 0..70_000 {
+            builder.source(code, code * 3);
+        }
+        store.put(&KEY, &builder.finish(&identity, &KEY).unwrap()).unwrap();
+        let module = load(&store);
+        assert!(!module.is_in_place());
+        assert_eq!(machine::next(&module), 8);
+        assert_eq!(source(&module, 100), Some(300));
     }
 }
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::{fs, thread};
 
 use jitcache::{
-    Access, Bound, Builder, CatchClause, Entry, Error, Field, FileBytes, Identity, Location, MacKey, Module, Registry,
-    Revision, Sealing, Store,
+    Access, Bound, Builder, CatchClause, Entry, Error, Field, FileBytes, Identity, Location, Lookup, MacKey, Module,
+    Registry, Revision, Sealing, Store,
 };
 
 use crate::machine::{self, AFTER_CALL, FUNCTIONS, KEY};
@@ -156,7 +156,14 @@ fn of_a_file_that_runs_in_place_no_page_is_executable_but_those_with_code_and_no
         (&in_file, 5 * page, page / 4, 2 * page),
         (&in_file, 2 << 20, 1, 10),
         (&in_file, 2 << 20, page / 4, 2 * page),
+        // What is around the code is read, up to some length.
+        (&in_file, 100 * page, page / 4, 10),
+        (&in_file, 100 * page, 1, 2 * page),
+        (&in_file, 100 * page - 200, page / 4, 100),
+        (&in_file, 100 * page, page, 10),
+        (&in_file, 100 * page, 1, 10 * page),
         // No code, or none that can run where it is.
+        (&in_memory, 100 * page, page / 4, 2 * page),
         (&in_file, 0, 0, 10),
         (&in_file, 0, 0, 2 * page),
         (&in_memory, 100, 1, 10),
@@ -270,6 +277,64 @@ fn code_that_is_not_aligned_in_its_file_is_copied() {
         let module = Module::load_file(file, &identity, &KEY).unwrap();
         assert_eq!(module.is_in_place(), is_aligned);
         assert_eq!(module.function(0).unwrap() as usize % 16, 0);
+    }
+}
+
+#[test]
+fn what_is_wrong_with_a_file_is_the_same_by_every_door() {
+    let scratch = Scratch::new();
+    let doors = [Access::READ, accesses()[3].0];
+    for (sealing, functions) in [
+        (Sealing::Plain, 600),
+        (Sealing::Checksum, 3),
+        (Sealing::Checksum, 600),
+        (Sealing::Mac(MacKey::new([1; 32])), 3),
+    ] {
+        let identity = identity().with_alignment_in_file(16).unwrap().with_sealing(sealing);
+        let code = vec![0xcc; 300_000];
+        let mut builder = Builder::new();
+        builder.code(&code[..]).source(3, 5).source(9, 70);
+        if *identity.sealing() != Sealing::Plain {
+            builder.metadata(&[b'm'; 5000]);
+        }
+        for function in 0..functions {
+            builder.function(function * 16);
+        }
+        let stores = doors.map(|access| Store::open(scratch.path(), identity.clone()).unwrap().with_access(access));
+        let path = stores[0].path(&KEY);
+        let loads = |file: &[u8], case: &str| {
+            fs::write(&path, file).unwrap();
+            let [read, in_place] = stores.each_ref().map(|store| match store.load(&KEY).unwrap() {
+                Lookup::Hit(module) => Ok((module.functions().len(), module.try_tables().count())),
+                other => Err(format!("{other:?}")),
+            });
+            assert_eq!(read, in_place, "{case}");
+            read.is_ok()
+        };
+        let sound = builder.finish(&identity, &KEY).unwrap().to_vec();
+        assert!(loads(&sound, "sound"));
+        let code = Entry::parse(&sound, &identity).unwrap().code_range();
+        let (start, end) = (code.start as usize, code.end as usize);
+        let places =
+            (0..60).chain(start - 20..start + 2).chain(end - 2..end + 60).chain(sound.len() - 200..sound.len());
+        for at in places.filter(|&at| at < sound.len()) {
+            for change in [1, 0x80] {
+                let mut file = sound.clone();
+                file[at] ^= change;
+                // The rows of a source map are not looked at.
+                let is_seen = *identity.sealing() != Sealing::Plain && !(end + 13..end + 45).contains(&at);
+                assert!(!loads(&file, &format!("{at} ^ {change}")) || !is_seen, "{at}");
+            }
+            loads(&sound[..at], &format!("cut at {at}"));
+            loads(&[&sound[..at], &[0; 8][..], &sound[at..]].concat(), &format!("zeros at {at}"));
+        }
+        for number in [0, 299_999, 300_001, 1 << 31, 1 << 32, u64::MAX - 5, u64::MAX] {
+            for at in [start - 8, end + 5] {
+                let mut file = sound.clone();
+                file[at..at + 8].copy_from_slice(&number.to_le_bytes());
+                assert!(!loads(&file, &format!("{number} at {at}")), "{number} at {at}");
+            }
+        }
     }
 }
 
