@@ -265,7 +265,7 @@ impl<'a> Entry<'a> {
     /// Returns a part of the file that is to be checked.
     fn part(&self, range: &Range<u64>) -> &'a [u8] {
         let part = self.file.part(range);
-        // Nobody checks what is left out, and what is in pieces is cut where none of these is.
+        // A file in pieces is cut within none of these parts, and none of them is left out.
         debug_assert_eq!(size(part.bytes()), part.length(), "{range:?}");
         part.bytes()
     }

@@ -117,8 +117,10 @@ mod tests {
             (b"MAGIC!\x03v.1\x02".to_vec(), None, None),
             (b"MAGIC!".to_vec(), None, None),
         ] {
-            let range_found = code_place(Section::new(&start)).and_then(|(at, _)| code_range(Section::new(&start), at));
-            assert_eq!((code_place(Section::new(&start)), range_found), (place, range), "{start:?}");
+            let file = Section::new(&start);
+            let found = code_place(file);
+            let code = found.and_then(|(at, _)| code_range(file, at));
+            assert_eq!((found, code), (place, range), "{start:?}");
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::error::Bound;
 pub(crate) type Row<const N: usize> = [[u8; 8]; N];
 
 /// A run of rows of `N` little-endian u64 and where it lies in the file, read in place.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Table<'a, const N: usize>(Section<'a>);
 
 impl<'a, const N: usize> Table<'a, N> {
@@ -92,12 +92,6 @@ impl<'a, const N: usize> Table<'a, N> {
     fn number_at(&self, row: usize, column: usize) -> u64 {
         let numbers = row.saturating_mul(N).saturating_add(column);
         self.0.at().saturating_add(u64::try_from(numbers).unwrap_or(u64::MAX).saturating_mul(8))
-    }
-}
-
-impl<const N: usize> PartialEq for Table<'_, N> {
-    fn eq(&self, other: &Self) -> bool {
-        self.0 == other.0
     }
 }
 
