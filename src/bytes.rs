@@ -61,7 +61,7 @@ impl FileBytes {
             // There is nothing to map in an empty file.
             Mode::InPlace(promise, check) if length > 0 => {
                 let map = if is_load { Bytes::to_run } else { Bytes::to_read };
-                map(file, length, path, promise, check).map_err(refused("map"))?
+                map(file, length, promise, check).map_err(refused("map"))?
             }
             Mode::Map(promise) if length >= LARGE_FROM => {
                 let map = FileMap::to_read(&file, &(0..length), promise).map_err(refused("map"))?;
@@ -70,7 +70,7 @@ impl FileBytes {
             _ if length >= LARGE_FROM => {
                 let most_rows = if is_load { MOST_ROWS } else { u64::MAX };
                 let pages = FilePages::read(&file, bytes, most_rows)?.map_err(failed("read", path))?;
-                let left = pages.left_rows().map(|at| LeftRows::new(Arc::new(file), path, at, None));
+                let left = pages.left_rows().map(|at| LeftRows::new(Arc::new(file), at, Left::ToRead(path.into())));
                 Bytes::Pages(Arc::new(pages), left)
             }
             _ => {
@@ -138,7 +138,7 @@ impl FileBytes {
 
 impl Bytes {
     /// Maps a file from which code may run.
-    fn to_read(file: File, length: u64, _: &Path, promise: Unchanging, check: Check) -> io::Result<Self> {
+    fn to_read(file: File, length: u64, promise: Unchanging, check: Check) -> io::Result<Self> {
         let map = Arc::new(FileMap::to_read(&file, &(0..length), promise)?);
         Ok(match check {
             Check::Checked(_) => Self::Mapped(map, Some(check)),
@@ -151,7 +151,7 @@ impl Bytes {
 
     /// Does the same for a load, and reads what costs less so than to be mapped: what is in front of code that is to be checked,
     /// if that has pages of its own, and what is behind it.
-    fn to_run(file: File, length: u64, path: &Path, promise: Unchanging, check: Check) -> io::Result<Self> {
+    fn to_run(file: File, length: u64, promise: Unchanging, check: Check) -> io::Result<Self> {
         let whole = |file| FileMap::to_run(file, &(0..length), promise, check);
         let is_vouched_for = check == Check::VouchedFor;
         if !is_vouched_for && length <= FileMap::SHORT {
@@ -170,7 +170,7 @@ impl Bytes {
                 None => return Ok(Self::Mapped(Arc::new(whole(&file)?), Some(check))),
             }
         };
-        let left = rows.map(|at| LeftRows::new(file, path, at, Some(promise)));
+        let left = rows.map(|at| LeftRows::new(file, at, Left::ToMap(promise)));
         Ok(Self::InPieces(Box::new(FilePieces { map: Arc::new(map), check, around, left })))
     }
 }
@@ -179,29 +179,35 @@ impl Bytes {
 #[derive(Debug)]
 struct LeftRows {
     file: Arc<File>,
-    path: PathBuf,
     at: Range<u64>,
-    /// With which they are mapped; they are read without it.
-    promise: Option<Unchanging>,
+    how: Left,
     /// Set once they were read. Nobody waits for another one's reading, because what is looked up may be in a signal handler.
     rows: OnceLock<FileBytes>,
 }
 
+/// How to get what was left in a file.
+#[derive(Debug)]
+enum Left {
+    /// The path is what errors tell.
+    ToRead(PathBuf),
+    ToMap(Unchanging),
+}
+
 impl LeftRows {
-    fn new(file: Arc<File>, path: &Path, at: Range<u64>, promise: Option<Unchanging>) -> Box<Self> {
-        Box::new(Self { file, path: path.into(), at, promise, rows: OnceLock::new() })
+    fn new(file: Arc<File>, at: Range<u64>, how: Left) -> Box<Self> {
+        Box::new(Self { file, at, how, rows: OnceLock::new() })
     }
 
     fn read(&self) -> Result<&[u8], Error> {
         if let Some(rows) = self.rows.get() {
             return Ok(rows);
         }
-        let rows = match self.promise {
-            None => Bytes::Read(read_at(&self.file, &self.at)?.map_err(failed("read", &self.path))?),
-            Some(promise) => {
+        let rows = match &self.how {
+            Left::ToRead(path) => Bytes::Read(read_at(&self.file, &self.at)?.map_err(failed("read", path))?),
+            Left::ToMap(promise) => {
                 let length = self.at.end.saturating_sub(self.at.start);
                 let refused = |source| Error::Memory { action: "map", length, source };
-                Bytes::Mapped(Arc::new(FileMap::to_read(&self.file, &self.at, promise).map_err(refused)?), None)
+                Bytes::Mapped(Arc::new(FileMap::to_read(&self.file, &self.at, *promise).map_err(refused)?), None)
             }
         };
         Ok(self.rows.get_or_init(|| FileBytes(rows)))
