@@ -70,7 +70,7 @@ impl FileBytes {
             _ if length >= LARGE_FROM => {
                 let most_rows = if is_load { MOST_ROWS } else { u64::MAX };
                 let pages = FilePages::read(&file, bytes, most_rows)?.map_err(failed("read", path))?;
-                let left = pages.left_rows().map(|at| LeftRows::new(Arc::new(file), at, Left::ToRead(path.into())));
+                let left = pages.left_rows().map(|at| LeftRows::new(file, at, Left::ToRead(path.into())));
                 Bytes::Pages(Arc::new(pages), left)
             }
             _ => {
@@ -99,13 +99,6 @@ impl FileBytes {
         match &self.0 {
             Bytes::InPieces(pieces) => Section::in_pieces(pieces.around.length, &**pieces),
             _ => Section::new(self),
-        }
-    }
-
-    /// Closes a file of which nothing more is to be read.
-    pub(crate) fn end_load(&mut self) {
-        if let Bytes::InPieces(pieces) = &mut self.0 {
-            pieces.around.file = None;
         }
     }
 
@@ -143,7 +136,9 @@ impl Bytes {
         Ok(match check {
             Check::Checked(_) => Self::Mapped(map, Some(check)),
             Check::VouchedFor => {
-                let around = Around::new(Arc::new(file), length);
+                let mut around = Around::new(length);
+                // It is all mapped, whatever is read besides.
+                let _ = around.read_all_but_code(&file);
                 Self::InPieces(Box::new(FilePieces { map, check, around, left: None }))
             }
         })
@@ -152,33 +147,33 @@ impl Bytes {
     /// Does the same for a load, and reads what costs less so than to be mapped: what is in front of code that is to be checked,
     /// if that has pages of its own, and what is behind it.
     fn to_run(file: File, length: u64, promise: Unchanging, check: Check) -> io::Result<Self> {
-        let whole = |file| FileMap::to_run(file, &(0..length), promise, check);
+        let whole = || FileMap::to_run(&file, &(0..length), promise, check).map(Arc::new);
         let is_vouched_for = check == Check::VouchedFor;
         if !is_vouched_for && length <= FileMap::SHORT {
-            return Ok(Self::Mapped(Arc::new(whole(&file)?), Some(check)));
+            return Ok(Self::Mapped(whole()?, Some(check)));
         }
-        let file = Arc::new(file);
-        let around = Around::new(Arc::clone(&file), length);
+        let mut around = Around::new(length);
         let (map, rows) = if is_vouched_for {
-            match around.up_to_code() {
-                Some((part, rows)) => (FileMap::to_run(&file, &part, promise, check)?, rows),
-                None => (whole(&file)?, None),
+            match around.read_all_but_code(&file) {
+                Some((end, rows)) => (Arc::new(FileMap::to_run(&file, &(0..end), promise, check)?), rows),
+                None => (whole()?, None),
             }
         } else {
-            match around.pages_of_code().and_then(|pages| FileMap::of_code(&file, &pages, promise).ok()) {
-                Some(map) => (map, None),
-                None => return Ok(Self::Mapped(Arc::new(whole(&file)?), Some(check))),
+            let pages = around.read_all_but_pages_of_code(&file);
+            match pages.and_then(|pages| FileMap::of_code(&file, &pages, promise).ok()) {
+                Some(map) => (Arc::new(map), None),
+                None => return Ok(Self::Mapped(whole()?, Some(check))),
             }
         };
         let left = rows.map(|at| LeftRows::new(file, at, Left::ToMap(promise)));
-        Ok(Self::InPieces(Box::new(FilePieces { map: Arc::new(map), check, around, left })))
+        Ok(Self::InPieces(Box::new(FilePieces { map, check, around, left })))
     }
 }
 
 /// The rows of a source map that stay in their file until they are needed.
 #[derive(Debug)]
 struct LeftRows {
-    file: Arc<File>,
+    file: File,
     at: Range<u64>,
     how: Left,
     /// Set once they were read. Nobody waits for another one's reading, because what is looked up may be in a signal handler.
@@ -194,7 +189,7 @@ enum Left {
 }
 
 impl LeftRows {
-    fn new(file: Arc<File>, at: Range<u64>, how: Left) -> Box<Self> {
+    fn new(file: File, at: Range<u64>, how: Left) -> Box<Self> {
         Box::new(Self { file, at, how, rows: OnceLock::new() })
     }
 
@@ -202,10 +197,16 @@ impl LeftRows {
         if let Some(rows) = self.rows.get() {
             return Ok(rows);
         }
+        let length = self.at.end.saturating_sub(self.at.start);
         let rows = match &self.how {
-            Left::ToRead(path) => Bytes::Read(read_at(&self.file, &self.at)?.map_err(failed("read", path))?),
+            Left::ToRead(path) => {
+                let (mut rows, length) = (Vec::new(), usize::try_from(length).unwrap_or(usize::MAX));
+                heap::reserve(&mut rows, length)?;
+                rows.resize(length, 0);
+                read_at(&self.file, &mut rows, self.at.start).map_err(failed("read", path))?;
+                Bytes::Read(rows)
+            }
             Left::ToMap(promise) => {
-                let length = self.at.end.saturating_sub(self.at.start);
                 let refused = |source| Error::Memory { action: "map", length, source };
                 Bytes::Mapped(Arc::new(FileMap::to_read(&self.file, &self.at, *promise).map_err(refused)?), None)
             }
@@ -226,13 +227,9 @@ struct FilePieces {
 
 impl Pieces for FilePieces {
     fn at_hand(&self, at: u64, length: u64) -> Option<&[u8]> {
-        match self.check {
-            Check::VouchedFor => self.around.at_hand(at, length),
-            Check::Checked(_) => {
-                let part = at..at.checked_add(length)?;
-                self.around.read(&part).or_else(|| self.map.part(&part))
-            }
-        }
+        let part = at..at.checked_add(length)?;
+        let mapped = || if self.check == Check::VouchedFor { None } else { self.map.part(&part) };
+        self.around.part(&part).or_else(mapped)
     }
 
     fn mapped(&self, at: u64, length: u64) -> Option<&[u8]> {
@@ -240,119 +237,110 @@ impl Pieces for FilePieces {
     }
 }
 
-/// What is read of a file that is mapped: few bytes take a tenth of a page fault.
+/// What is read of a file whose code is mapped: few bytes take a tenth of a page fault.
 #[derive(Debug)]
 struct Around {
-    /// `None` once the load is over.
-    file: Option<Arc<File>>,
+    /// Length of the file.
     length: u64,
-    /// One for each place that a load looks at: the start, the length of the code, what follows it, the seal, what stands in front
-    /// of that, and the end. Small entries need fewer.
-    windows: [OnceLock<Window>; 6],
-}
-
-/// A part of a file; nothing if it could not be read.
-#[derive(Debug)]
-struct Window {
-    at: u64,
-    bytes: Box<[u8]>,
+    /// What was read, and where in the file it lies, piece by piece.
+    bytes: Vec<u8>,
+    /// There are no more places that a load looks at: the start, the length of the code, what follows it, what follows its source
+    /// map, the seal and the end.
+    pieces: [Range<u64>; 6],
 }
 
 impl Around {
-    /// Size of a window in bytes: seal and footer fit in one, with little metadata.
-    const WINDOW: u64 = 512;
+    /// How much is read of a place, in bytes: seal and footer fit in it, with little metadata.
+    const PIECE: u64 = 512;
 
-    /// How much of a file is read to find code that is to be checked, in bytes: with five hundred functions in front of it.
-    const START: u64 = 4096 + Self::WINDOW;
-
-    /// Length of the longest run that is worth a window, in bytes: a version or a build id.
-    const LONGEST: u64 = 255;
+    /// How much is read of the start of a file whose code is to be checked, in bytes: with five hundred functions.
+    const START: u64 = 4096 + Self::PIECE;
 
     /// Length of the longest part in front of the code or behind it that is read whole, in bytes: mapping more costs less.
     const MOST: u64 = 20 * 1024;
 
-    fn new(file: Arc<File>, length: u64) -> Self {
-        Self { file: Some(file), length, windows: Default::default() }
+    fn new(length: u64) -> Self {
+        Self { length, bytes: Vec::new(), pieces: [const { 0..0 }; 6] }
     }
 
-    /// Returns what lies on the pages that hold the code, once what is in front of it was read and what is behind it, if that is
-    /// not all on the last one; `None` if it is too much.
-    fn pages_of_code(&self) -> Option<Range<u64>> {
-        let start = self.window(&(0..Self::START.min(self.length)))?;
+    /// Reads what is in front of the code, and what is behind it if that is not all on its last page; returns what lies on the pages
+    /// of the code. Returns `None` if it is too much.
+    fn read_all_but_pages_of_code(&mut self, file: &File) -> Option<Range<u64>> {
+        let start = self.read(file, &(0..Self::START))?;
         let (code_at, _) = format::code_place(Section::new(start)).filter(|&(at, _)| at <= Self::MOST)?;
-        let start = self.window(&(0..code_at.min(self.length)))?;
-        let code = format::code_range(Section::new(start), code_at).filter(|code| code.end <= self.length)?;
+        let start = self.read(file, &(0..code_at))?;
+        let code = format::code_range(start, code_at).filter(|code| code.end <= self.length)?;
         let pages = FileMap::pages_of(&code, self.length);
         if pages.end < self.length {
-            self.end_from(code.end)?;
+            self.read_end(file, code.end)?;
         }
         Some(pages)
     }
 
-    /// Returns what of the file lies up to the end of the code, once what is behind that was read, but for the rows of a large
-    /// source map, which lie at the second place; `None` if it is too much.
-    fn up_to_code(&self) -> Option<(Range<u64>, Option<Range<u64>>)> {
-        let start = self.window(&(0..Self::WINDOW.min(self.length)))?;
+    /// Reads what a load looks at if the code is vouched for; returns where the code ends, if all that is behind it was read but
+    /// for the rows of a large source map, and where those are.
+    fn read_all_but_code(&mut self, file: &File) -> Option<(u64, Option<Range<u64>>)> {
+        // Mostly enough.
+        heap::reserve(&mut self.bytes, 2048).ok()?;
+        let is_short = self.length <= Self::START;
+        let start = self.read(file, &(0..if is_short { Self::START } else { Self::PIECE }))?;
         let (code_at, _) = format::code_place(Section::new(start))?;
-        let code = format::code_range(Section::in_pieces(self.length, self), code_at)?;
-        if self.end_from(code.end).is_some() {
-            return Some((0..code.end, None));
+        let number = self.read(file, &(code_at.checked_sub(8)?..code_at))?;
+        let code = format::code_range(number, code_at)?;
+        if self.read_end(file, code.end).is_some() {
+            return Some((code.end, None));
         }
-        let rows = format::rows_place(self.at_hand(code.end, format::ROWS_BEHIND_CODE)?, code.end)?;
-        let is_large = rows.end.saturating_sub(rows.start) > MOST_ROWS;
-        let end = if is_large { self.end_from(rows.end) } else { None };
-        end.map(|_| (0..code.end, Some(rows)))
+        let behind = self.read(file, &(code.end..code.end.checked_add(Self::PIECE)?))?;
+        let rows = format::rows_place(behind, code.end);
+        let rows_end = rows.as_ref().map_or(code.end, |rows| rows.end);
+        let is_large = |rows: &Range<u64>| rows.end.saturating_sub(rows.start) > MOST_ROWS;
+        if let Some(rows) = rows.filter(is_large)
+            && self.read_end(file, rows_end).is_some()
+        {
+            return Some((code.end, Some(rows)));
+        }
+        self.read(file, &(rows_end..rows_end.checked_add(Self::PIECE)?))?;
+        let length = self.length;
+        let end = self.read_end(file, length.saturating_sub(Self::PIECE))?;
+        let seal = format::seal_place(Section::new(end), length)?;
+        self.read(file, &(seal..seal.checked_add(Self::PIECE)?))?;
+        None
     }
 
-    /// Returns the end of the file from `at` on, unless that is too much.
-    fn end_from(&self, at: u64) -> Option<&[u8]> {
+    /// Reads the file from `at` on, unless that is too much.
+    fn read_end(&mut self, file: &File, at: u64) -> Option<&[u8]> {
         let is_short = self.length.checked_sub(at)? <= Self::MOST;
-        if is_short { self.window(&(at..self.length)) } else { None }
+        if is_short { self.read(file, &(at..self.length)) } else { None }
     }
 
-    /// Returns a part of the file, if it was read.
-    fn read(&self, part: &Range<u64>) -> Option<&[u8]> {
-        self.windows.iter().map_while(OnceLock::get).find_map(|window| window.part(part))
-    }
-
-    /// Returns a part of the file, which has it, and reads it first if need be; `None` if it cannot.
-    fn window(&self, part: &Range<u64>) -> Option<&[u8]> {
-        self.windows.iter().find_map(|window| {
-            // The first one that is not read yet is read to hold what is looked for.
-            let window = match &self.file {
-                Some(file) => window.get_or_init(|| Window::read(file, part, self.length)),
-                None => window.get()?,
-            };
-            window.part(part)
-        })
-    }
-}
-
-impl Window {
-    /// Reads a part of a file that is so long, and what is next to it if it is short.
-    fn read(file: &File, part: &Range<u64>, length: u64) -> Self {
-        let at = part.start.min(length.saturating_sub(Around::WINDOW));
-        let end = at.saturating_add(Around::WINDOW).max(part.end).min(length);
-        let read = read_at(file, &(at..end)).ok().and_then(Result::ok);
-        Self { at, bytes: read.unwrap_or_default().into() }
-    }
-
-    fn part(&self, part: &Range<u64>) -> Option<&[u8]> {
-        let place = |at: u64| usize::try_from(at.checked_sub(self.at)?).ok();
-        self.bytes.get(place(part.start)?..place(part.end)?)
-    }
-}
-
-impl Pieces for Around {
-    fn at_hand(&self, at: u64, length: u64) -> Option<&[u8]> {
-        let part = at..at.checked_add(length)?;
-        if (1..=Self::LONGEST).contains(&length) {
-            return self.window(&part);
+    /// Reads a part of the file, as far as there is one, if it was not read yet; returns `None` if that cannot be.
+    fn read(&mut self, file: &File, part: &Range<u64>) -> Option<&[u8]> {
+        let part = part.start..part.end.min(self.length);
+        if self.part(&part).is_none() {
+            let piece = self.pieces.iter_mut().find(|piece| piece.is_empty())?;
+            let start = self.bytes.len();
+            let length = usize::try_from(part.end.checked_sub(part.start)?).ok()?;
+            heap::reserve(&mut self.bytes, length).ok()?;
+            self.bytes.resize(start.saturating_add(length), 0);
+            if read_at(file, self.bytes.get_mut(start..)?, part.start).is_err() {
+                self.bytes.truncate(start);
+                return None;
+            }
+            *piece = part.clone();
         }
-        self.read(&part)
+        self.part(&part)
     }
 
-    fn mapped(&self, _: u64, _: u64) -> Option<&[u8]> {
+    /// Returns a part of the file, if it was read in one piece.
+    fn part(&self, part: &Range<u64>) -> Option<&[u8]> {
+        let mut start = 0;
+        for piece in &self.pieces {
+            if piece.start <= part.start && part.end <= piece.end {
+                let place = |at: u64| usize::try_from(at.checked_sub(piece.start)?).ok()?.checked_add(start);
+                return self.bytes.get(place(part.start)?..place(part.end)?);
+            }
+            start = usize::try_from(piece.end.saturating_sub(piece.start)).ok()?.saturating_add(start);
+        }
         None
     }
 }
@@ -418,35 +406,28 @@ mod tests {
     #[test]
     fn what_is_read_around_the_code_is_what_stands_in_the_file_or_nothing() {
         let path = std::env::temp_dir().join(format!("jitcache-around-{}", std::process::id()));
-        let run = |around: &Around, at: usize, length| {
-            around.at_hand(u64::try_from(at).unwrap(), u64::try_from(length).unwrap()).map(<[u8]>::to_vec)
-        };
-        for length in [1, 200, 511, 512, 513, 5000_u16] {
-            let content: Vec<u8> = (0..length).map(|at| at.to_le_bytes()[usize::from(at % 2)]).collect();
-            std::fs::write(&path, &content).unwrap();
-            let around = || Around::new(Arc::new(File::open(&path).unwrap()), length.into());
-            for longest in [1, 89, 255] {
-                for at in 0..length.into() {
-                    let there = &content[at..content.len().min(at + longest)];
-                    assert_eq!(run(&around(), at, there.len()).as_deref(), Some(there), "{length} {at}");
-                }
-            }
-            // None of these lies in the window of another.
-            let (mut around, mut reads) = (around(), 0);
-            for at in [4000, 100, 1000, 1600, 2200, 3000, 3600, 700].into_iter().filter(|&at| at + 10 <= content.len())
-            {
-                let found = run(&around, at, 10);
-                reads += 1;
-                assert_eq!(found.as_deref(), (reads <= 6).then(|| &content[at..at + 10]), "{length} {at}");
-                assert_eq!(run(&around, at, 10), found);
-            }
-            // A long run is found where it was read, and not read.
-            assert_eq!(run(&around, 0, 256).is_some(), (256..=512).contains(&length));
-            around.file = None;
-            assert_eq!(run(&around, 0, 1).is_some(), (200..=512).contains(&length));
+        let content: Vec<u8> = (0..5000_u16).map(|at| at.to_le_bytes()[usize::from(at % 2)]).collect();
+        std::fs::write(&path, &content).unwrap();
+        let file = File::open(&path).unwrap();
+        let mut around = Around::new(5000);
+        let (mut read, mut reads) = (Vec::<Range<u64>>::new(), 0);
+        for part in [40..50, 0..600, 10..20, 4990..5010, 590..610, 599..600, 1000..1300, 700..701, 20..600, 900..999] {
+            let is_read = read.iter().any(|piece| piece.start <= part.start && part.end.min(5000) <= piece.end);
+            reads += usize::from(!is_read);
+            let there = usize::try_from(part.start).unwrap()..usize::try_from(part.end.min(5000)).unwrap();
+            let expected = (reads <= 6 || is_read).then(|| &content[there]);
+            assert_eq!(around.read(&file, &part), expected, "{part:?}");
+            assert_eq!(around.part(&(part.start..part.end.min(5000))), expected, "{part:?}");
+            read.push(part);
         }
+        assert_eq!(reads, 7);
+        assert!(around.part(&(40..601)).is_none() && around.part(&(2000..2001)).is_none());
+        // A file that became shorter, and one that cannot be read.
+        let mut around = Around::new(6000);
+        assert_eq!(around.read(&file, &(4999..5001)), None);
+        assert_eq!(around.read(&file, &(4999..5000)), Some(&content[4999..]));
         let unreadable = File::options().write(true).open(&path).unwrap();
-        assert_eq!(run(&Around::new(Arc::new(unreadable), 5000), 0, 10), None);
+        assert_eq!(around.read(&unreadable, &(0..10)), None);
         std::fs::remove_file(&path).unwrap();
     }
 }

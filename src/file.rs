@@ -2,11 +2,9 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind};
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use crate::error::Error;
-use crate::heap;
 
 /// Opens a regular file for reading and returns it with its length, or `None` if there is nothing of that name.
 ///
@@ -33,24 +31,15 @@ pub(crate) fn open(path: &Path) -> Result<Option<(File, u64)>, Error> {
     Ok(Some((file, metadata.len())))
 }
 
-/// Reads a part of a file, wherever others are reading it.
-///
-/// # Errors
-///
-/// The outer one if there is no memory, the inner one from reading.
-pub(crate) fn read_at(file: &File, part: &Range<u64>) -> Result<io::Result<Vec<u8>>, Error> {
-    let length = usize::try_from(part.end.saturating_sub(part.start)).unwrap_or(usize::MAX);
-    let mut bytes = Vec::new();
-    heap::reserve(&mut bytes, length)?;
-    bytes.resize(length, 0);
+/// Reads the bytes of a file from `at` on, wherever others are reading it.
+pub(crate) fn read_at(file: &File, to: &mut [u8], at: u64) -> io::Result<()> {
     #[cfg(unix)]
-    let read = std::os::unix::fs::FileExt::read_exact_at(file, &mut bytes, part.start);
+    return std::os::unix::fs::FileExt::read_exact_at(file, to, at);
     #[cfg(not(unix))]
-    let read = {
-        let _ = file;
+    {
+        let _ = (file, to, at);
         Err(ErrorKind::Unsupported.into())
-    };
-    Ok(read.map(|()| bytes))
+    }
 }
 
 /// Creates a directory that only this user may enter, with those above it; it may be there already.

@@ -121,7 +121,7 @@ impl Module {
     /// # Errors
     ///
     /// Those of [`Entry::parse`], [`Entry::check_key`] and [`Module::load`].
-    pub fn load_file(mut file: FileBytes, identity: &Identity, key: &Key) -> Result<Self, Error> {
+    pub fn load_file(file: FileBytes, identity: &Identity, key: &Key) -> Result<Self, Error> {
         let entry = Entry::read(file.section(), identity)?;
         entry.check_key(key)?;
         let Body { function_offsets, source_map, catch_clauses, .. } = &entry.body;
@@ -159,7 +159,6 @@ impl Module {
         let source_map = source_map.as_ref().map(|map| Rows::new(map.rows.section().range(), digest));
         let try_tables = catch_clauses.as_ref().map(|clauses| (clauses.try_table_count, clauses.try_tables.range()));
         let sections = entry.sealed.as_ref().map(|sealed| sealed.seal.sections.range());
-        file.end_load();
         Ok(Self { addresses: code.range(), code, tables: file, function_offsets, source_map, try_tables, sections })
     }
 

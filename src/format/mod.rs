@@ -54,11 +54,11 @@ pub(crate) fn code_place(file: Section<'_>) -> Option<(u64, u64)> {
     Some((code_at, code_at.checked_add(first.unwrap_or(0))?))
 }
 
-/// Returns where the code of a file lies, if it begins at `at`: its length stands in front of it.
+/// Returns where the code of a file lies, if it begins at `at` and this stands in front of it: the end is its length.
 ///
 /// Nothing is checked, as in [`code_place`].
-pub(crate) fn code_range(file: Section<'_>, at: u64) -> Option<Range<u64>> {
-    Some(at..at.checked_add(number(file, at.checked_sub(8)?)?)?)
+pub(crate) fn code_range(in_front: &[u8], at: u64) -> Option<Range<u64>> {
+    Some(at..at.checked_add(u64::from_le_bytes(*in_front.last_chunk()?))?)
 }
 
 fn number(file: Section<'_>, at: u64) -> Option<u64> {
@@ -74,6 +74,13 @@ pub(crate) fn rows_place(behind_code: &[u8], at: u64) -> Option<Range<u64>> {
     };
     let start = at.checked_add(ROWS_BEHIND_CODE)?;
     Some(start..start.checked_add(u64::from_le_bytes(*rows).checked_mul(16)?)?)
+}
+
+/// Returns where the seal begins of a file of `length` bytes that ends like this, if it has one.
+///
+/// Nothing is checked, as in [`code_place`].
+pub(crate) fn seal_place(end: Section<'_>, length: u64) -> Option<u64> {
+    length.checked_sub(number(end, end.length().checked_sub(Footer::SIZE)?)?)
 }
 
 /// How far behind the code the rows of its source map begin, in bytes: checksum, flag and length stand between.
@@ -119,7 +126,7 @@ mod tests {
         ] {
             let file = Section::new(&start);
             let found = code_place(file);
-            let code = found.and_then(|(at, _)| code_range(file, at));
+            let code = found.and_then(|(at, _)| code_range(start.get(..usize::try_from(at).ok()?)?, at));
             assert_eq!((found, code), (place, range), "{start:?}");
         }
     }

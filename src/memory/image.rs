@@ -242,7 +242,8 @@ impl Image<'_> {
     fn sum_code(&mut self, start: usize) -> io::Result<Option<(Range<usize>, u32)>> {
         self.advise(start);
         self.fill_to(start)?;
-        let code = u64::try_from(start).ok().and_then(|at| format::code_range(Section::new(self.filled()), at));
+        let in_front = self.filled().get(..start).unwrap_or_default();
+        let code = u64::try_from(start).ok().and_then(|at| format::code_range(in_front, at));
         let end = code.and_then(|code| usize::try_from(code.end).ok());
         let Some(end) = end.filter(|&end| end <= self.length) else { return Ok(None) };
         self.advise(self.with_short_rest(end));
