@@ -70,7 +70,7 @@ impl FileBytes {
             _ if length >= LARGE_FROM => {
                 let most_rows = if is_load { MOST_ROWS } else { u64::MAX };
                 let pages = FilePages::read(&file, bytes, most_rows)?.map_err(failed("read", path))?;
-                let left = pages.left_rows().map(|at| LeftRows::new(file, at, Left::ToRead(path.into())));
+                let left = pages.left_rows().map(|at| Box::new(LeftRows::new(file, at, Left::ToRead(path.into()))));
                 Bytes::Pages(Arc::new(pages), left)
             }
             _ => {
@@ -109,11 +109,11 @@ impl FileBytes {
     /// [`Error::Io`] and [`Error::Memory`] if they have to be read first.
     pub(crate) fn rows(&self, range: &Range<u64>) -> Result<&[u8], Error> {
         let left = match &self.0 {
-            Bytes::Pages(_, left) => left,
-            Bytes::InPieces(pieces) => &pieces.left,
-            _ => &None,
+            Bytes::Pages(_, left) => left.as_deref(),
+            Bytes::InPieces(pieces) => pieces.left.as_ref(),
+            Bytes::Read(_) | Bytes::Mapped(..) => None,
         };
-        left.as_ref().map_or_else(|| Ok(self.section().part(range).bytes()), |left| left.read())
+        left.map_or_else(|| Ok(self.section().part(range).bytes()), |left| left.read())
     }
 
     /// Returns whether it is worth keeping the bytes for the tables of an entry whose code is `code`.
@@ -189,8 +189,8 @@ enum Left {
 }
 
 impl LeftRows {
-    fn new(file: File, at: Range<u64>, how: Left) -> Box<Self> {
-        Box::new(Self { file, at, how, rows: OnceLock::new() })
+    const fn new(file: File, at: Range<u64>, how: Left) -> Self {
+        Self { file, at, how, rows: OnceLock::new() }
     }
 
     fn read(&self) -> Result<&[u8], Error> {
@@ -222,7 +222,7 @@ struct FilePieces {
     check: Check,
     around: Around,
     /// If neither has them.
-    left: Option<Box<LeftRows>>,
+    left: Option<LeftRows>,
 }
 
 impl Pieces for FilePieces {
@@ -280,8 +280,8 @@ impl Around {
     /// Reads what a load looks at if the code is vouched for; returns where the code ends, if all that is behind it was read but
     /// for the rows of a large source map, and where those are.
     fn read_all_but_code(&mut self, file: &File) -> Option<(u64, Option<Range<u64>>)> {
-        // Mostly enough.
-        heap::reserve(&mut self.bytes, 2048).ok()?;
+        // Enough for a source map of some hundred rows.
+        heap::reserve(&mut self.bytes, 8192).ok()?;
         let is_short = self.length <= Self::START;
         let start = self.read(file, &(0..if is_short { Self::START } else { Self::PIECE }))?;
         let (code_at, _) = format::code_place(Section::new(start))?;
@@ -290,7 +290,7 @@ impl Around {
         if self.read_end(file, code.end).is_some() {
             return Some((code.end, None));
         }
-        let behind = self.read(file, &(code.end..code.end.checked_add(Self::PIECE)?))?;
+        let behind = self.read(file, &(code.end..code.end.checked_add(format::ROWS_BEHIND_CODE)?))?;
         let rows = format::rows_place(behind, code.end);
         let rows_end = rows.as_ref().map_or(code.end, |rows| rows.end);
         let is_large = |rows: &Range<u64>| rows.end.saturating_sub(rows.start) > MOST_ROWS;
