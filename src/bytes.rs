@@ -244,8 +244,8 @@ struct Around {
     length: u64,
     /// What was read, and where in the file it lies, piece by piece.
     bytes: Vec<u8>,
-    /// There are no more places that a load looks at: the start, the length of the code, what follows it, what follows its source
-    /// map, the seal and the end.
+    /// A load looks at no more places: the start, the length of the code, what follows it, what follows its source map, the seal
+    /// and the end.
     pieces: [Range<u64>; 6],
 }
 
@@ -281,7 +281,7 @@ impl Around {
     /// for the rows of a large source map, and where those are.
     fn read_all_but_code(&mut self, file: &File) -> Option<(u64, Option<Range<u64>>)> {
         // Enough for a source map of some hundred rows.
-        heap::reserve(&mut self.bytes, 8192).ok()?;
+        heap::reserve(&mut self.bytes, usize::try_from(self.length.min(8192)).ok()?).ok()?;
         let is_short = self.length <= Self::START;
         let start = self.read(file, &(0..if is_short { Self::START } else { Self::PIECE }))?;
         let (code_at, _) = format::code_place(Section::new(start))?;

@@ -100,7 +100,7 @@ impl Access {
     /// Files are mapped, and code runs from the map as it is: neither the code nor the function offsets are looked at.
     ///
     /// Loading takes the same time for every size, because a page of the map is first looked at when it is used. What a load
-    /// looks at itself, lengths, key and machine, it reads from the file, which is open until then. On Unix,
+    /// looks at itself, lengths, key and machine, it reads from the file. On Unix,
     /// [`Store::load`](crate::Store::load) leaves a source map of more than 65536 rows in its file as [`Access::READ`] does, and
     /// maps it when it is first used.
     ///
