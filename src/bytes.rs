@@ -31,7 +31,7 @@ enum Bytes {
 const LARGE_FROM: u64 = 64 * 1024;
 
 /// A source map of more than so many bytes is worth keeping the file open for, from which it can be read when it is needed.
-const MOST_ROWS: u64 = if cfg!(unix) { 1 << 20 } else { u64::MAX };
+const MOST_ROWS: u64 = 1 << 20;
 
 impl FileBytes {
     /// Opens a file and reads or maps it, or returns `None` if there is none.
@@ -68,7 +68,8 @@ impl FileBytes {
                 Bytes::Mapped(Arc::new(map), None)
             }
             _ if length >= LARGE_FROM => {
-                let most_rows = if is_load { MOST_ROWS } else { u64::MAX };
+                // Elsewhere a file is not read at an offset.
+                let most_rows = if is_load && cfg!(unix) { MOST_ROWS } else { u64::MAX };
                 let pages = FilePages::read(&file, bytes, most_rows)?.map_err(failed("read", path))?;
                 let left = pages.left_rows().map(|at| Box::new(LeftRows::new(file, at, Left::ToRead(path.into()))));
                 Bytes::Pages(Arc::new(pages), left)
