@@ -47,6 +47,7 @@
 //! everywhere in Rust. *Running* code is the engine's own `unsafe`. Checksums find damage and not malice: whoever can write
 //! to the directory can have their code run.
 
+mod around;
 mod builder;
 mod bytes;
 mod cache;
