@@ -4,7 +4,7 @@ use std::fs::File;
 use std::ops::Range;
 
 use crate::file::read_at;
-use crate::format::{self, Section};
+use crate::format;
 use crate::heap;
 use crate::memory::FileMap;
 
@@ -38,7 +38,7 @@ impl Around {
     /// of the code. Returns `None` if it is too much.
     pub(crate) fn read_all_but_pages_of_code(&mut self, file: &File) -> Option<Range<u64>> {
         let start = self.read(file, &(0..Self::START))?;
-        let (code_at, _) = format::code_place(Section::new(start)).filter(|&(at, _)| at <= Self::MOST)?;
+        let (code_at, _) = format::code_place(start).filter(|&(at, _)| at <= Self::MOST)?;
         let start = self.read(file, &(0..code_at))?;
         let code = format::code_range(start, code_at).filter(|code| code.end <= self.length)?;
         let pages = FileMap::pages_of(&code, self.length);
@@ -55,7 +55,7 @@ impl Around {
         heap::reserve(&mut self.bytes, usize::try_from(self.length.min(8192)).ok()?).ok()?;
         let is_short = self.length <= Self::START;
         let start = self.read(file, &(0..if is_short { Self::START } else { Self::PIECE }))?;
-        let (code_at, _) = format::code_place(Section::new(start))?;
+        let (code_at, _) = format::code_place(start)?;
         let number = self.read(file, &(code_at.checked_sub(8)?..code_at))?;
         let code = format::code_range(number, code_at)?;
         if self.read_end(file, code.end).is_some() {
@@ -73,7 +73,7 @@ impl Around {
         self.read(file, &(rows_end..rows_end.checked_add(Self::PIECE)?))?;
         let length = self.length;
         let end = self.read_end(file, length.saturating_sub(Self::PIECE))?;
-        let seal = format::seal_place(Section::new(end), length)?;
+        let seal = format::seal_place(end, length)?;
         self.read(file, &(seal..seal.checked_add(Self::PIECE)?))?;
         None
     }

@@ -45,7 +45,8 @@ where
 /// Returns where the code of a file begins that starts like this, and where its first function does.
 ///
 /// Nothing is checked: of another file than an entry the answer is any number, or `None`.
-pub(crate) fn code_place(file: Section<'_>) -> Option<(u64, u64)> {
+pub(crate) fn code_place(start: &[u8]) -> Option<(u64, u64)> {
+    let file = Section::new(start);
     let (_, at) = read::<Header<'_>>(file, 0, file).ok()?;
     let functions = u32::from_le_bytes(*file.run(at, 4).ok()?.first_chunk()?);
     let offsets_at = at.checked_add(4)?;
@@ -79,8 +80,8 @@ pub(crate) fn rows_place(behind_code: &[u8], at: u64) -> Option<Range<u64>> {
 /// Returns where the seal begins of a file of `length` bytes that ends like this, if it has one.
 ///
 /// Nothing is checked, as in [`code_place`].
-pub(crate) fn seal_place(end: Section<'_>, length: u64) -> Option<u64> {
-    length.checked_sub(number(end, end.length().checked_sub(Footer::SIZE)?)?)
+pub(crate) fn seal_place(end: &[u8], length: u64) -> Option<u64> {
+    length.checked_sub(number(Section::new(end), size(end).checked_sub(Footer::SIZE)?)?)
 }
 
 /// How far behind the code the rows of its source map begin, in bytes: checksum, flag and length stand between.
@@ -124,8 +125,7 @@ mod tests {
             (b"MAGIC!\x03v.1\x02".to_vec(), None, None),
             (b"MAGIC!".to_vec(), None, None),
         ] {
-            let file = Section::new(&start);
-            let found = code_place(file);
+            let found = code_place(&start);
             let code = found.and_then(|(at, _)| code_range(start.get(..usize::try_from(at).ok()?)?, at));
             assert_eq!((found, code), (place, range), "{start:?}");
         }

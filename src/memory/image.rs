@@ -10,7 +10,7 @@ use super::pages::{Pages, WritablePages, refused};
 use super::{Check, Unchanging};
 use crate::digest::{STEP, crc32c};
 use crate::error::Error;
-use crate::format::{self, Section};
+use crate::format;
 
 /// A part of a file that is mapped.
 #[derive(Debug)]
@@ -159,7 +159,7 @@ impl FilePages {
             Err(error) => return Ok(Err(error)),
         };
         let start = start.get(..read).unwrap_or_default();
-        let place = format::code_place(Section::new(start)).unwrap_or_default();
+        let place = format::code_place(start).unwrap_or_default();
         let [code_at, function_at] = [place.0, place.1].map(|at| usize::try_from(at).unwrap_or(usize::MAX));
         let (pages, at) = WritablePages::allocate(length, function_at)?;
         let mut image = Image { file, pages, at, length, filled: 0 };

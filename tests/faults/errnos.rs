@@ -145,7 +145,7 @@ fn code_of_every_size_and_placement_is_there_or_an_error_whatever_call_fails_tha
 }
 
 #[test]
-fn a_short_file_of_which_all_pages_hold_code_is_executable_as_soon_as_it_is_mapped() {
+fn pages_are_executable_as_soon_as_they_are_mapped_if_all_of_them_hold_code() {
     if !strace::works() {
         return skip("errnos, mprotect", "strace does not work here");
     }
