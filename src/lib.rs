@@ -47,48 +47,31 @@
 //! everywhere in Rust. *Running* code is the engine's own `unsafe`. Checksums find damage and not malice: whoever can write
 //! to the directory can have their code run.
 
-mod around;
-mod builder;
-mod bytes;
 mod cache;
-mod cpu;
-mod digest;
 mod entry;
 mod error;
-mod event;
 mod file;
 mod format;
-mod heap;
-mod identity;
-mod key;
-mod magic;
+mod load;
 mod memory;
-mod module;
 mod registry;
-mod seal;
 mod store;
-mod tables;
-mod target;
+mod wazero;
+mod words;
 
-pub use builder::Builder;
-pub use bytes::FileBytes;
-pub use cache::Cache;
-pub use cpu::CpuFeatures;
-pub use digest::MacKey;
-pub use entry::Entry;
+pub use cache::{Cache, Event, Statistics};
+pub use entry::{
+    Alignment, Builder, Clauses, Entry, FunctionOffsets, Identity, KeyBuilder, MacKey, Revision, Sealing, SourceMap,
+    SourceRow, TryTables,
+};
 pub use error::{Bound, Error, Field};
-pub use event::{Event, Statistics};
 pub use format::CatchClause;
-pub use identity::{Alignment, Identity, Revision};
-pub use key::{Key, KeyBuilder, WazeroFeatures, WazeroModuleId};
-pub use magic::{Magic, Version};
+pub use load::{FileBytes, Location, Module};
 pub use memory::Access;
-pub use module::{Location, Module};
 pub use registry::Registry;
-pub use seal::Sealing;
 pub use store::{Lookup, Store};
-pub use tables::{Clauses, FunctionOffsets, SourceMap, SourceRow, TryTables};
-pub use target::{Arch, Os, Target};
+pub use wazero::{WazeroFeatures, WazeroModuleId};
+pub use words::{Arch, CpuFeatures, Key, Magic, Os, Target, Version};
 
 #[doc = include_str!("../SPEC.md")]
 pub mod spec {}

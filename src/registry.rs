@@ -4,9 +4,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
 
-use crate::error::Error;
-use crate::heap;
-use crate::module::{Location, Module};
+use crate::error::{Error, heap};
+use crate::load::{Location, Module};
 
 /// The modules whose code may be running, sorted by address.
 ///

@@ -2,15 +2,13 @@
 
 mod explain;
 mod field;
+pub(crate) mod heap;
 
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
-use crate::cpu::CpuFeatures;
-use crate::key::Key;
-use crate::magic::{Magic, Version};
-use crate::target::Target;
+use crate::words::{CpuFeatures, Key, Magic, Target, Version};
 pub use field::{Bound, Field};
 
 /// Everything that can go wrong, with the place and both values.

@@ -1,7 +1,7 @@
 //! The format: the schema, the runs of bytes it is made of, and the two directions through it.
 
+mod run;
 mod schema;
-mod section;
 mod source;
 mod table;
 
@@ -13,9 +13,10 @@ use binrw::meta::{ReadEndian, WriteEndian};
 use binrw::{BinRead, BinWrite};
 
 use crate::error::Error;
+use crate::words::size;
+pub(crate) use run::{Bytes, Pieces, Section};
 pub use schema::CatchClause;
 pub(crate) use schema::{Body, CatchClauses, Footer, Header, Seal, SealSection, SourceMap, TryTable};
-pub(crate) use section::{Bytes, Pieces, Section, size};
 use source::{Source, truncation};
 pub(crate) use table::{Row, Table, Violation};
 

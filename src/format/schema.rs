@@ -7,9 +7,8 @@
 
 use binrw::binrw;
 
-use super::section::{Bytes, Section};
+use super::run::{Bytes, Section};
 use super::table::Table;
-use crate::digest::DigestValue;
 use crate::error::Field;
 
 /// The part of an entry that means the same in every version of every engine.
@@ -200,14 +199,12 @@ pub(crate) struct Footer {
     pub(crate) digest_kind: u8,
 
     /// Digest of the rows of the source map, or of no bytes.
-    #[br(map = |Bytes(bytes)| DigestValue(bytes), err_context(Field::SourceMapDigest))]
-    #[bw(map = |digest| Bytes(digest.0))]
-    pub(crate) source_map_digest: DigestValue,
+    #[br(err_context(Field::SourceMapDigest))]
+    pub(crate) source_map_digest: Bytes<32>,
 
     /// Digest of every byte of the file in front of it, except the rows of the source map.
-    #[br(map = |Bytes(bytes)| DigestValue(bytes), err_context(Field::Digest))]
-    #[bw(map = |digest| Bytes(digest.0))]
-    pub(crate) digest: DigestValue,
+    #[br(err_context(Field::Digest))]
+    pub(crate) digest: Bytes<32>,
 
     /// [`Footer::MAGIC`].
     #[br(err_context(Field::SealMagic))]

@@ -1,12 +1,12 @@
 //! The file as the schema's reader, and what it says where the file ends too early.
 
-use std::fmt;
 use std::io::{self, Read, Seek, SeekFrom};
 
 use binrw::error::BacktraceFrame;
 
-use super::section::{Section, size};
+use super::run::{Section, Short};
 use crate::error::{Error, Field};
+use crate::words::size;
 
 /// The file as the schema reads it: a failing read tells where it began and how much it wanted.
 pub(super) struct Source<'a> {
@@ -49,27 +49,6 @@ impl Seek for Source<'_> {
             SeekFrom::Current(_) | SeekFrom::End(_) => return Err(io::ErrorKind::Unsupported.into()),
         }
         Ok(self.at)
-    }
-}
-
-/// A read of `expected` bytes at `at` went beyond the end of the file.
-#[derive(Debug)]
-pub(super) struct Short {
-    pub(super) at: u64,
-    pub(super) expected: u64,
-}
-
-impl fmt::Display for Short {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} bytes at {:#x} are not there", self.expected, self.at)
-    }
-}
-
-impl std::error::Error for Short {}
-
-impl From<Short> for io::Error {
-    fn from(short: Short) -> Self {
-        Self::new(io::ErrorKind::UnexpectedEof, short)
     }
 }
 

@@ -4,8 +4,9 @@ use std::io::{Read, Seek, Write};
 
 use binrw::{BinRead, BinResult, BinWrite, Endian};
 
-use super::section::{Section, size};
+use super::run::Section;
 use crate::error::Bound;
+use crate::words::size;
 
 /// A row of `N` little-endian u64.
 pub(crate) type Row<const N: usize> = [[u8; 8]; N];

@@ -4,13 +4,10 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::image::{FileMap, FilePages};
 use super::pages::{Pages, WritablePages};
-use super::{FileMap, FilePages};
-use crate::digest::STEP;
 use crate::error::Error;
-
-/// What running off the end of the code runs into: `int3` on x86-64, `udf` on arm64.
-pub(crate) const TRAP: u8 = if cfg!(target_arch = "aarch64") { 0x00 } else { 0xcc };
+use crate::words::{STEP, TRAP};
 
 /// Whether the crate knows how to keep this machine's instruction caches coherent.
 const IS_SUPPORTED: bool = cfg!(any(target_arch = "x86_64", target_arch = "x86", target_arch = "aarch64"));

@@ -6,11 +6,12 @@ use std::ops::{Deref, Range};
 
 use region::Protection;
 
+use super::access::{Check, Unchanging};
 use super::pages::{Pages, WritablePages, refused};
-use super::{Check, Unchanging};
-use crate::digest::{STEP, crc32c};
+use crate::entry::crc32c;
 use crate::error::Error;
 use crate::format;
+use crate::words::STEP;
 
 /// A part of a file that is mapped.
 #[derive(Debug)]

@@ -17,6 +17,7 @@ mod damage;
 mod generate;
 mod golden;
 mod hostile;
+mod house;
 mod left;
 mod loader;
 mod machine;

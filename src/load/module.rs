@@ -3,17 +3,14 @@
 use std::ops::Range;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use crate::bytes::{FileBytes, Place};
-use crate::digest::CodeDigest;
-use crate::entry::Entry;
-use crate::error::Error;
-use crate::format::{Body, CatchClauses, Section, Table, size};
-use crate::heap;
-use crate::identity::Identity;
-use crate::key::Key;
+use super::bytes::{FileBytes, Place};
+use crate::entry::{
+    CodeDigest, Entry, FunctionOffsets, Identity, METADATA, Sections, SourceMap, SourceMapDigest, SourceRow, TryTables,
+};
+use crate::error::{Error, heap};
+use crate::format::{Body, CatchClauses, Section, Table};
 use crate::memory::{Check, CodeMemory, WritableCode};
-use crate::seal::{METADATA, Sections, SourceMapDigest};
-use crate::tables::{FunctionOffsets, SourceMap, SourceRow, TryTables};
+use crate::words::{Key, size};
 
 /// Executable code with its functions and its source map. The code is unmapped when the module is dropped.
 ///

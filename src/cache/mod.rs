@@ -1,20 +1,21 @@
 //! The whole: modules in memory, over entries on disk, over the compiler.
 
+mod event;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::path::Path;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::builder::Builder;
-use crate::error::Error;
-use crate::event::{Counters, Event, Statistics, count};
-use crate::heap;
-use crate::identity::Identity;
-use crate::key::Key;
-use crate::module::{Location, Module};
+use crate::entry::{Builder, Identity};
+use crate::error::{Error, heap};
+use crate::load::{Location, Module};
 use crate::registry::Registry;
 use crate::store::{Lookup, Store};
+use crate::words::Key;
+use event::{Counters, count};
+pub use event::{Event, Statistics};
 
 type Hook = Box<dyn Fn(&Key, Event<'_>) + Send + Sync>;
 

@@ -1,46 +1,10 @@
 //! What a sealed entry has behind its body: the binding to key and machine, sections, and a digest of every byte.
 
-use std::fmt;
-use std::io::{self, Write};
-use std::ops::Range;
-
-use crate::cpu::CpuFeatures;
-use crate::digest::{Digest, DigestValue, MacKey};
-use crate::entry::Entry;
+use super::digest::{Digest, DigestValue, MacKey};
+use super::identity::Identity;
 use crate::error::{Bound, Error, Field};
-use crate::format::{self, Footer, Seal, SealSection, Section, size};
-use crate::identity::Identity;
-use crate::key::Key;
-use crate::target::{Arch, Os, Target};
-
-/// Whether and how the entries of an identity are sealed. Reader and writer have to agree.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Sealing {
-    /// Not at all: nothing but the code has a checksum, and an entry does not tell what it is for.
-    Plain,
-    /// With a checksum of every byte, which finds damage.
-    Checksum,
-    /// With a MAC of every byte, which also finds what somebody without the key has changed.
-    Mac(MacKey),
-}
-
-impl Sealing {
-    pub(crate) const fn mac_key(&self) -> Option<&MacKey> {
-        match self {
-            Self::Plain | Self::Checksum => None,
-            Self::Mac(key) => Some(key),
-        }
-    }
-
-    /// Returns the number of the digest's kind, or `None` if there is no seal.
-    pub(crate) const fn digest_kind(&self) -> Option<u8> {
-        match self {
-            Self::Plain => None,
-            Self::Checksum => Some(0),
-            Self::Mac(_) => Some(1),
-        }
-    }
-}
+use crate::format::{self, Footer, Seal, SealSection, Section};
+use crate::words::{Arch, CpuFeatures, Key, Os, Target, size};
 
 /// The tag of the section that [`Builder::metadata`](crate::Builder::metadata) writes.
 ///
@@ -95,34 +59,6 @@ impl<'a> Sealed<'a> {
         sealed.check_machine(identity)?;
         sealed.check_sections(|tag| tag == METADATA || identity.knows_section(tag))?;
         Ok(sealed)
-    }
-
-    /// Seals an entry: counts its bytes, and makes the digest of all of them.
-    pub(crate) fn over(entry: &Entry<'a>, seal: Seal<'a>, digest_kind: u8) -> Self {
-        let mac_key = entry.mac_key.as_ref();
-        let (code, rows) = (entry.code_range(), entry.source_map_rows());
-        let mut file = Sum { digest: Digest::new(mac_key), length: 0, code, checksum: entry.code_checksum(), rows };
-        // A digest cannot fail to be written to.
-        let written = entry.write(&mut file);
-        let at = file.length;
-        let written = written.and_then(|()| format::write(&seal, &mut file));
-        let file_length = file.length.saturating_add(Footer::SIZE);
-        let rows = entry.body.source_map.as_ref().map_or(&[][..], |map| map.rows.section().bytes());
-        let mut footer = Footer {
-            seal_length: file_length.saturating_sub(at),
-            file_length,
-            digest_kind,
-            source_map_digest: Digest::of_source_map(rows, mac_key),
-            digest: DigestValue([0; 32]),
-            magic: Footer::MAGIC,
-        };
-        let mut tail = Vec::new();
-        let written = written.and_then(|()| format::write(&footer, &mut tail));
-        debug_assert!(written.is_ok(), "{written:?}");
-        let covered = Footer::SIZE.saturating_sub(Footer::DIGEST_AND_MAGIC);
-        file.digest.add(Section::new(&tail).part(&(0..covered)).bytes());
-        footer.digest = file.digest.finish();
-        Self { seal, footer, at }
     }
 
     /// Returns where the digest stands in the file.
@@ -195,13 +131,18 @@ impl<'a> Sealed<'a> {
     /// Checks that a digest of the file is the one it carries.
     pub(crate) fn check_digest(&self, digest: Digest) -> Result<(), Error> {
         let is_mac = matches!(digest, Digest::Mac(_));
-        let part = Digested { field: Field::File, at: 0, digest_at: self.digest_at(), expected: self.footer.digest };
+        let part = Digested {
+            field: Field::File,
+            at: 0,
+            digest_at: self.digest_at(),
+            expected: DigestValue(self.footer.digest.0),
+        };
         part.check(digest.finish(), is_mac)
     }
 
     /// Returns what the rows of the source map, which lie at `at`, have to be.
     pub(crate) fn source_map(&self, at: u64, mac_key: Option<MacKey>) -> SourceMapDigest {
-        let expected = self.footer.source_map_digest;
+        let expected = DigestValue(self.footer.source_map_digest.0);
         let digest_at = self.digest_at().saturating_sub(size(&expected.0));
         SourceMapDigest { part: Digested { field: Field::SourceMap, at, digest_at, expected }, mac_key }
     }
@@ -244,41 +185,6 @@ impl Digested {
     }
 }
 
-/// Counts the bytes of a file that is written, and makes their digest.
-struct Sum {
-    digest: Digest,
-    length: u64,
-    code: Range<u64>,
-    /// The CRC-32C of the code.
-    checksum: u32,
-    /// The rows of the source map, which the digest leaves out.
-    rows: Range<u64>,
-}
-
-impl Write for Sum {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let end = self.length.saturating_add(size(bytes));
-        if (self.length..end) == self.code {
-            self.digest.add_code(bytes);
-            self.digest.end_code(bytes, self.checksum);
-        } else {
-            let part = |range: Range<u64>| {
-                let within = |at: u64| at.clamp(self.length, end).saturating_sub(self.length);
-                Section::new(bytes).part(&(within(range.start)..within(range.end))).bytes()
-            };
-            let (before, behind) = (part(0..self.rows.start), part(self.rows.end..u64::MAX));
-            self.digest.add(before);
-            self.digest.add(behind);
-        }
-        self.length = end;
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 /// The sections of a sealed entry as they stand in the file.
 #[derive(Clone, Debug)]
 pub(crate) struct Sections<'a> {
@@ -311,15 +217,5 @@ impl<'a> Iterator for Sections<'a> {
         // After an error there is nothing to go on from.
         self.at = read.as_ref().map_or(length, |(_, end)| *end);
         Some(read.map(|(section, _)| section))
-    }
-}
-
-impl fmt::Display for Sealing {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Plain => "plain",
-            Self::Checksum => "sealed with a checksum",
-            Self::Mac(_) => "sealed with a MAC",
-        })
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::TryReserveError;
 
-use crate::error::Error;
+use super::Error;
 
 /// Makes room in `to` for `more` elements.
 ///

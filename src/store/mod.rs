@@ -5,15 +5,12 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::bytes::FileBytes;
-use crate::entry::Entry;
+use crate::entry::{Entry, Identity};
 use crate::error::{Bound, Error, Field};
 use crate::file;
-use crate::identity::Identity;
-use crate::key::Key;
-use crate::magic::Version;
+use crate::load::{FileBytes, Module};
 use crate::memory::Access;
-use crate::module::Module;
+use crate::words::{Key, Version};
 
 /// What looking a key up came to. Each outcome has its own remedy.
 #[derive(Debug)]

@@ -1,10 +1,10 @@
 //! Who writes and reads entries: an engine, one of its versions, and the machine it compiles for.
 
-use crate::cpu::CpuFeatures;
+use std::fmt;
+
+use super::digest::MacKey;
 use crate::error::Error;
-use crate::magic::{Magic, Version};
-use crate::seal::Sealing;
-use crate::target::{Arch, Os, Target};
+use crate::words::{Arch, CpuFeatures, Magic, Os, Target, Version};
 
 /// How far the layout of an entry goes. The format has no number for it: reader and writer have to agree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -22,6 +22,35 @@ pub struct Alignment {
     pub bytes: u64,
     /// Whether offsets count from the start of the file, and not from the start of the code.
     pub in_file: bool,
+}
+
+/// Whether and how the entries of an identity are sealed. Reader and writer have to agree.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Sealing {
+    /// Not at all: nothing but the code has a checksum, and an entry does not tell what it is for.
+    Plain,
+    /// With a checksum of every byte, which finds damage.
+    Checksum,
+    /// With a MAC of every byte, which also finds what somebody without the key has changed.
+    Mac(MacKey),
+}
+
+impl Sealing {
+    pub(crate) const fn mac_key(&self) -> Option<&MacKey> {
+        match self {
+            Self::Plain | Self::Checksum => None,
+            Self::Mac(key) => Some(key),
+        }
+    }
+
+    /// Returns the number of the digest's kind, or `None` if there is no seal.
+    pub(crate) const fn digest_kind(&self) -> Option<u8> {
+        match self {
+            Self::Plain => None,
+            Self::Checksum => Some(0),
+            Self::Mac(_) => Some(1),
+        }
+    }
 }
 
 /// The engine that entries belong to: what they must begin with, how they are laid out and which directory holds them.
@@ -257,6 +286,16 @@ fn directory_part<'a>(text: &'a str, what: &'static str, also: &str) -> Result<&
         return Err(Error::Invalid { what, rule: "must be letters, digits and what SPEC.md allows beside them" });
     }
     Ok(text)
+}
+
+impl fmt::Display for Sealing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Plain => "plain",
+            Self::Checksum => "sealed with a checksum",
+            Self::Mac(_) => "sealed with a MAC",
+        })
+    }
 }
 
 #[cfg(test)]

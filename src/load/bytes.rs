@@ -7,11 +7,10 @@ use std::ops::{Deref, Range};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use crate::around::Around;
-use crate::error::{Bound, Error, Field};
+use super::around::Around;
+use crate::error::{Bound, Error, Field, heap};
 use crate::file::{failed, open, read_at};
 use crate::format::{Pieces, Section};
-use crate::heap;
 use crate::memory::{Access, Check, CodeMemory, FileMap, FilePages, Mode, Unchanging};
 
 /// The bytes of an entry's file, read into memory or mapped.

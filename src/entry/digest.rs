@@ -4,7 +4,7 @@ use std::fmt;
 use std::num::NonZero;
 use std::thread;
 
-use crate::format::size;
+use crate::words::{STEP, size};
 
 /// The key of a message authentication code: 32 bytes that whoever writes to the directory must not know.
 ///
@@ -161,9 +161,6 @@ pub(crate) fn crc32c(sum: u32, bytes: &[u8]) -> u32 {
     // A CRC of 32 bits fits: the upper half of the state is 0.
     u32::try_from(state.finalize()).unwrap_or(0)
 }
-
-/// How much code is copied, read or hashed before it is summed, in bytes: small enough to be in the cache still.
-pub(crate) const STEP: usize = 256 * 1024;
 
 /// How much code is worth a thread, in bytes: less is summed before the thread has started.
 const PART: usize = 2 << 20;

@@ -72,6 +72,9 @@ impl Arch {
     }
 }
 
+/// What running off the end of the code runs into: `int3` on x86-64, `udf` on arm64.
+pub(crate) const TRAP: u8 = if cfg!(target_arch = "aarch64") { 0x00 } else { 0xcc };
+
 /// An operating system, named as Go names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]

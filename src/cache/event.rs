@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::Error;
-use crate::magic::Version;
+use crate::words::Version;
 
 /// What a cache had to do, or could not do, on the way to a module that it handed out all the same.
 #[derive(Debug)]

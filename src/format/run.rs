@@ -7,7 +7,7 @@ use std::panic::RefUnwindSafe;
 
 use binrw::{BinRead, BinResult, BinWrite, Endian};
 
-use super::source::Short;
+use crate::words::size;
 
 /// A run of bytes and where it lies in the file.
 ///
@@ -153,10 +153,25 @@ impl<const N: usize> BinWrite for Bytes<N> {
     }
 }
 
-/// Returns the size of a run as the format counts it.
-pub(crate) fn size(bytes: &[u8]) -> u64 {
-    // No machine has a usize wider than 64 bits; the bound keeps that assumption out of the arithmetic.
-    u64::try_from(bytes.len()).unwrap_or(u64::MAX)
+/// A read of `expected` bytes at `at` went beyond the end of the file.
+#[derive(Debug)]
+pub(super) struct Short {
+    pub(super) at: u64,
+    pub(super) expected: u64,
+}
+
+impl fmt::Display for Short {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes at {:#x} are not there", self.expected, self.at)
+    }
+}
+
+impl std::error::Error for Short {}
+
+impl From<Short> for io::Error {
+    fn from(short: Short) -> Self {
+        Self::new(io::ErrorKind::UnexpectedEof, short)
+    }
 }
 
 #[cfg(test)]

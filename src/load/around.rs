@@ -3,9 +3,9 @@
 use std::fs::File;
 use std::ops::Range;
 
+use crate::error::heap;
 use crate::file::read_at;
 use crate::format;
-use crate::heap;
 use crate::memory::FileMap;
 
 /// What is read of a file whose code is mapped: few bytes take a tenth of a page fault.

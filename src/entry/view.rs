@@ -3,14 +3,13 @@
 use std::io::{self, Write};
 use std::ops::Range;
 
-use crate::digest::{CodeDigest, Digest, MacKey};
+use super::digest::{CodeDigest, Digest, MacKey};
+use super::identity::{Alignment, Identity, Revision};
+use super::seal::{METADATA, Sealed, SourceMapDigest};
+use super::tables::{FunctionOffsets, SourceMap, TryTables};
 use crate::error::{Bound, Error, Field};
-use crate::format::{self, Body, Header, Section, Violation, size};
-use crate::identity::{Alignment, Identity, Revision};
-use crate::key::Key;
-use crate::magic::{Magic, Version};
-use crate::seal::{METADATA, Sealed, SourceMapDigest};
-use crate::tables::{FunctionOffsets, SourceMap, TryTables};
+use crate::format::{self, Body, Header, Section, Violation};
+use crate::words::{Key, Magic, Version, size};
 
 /// An entry, borrowed from the bytes of its file or from the [`Builder`](crate::Builder) that made it.
 ///

@@ -2,8 +2,7 @@
 
 use std::fmt;
 
-use crate::error::Error;
-use crate::target::Arch;
+use super::target::Arch;
 
 /// A set of processor features of one architecture.
 ///
@@ -59,22 +58,13 @@ impl CpuFeatures {
         Self { arch: Arch::host(), bits: host_bits() }
     }
 
-    /// Returns the features of those names, such as `avx2` on [`Arch::Amd64`] or `lse` on [`Arch::Arm64`]; SPEC.md has
-    /// the list.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Invalid`] for a name that is not in the list of `arch`.
-    pub fn of(arch: Arch, names: &[&str]) -> Result<Self, Error> {
-        let mut bits = 0;
-        for name in names {
-            let bit = known(arch).iter().position(|known| known == name);
-            let Some(bit) = bit.and_then(|bit| u32::try_from(bit).ok()).and_then(|bit| 1_u64.checked_shl(bit)) else {
-                return Err(Error::Invalid { what: "CPU feature", rule: "must be one that SPEC.md lists" });
-            };
-            bits |= bit;
-        }
-        Ok(Self { arch, bits })
+    /// Returns the features of those names, or `None` if one is not in the list of `arch`.
+    pub(crate) fn named(arch: Arch, names: &[&str]) -> Option<Self> {
+        let bits = names.iter().try_fold(0, |bits, name| {
+            let bit = known(arch).iter().position(|known| known == name)?;
+            Some(bits | 1_u64.checked_shl(u32::try_from(bit).ok()?)?)
+        })?;
+        Some(Self { arch, bits })
     }
 
     /// Returns the features whose bits are set in `bits`, as SPEC.md numbers them.
@@ -104,7 +94,7 @@ impl CpuFeatures {
     /// Returns whether all of `names` are there; a name that is in no list never is.
     #[must_use]
     pub fn has(self, names: &[&str]) -> bool {
-        Self::of(self.arch, names).is_ok_and(|wanted| wanted.missing_from(self).is_empty())
+        Self::named(self.arch, names).is_some_and(|wanted| wanted.missing_from(self).is_empty())
     }
 
     /// Returns those of these features that `there` does not have: all of them if it is of another architecture.

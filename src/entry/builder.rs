@@ -1,25 +1,23 @@
 //! Putting an entry together.
 
 use std::borrow::Cow;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind, Write};
 use std::iter;
+use std::ops::Range;
 
 use binrw::BinWrite;
 use binrw::meta::WriteEndian;
 
-use crate::cpu::CpuFeatures;
-use crate::digest::crc32c;
-use crate::entry::{Entry, Length};
-use crate::error::{Bound, Error, Field};
+use super::digest::{Digest, crc32c};
+use super::identity::{Alignment, Identity, Revision};
+use super::seal::{METADATA, Sealed};
+use super::view::{Entry, Length};
+use crate::error::{Bound, Error, Field, heap};
 use crate::format::{
-    self, Body, Bytes, CatchClause, CatchClauses, Header, ROWS_BEHIND_CODE, Row, Seal, SealSection, Section, SourceMap,
-    Table, TryTable, size,
+    self, Body, Bytes, CatchClause, CatchClauses, Footer, Header, ROWS_BEHIND_CODE, Row, Seal, SealSection, Section,
+    SourceMap, Table, TryTable,
 };
-use crate::heap;
-use crate::identity::{Alignment, Identity, Revision};
-use crate::key::Key;
-use crate::memory::TRAP;
-use crate::seal::{METADATA, Sealed};
+use crate::words::{CpuFeatures, Key, TRAP, size};
 
 /// The parts of an entry, handed in by the engine that compiled it.
 ///
@@ -184,7 +182,7 @@ impl<'a> Builder<'a> {
                 build_id: Section::new(identity.build_id()),
                 sections: Section::new(&self.sections),
             };
-            entry.sealed = Some(Sealed::over(&entry, seal, kind));
+            entry.sealed = Some(sealed(&entry, seal, kind));
         }
         let highest =
             entry.sealed.iter().flat_map(Sealed::sections).map_while(Result::ok).map(|section| section.tag).max();
@@ -263,6 +261,69 @@ where
 fn moved(offset: u64, from: usize, to: usize) -> [u8; 8] {
     let wide = |padding| u64::try_from(padding).unwrap_or(0);
     offset.wrapping_sub(wide(from)).wrapping_add(wide(to)).to_le_bytes()
+}
+
+/// Seals an entry: counts its bytes, and makes the digest of all of them.
+fn sealed<'a>(entry: &Entry<'a>, seal: Seal<'a>, digest_kind: u8) -> Sealed<'a> {
+    let mac_key = entry.mac_key.as_ref();
+    let (code, rows) = (entry.code_range(), entry.source_map_rows());
+    let mut file = Sum { digest: Digest::new(mac_key), length: 0, code, checksum: entry.code_checksum(), rows };
+    // A digest cannot fail to be written to.
+    let written = entry.write(&mut file);
+    let at = file.length;
+    let written = written.and_then(|()| format::write(&seal, &mut file));
+    let file_length = file.length.saturating_add(Footer::SIZE);
+    let rows = entry.body.source_map.as_ref().map_or(&[][..], |map| map.rows.section().bytes());
+    let mut footer = Footer {
+        seal_length: file_length.saturating_sub(at),
+        file_length,
+        digest_kind,
+        source_map_digest: Bytes(Digest::of_source_map(rows, mac_key).0),
+        digest: Bytes([0; 32]),
+        magic: Footer::MAGIC,
+    };
+    let mut tail = Vec::new();
+    let written = written.and_then(|()| format::write(&footer, &mut tail));
+    debug_assert!(written.is_ok(), "{written:?}");
+    let covered = Footer::SIZE.saturating_sub(Footer::DIGEST_AND_MAGIC);
+    file.digest.add(Section::new(&tail).part(&(0..covered)).bytes());
+    footer.digest = Bytes(file.digest.finish().0);
+    Sealed { seal, footer, at }
+}
+
+/// Counts the bytes of a file that is written, and makes their digest.
+struct Sum {
+    digest: Digest,
+    length: u64,
+    code: Range<u64>,
+    /// The CRC-32C of the code.
+    checksum: u32,
+    /// The rows of the source map, which the digest leaves out.
+    rows: Range<u64>,
+}
+
+impl Write for Sum {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let end = self.length.saturating_add(size(bytes));
+        if (self.length..end) == self.code {
+            self.digest.add_code(bytes);
+            self.digest.end_code(bytes, self.checksum);
+        } else {
+            let part = |range: Range<u64>| {
+                let within = |at: u64| at.clamp(self.length, end).saturating_sub(self.length);
+                Section::new(bytes).part(&(within(range.start)..within(range.end))).bytes()
+            };
+            let (before, behind) = (part(0..self.rows.start), part(self.rows.end..u64::MAX));
+            self.digest.add(before);
+            self.digest.add(behind);
+        }
+        self.length = end;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 fn unwritable(field: Field, expected: Bound, found: u64) -> Error {

@@ -1,0 +1,19 @@
+//! Entries: views of them, what they are bound to and named by, and how one is made. No I/O, no `unsafe`.
+
+mod builder;
+mod digest;
+mod identity;
+mod parse;
+mod recipe;
+mod seal;
+mod tables;
+mod view;
+
+pub use builder::Builder;
+pub use digest::MacKey;
+pub(crate) use digest::{CodeDigest, crc32c};
+pub use identity::{Alignment, Identity, Revision, Sealing};
+pub use recipe::KeyBuilder;
+pub(crate) use seal::{METADATA, Sections, SourceMapDigest};
+pub use tables::{Clauses, FunctionOffsets, SourceMap, SourceRow, TryTables};
+pub use view::Entry;

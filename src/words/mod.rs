@@ -1,0 +1,14 @@
+//! The words that everything else is told in: machines, versions, keys, sizes. No I/O, no format, no errors.
+
+mod cpu;
+mod key;
+mod magic;
+mod size;
+mod target;
+
+pub use cpu::CpuFeatures;
+pub use key::Key;
+pub use magic::{Magic, Version};
+pub(crate) use size::{STEP, size};
+pub(crate) use target::TRAP;
+pub use target::{Arch, Os, Target};
