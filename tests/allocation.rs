@@ -133,7 +133,7 @@ fn looking_a_program_counter_up_allocates_nothing_not_even_when_the_source_map_i
 
 #[test]
 fn no_file_of_64_bytes_makes_any_call_allocate_more_than_4_kib() {
-    let identity = identity().with_sealing(Sealing::Plain);
+    let identity = identity().with_sealing(Sealing::Plain).with_function_alignment(1).unwrap();
     let mut builder = Builder::new();
     builder.code(vec![0xcc; 3]).function(0).source(0, 5);
     let sound = builder.finish(&identity, &KEY).unwrap().to_vec();
@@ -316,8 +316,8 @@ fn a_store_that_has_no_memory_for_an_entry_says_so_and_does_everything_else() {
             never("sweep", &|| store.sweep().map(drop));
             never("list", &|| store.list().map(|keys| assert_eq!(keys.count(), 1)));
             let found = |lookup: Lookup<Module>| assert!(lookup.hit().unwrap().code().ends_with(&code));
-            // A large file is read into pages, which are no allocations, and its code runs there.
-            assert_eq!(loads(&|| store.load(&KEY).map(found)), length == LENGTHS[0]);
+            assert!(loads(&|| store.load(&KEY).map(found)));
+            // A large file is read into pages, which are no allocations.
             assert_eq!(loads(&|| store.get(&KEY).map(|lookup| drop(lookup.hit().unwrap()))), length == LENGTHS[0]);
             never("remove", &|| store.remove(&KEY).map(drop));
         }
@@ -375,8 +375,7 @@ fn an_engine_gets_its_module_or_an_error_that_says_that_memory_ran_out() {
             });
             run(&open().unwrap()).unwrap();
             let loaded = withstands("loaded", FIXED, || run(&open()?));
-            // A large file is read into pages, which are no allocations.
-            assert!(compiled > 0 && (loaded > 0) == (length == LENGTHS[0]), "{compiled} {loaded}");
+            assert!(compiled > 0 && loaded > 0, "{compiled} {loaded}");
         }
     }
 }

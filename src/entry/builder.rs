@@ -9,7 +9,7 @@ use binrw::BinWrite;
 use binrw::meta::WriteEndian;
 
 use super::digest::{Digest, crc32c};
-use super::identity::{Alignment, Identity, Revision};
+use super::identity::{Identity, Revision};
 use super::seal::{METADATA, Sealed};
 use super::view::{Entry, Length};
 use crate::error::{Bound, Error, Field, heap};
@@ -204,9 +204,7 @@ impl<'a> Builder<'a> {
         let functions = u64::try_from(self.functions.len()).unwrap_or(u64::MAX);
         let header = size(identity.version().as_bytes()).saturating_add(7);
         let code_at = functions.saturating_mul(8).saturating_add(12).saturating_add(header);
-        let Alignment { bytes, in_file } = identity.alignment();
-        let aligned = in_file && self.code.len() > self.padded;
-        let padding = if aligned { code_at.wrapping_neg().checked_rem(bytes).unwrap_or(0) } else { 0 };
+        let padding = if self.code.len() > self.padded { identity.alignment().padding(code_at) } else { 0 };
         let padding = usize::try_from(padding).unwrap_or(0);
         if padding != self.padded {
             let code = match &mut self.code {
@@ -266,19 +264,20 @@ fn moved(offset: u64, from: usize, to: usize) -> [u8; 8] {
 /// Seals an entry: counts its bytes, and makes the digest of all of them.
 fn sealed<'a>(entry: &Entry<'a>, seal: Seal<'a>, digest_kind: u8) -> Sealed<'a> {
     let mac_key = entry.mac_key.as_ref();
-    let (code, rows) = (entry.code_range(), entry.source_map_rows());
-    let mut file = Sum { digest: Digest::new(mac_key), length: 0, code, checksum: entry.code_checksum(), rows };
+    let mut file = Sealing { digest: Digest::new(mac_key), length: 0, rows: entry.source_map_rows() };
     // A digest cannot fail to be written to.
     let written = entry.write(&mut file);
     let at = file.length;
     let written = written.and_then(|()| format::write(&seal, &mut file));
     let file_length = file.length.saturating_add(Footer::SIZE);
     let rows = entry.body.source_map.as_ref().map_or(&[][..], |map| map.rows.section().bytes());
+    let mut source_map_digest = Digest::of_source_map(mac_key);
+    source_map_digest.add(rows);
     let mut footer = Footer {
         seal_length: file_length.saturating_sub(at),
         file_length,
         digest_kind,
-        source_map_digest: Bytes(Digest::of_source_map(rows, mac_key).0),
+        source_map_digest: Bytes(source_map_digest.finish().0),
         digest: Bytes([0; 32]),
         magic: Footer::MAGIC,
     };
@@ -292,31 +291,23 @@ fn sealed<'a>(entry: &Entry<'a>, seal: Seal<'a>, digest_kind: u8) -> Sealed<'a> 
 }
 
 /// Counts the bytes of a file that is written, and makes their digest.
-struct Sum {
+struct Sealing {
     digest: Digest,
     length: u64,
-    code: Range<u64>,
-    /// The CRC-32C of the code.
-    checksum: u32,
     /// The rows of the source map, which the digest leaves out.
     rows: Range<u64>,
 }
 
-impl Write for Sum {
+impl Write for Sealing {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let end = self.length.saturating_add(size(bytes));
-        if (self.length..end) == self.code {
-            self.digest.add_code(bytes);
-            self.digest.end_code(bytes, self.checksum);
-        } else {
-            let part = |range: Range<u64>| {
-                let within = |at: u64| at.clamp(self.length, end).saturating_sub(self.length);
-                Section::new(bytes).part(&(within(range.start)..within(range.end))).bytes()
-            };
-            let (before, behind) = (part(0..self.rows.start), part(self.rows.end..u64::MAX));
-            self.digest.add(before);
-            self.digest.add(behind);
-        }
+        let part = |range: Range<u64>| {
+            let within = |at: u64| at.clamp(self.length, end).saturating_sub(self.length);
+            Section::new(bytes).part(&(within(range.start)..within(range.end))).bytes()
+        };
+        let (before, behind) = (part(0..self.rows.start), part(self.rows.end..u64::MAX));
+        self.digest.add(before);
+        self.digest.add(behind);
         self.length = end;
         Ok(bytes.len())
     }
@@ -365,7 +356,7 @@ mod tests {
     fn code_that_is_lent_and_not_padded_is_not_copied() {
         let code = [0xcc; 64];
         let mut builder = Builder::new();
-        let identity = aligned_in_file(1);
+        let identity = aligned_in_file(1).with_function_alignment(1).unwrap();
         assert_eq!(builder.code(&code[..]).finish(&identity, &KEY).unwrap().code().as_ptr(), code.as_ptr());
     }
 }

@@ -1,15 +1,17 @@
-//! What stands for all the bytes of a file: a checksum against damage, or a MAC against forgery.
+//! What stands for bytes of a file: a MAC of all of them, which finds damage under a key that everybody knows and forgery
+//! under one that is secret; and the checksum that wazero has of code.
 
 use std::fmt;
-use std::num::NonZero;
-use std::thread;
 
-use crate::words::{STEP, size};
+use aegis::aegis128x2::Aegis128X2Mac;
+use constant_time_eq::constant_time_eq_32;
+use sha2::{Digest as _, Sha256};
+use zeroize::Zeroize;
 
 /// The key of a message authentication code: 32 bytes that whoever writes to the directory must not know.
 ///
-/// It is never written anywhere, and printing it shows nothing.
-#[derive(Clone, PartialEq, Eq)]
+/// It is never written anywhere, printing it shows nothing, and its bytes are wiped when it is dropped.
+#[derive(Clone)]
 pub struct MacKey([u8; 32]);
 
 impl MacKey {
@@ -20,24 +22,91 @@ impl MacKey {
     }
 }
 
+impl PartialEq for MacKey {
+    fn eq(&self, other: &Self) -> bool {
+        constant_time_eq_32(&self.0, &other.0)
+    }
+}
+
+impl Eq for MacKey {}
+
+impl Drop for MacKey {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
+
 impl fmt::Debug for MacKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("MacKey(secret)")
     }
 }
 
-/// The context in which the key for source maps is derived.
-const SOURCE_MAP: &str = "jitcache 2026-11-22 source map";
+/// The bytes that stand for a key where there is none. Everybody knows them: under them a digest finds damage, and no more.
+const KNOWN: [u8; 32] = [0; 32];
 
-/// A digest in the making, over the bytes of a file in order.
+/// What a digest is of. Each has a key of its own: otherwise rows could be chosen so that their MAC is that of a file.
+#[derive(Clone, Copy)]
+enum Domain {
+    File,
+    SourceMap,
+}
+
+impl Domain {
+    const fn name(self) -> &'static [u8] {
+        match self {
+            Self::File => b"jitcache 1 file",
+            Self::SourceMap => b"jitcache 1 source map",
+        }
+    }
+}
+
+/// A digest in the making, over bytes in order: AEGISMAC-128X2 with a tag of 256 bits.
 ///
-/// Code is shown in steps while it is at hand, and need not be summed twice: its own CRC-32C is combined with the rest.
-#[derive(Debug)]
-pub(crate) enum Digest {
-    /// CRC-32C.
-    Checksum(u32),
-    /// Keyed BLAKE3.
-    Mac(Box<blake3::Hasher>),
+/// It lies on the stack, allocates nothing and takes no lock but the one under which the processor is looked at, once in a
+/// process: a source map may be checked in a signal handler, after the file it came from.
+#[derive(Clone)]
+pub(crate) struct Digest(Aegis128X2Mac<32>);
+
+impl Digest {
+    /// Begins the digest of a file: a MAC if there is a key.
+    pub(crate) fn new(key: Option<&MacKey>) -> Self {
+        Self::keyed(key, Domain::File)
+    }
+
+    /// Begins the digest of the rows of a source map, which stands apart from that of the file.
+    pub(crate) fn of_source_map(key: Option<&MacKey>) -> Self {
+        Self::keyed(key, Domain::SourceMap)
+    }
+
+    fn keyed(key: Option<&MacKey>, domain: Domain) -> Self {
+        let hash = Sha256::new().chain_update(domain.name()).chain_update(key.map_or(&KNOWN, |key| &key.0));
+        let mut derived: [u8; 32] = hash.finalize().into();
+        let (mut key, mut nonce) = ([0; 16], [0; 16]);
+        for (to, from) in key.iter_mut().chain(&mut nonce).zip(derived) {
+            *to = from;
+        }
+        let digest = Self(Aegis128X2Mac::new_with_nonce(&key, &nonce));
+        for secret in [&mut derived[..], &mut key, &mut nonce] {
+            secret.zeroize();
+        }
+        digest
+    }
+
+    /// Adds bytes behind those that were added.
+    pub(crate) fn add(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    pub(crate) fn finish(self) -> DigestValue {
+        DigestValue(self.0.finalize())
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Digest(..)")
+    }
 }
 
 /// A finished digest, as it stands in the file. Two are compared in constant time.
@@ -45,110 +114,39 @@ pub(crate) enum Digest {
 pub(crate) struct DigestValue(pub(crate) [u8; 32]);
 
 impl DigestValue {
-    /// Returns the CRC-32C that the digest of [`Digest::Checksum`] holds.
-    pub(crate) fn checksum(&self) -> u32 {
-        let [a, b, c, d, ..] = self.0;
-        u32::from_le_bytes([a, b, c, d])
+    /// Returns the first eight bytes, by which an error tells two digests apart.
+    pub(crate) fn beginning(&self) -> u64 {
+        let [a, b, c, d, e, f, g, h, ..] = self.0;
+        u64::from_le_bytes([a, b, c, d, e, f, g, h])
     }
 }
 
 impl PartialEq for DigestValue {
     fn eq(&self, other: &Self) -> bool {
-        blake3::Hash::from_bytes(self.0) == blake3::Hash::from_bytes(other.0)
+        constant_time_eq_32(&self.0, &other.0)
     }
 }
 
-impl Digest {
-    pub(crate) fn new(key: Option<&MacKey>) -> Self {
-        match key {
-            None => Self::Checksum(0),
-            Some(key) => Self::Mac(Box::new(blake3::Hasher::new_keyed(&key.0))),
-        }
-    }
-
-    /// Returns the digest of the rows of a source map, which stands apart from that of the file.
-    pub(crate) fn of_source_map(rows: &[u8], key: Option<&MacKey>) -> DigestValue {
-        match key {
-            None => Self::Checksum(crc32c(0, rows)).finish(),
-            // A key of its own: otherwise rows could be chosen so that their MAC is that of a file. The hasher is no `Self`,
-            // which would be allocated: the rows may be checked in a signal handler.
-            Some(key) => DigestValue(*blake3::keyed_hash(&blake3::derive_key(SOURCE_MAP, &key.0), rows).as_bytes()),
-        }
-    }
-
-    /// Adds bytes in front of the code or behind it.
-    pub(crate) fn add(&mut self, bytes: &[u8]) {
-        match self {
-            Self::Checksum(sum) => *sum = crc32c(*sum, bytes),
-            Self::Mac(hasher) => drop(hasher.update(bytes)),
-        }
-    }
-
-    /// Adds a step of the code, whose checksum [`Digest::end_code`] brings.
-    pub(crate) fn add_code(&mut self, step: &[u8]) {
-        if let Self::Mac(hasher) = self {
-            hasher.update(step);
-        }
-    }
-
-    /// Says that all of the code was added, and what its CRC-32C is.
-    pub(crate) fn end_code(&mut self, code: &[u8], checksum: u32) {
-        if let Self::Checksum(sum) = self {
-            *sum = combine(*sum, checksum, size(code));
-        }
-    }
-
-    /// Returns whether a file with this code is better added at once when it is whole: little code is summed again faster than
-    /// its sum is combined.
-    pub(crate) const fn prefers_all_at_once(&self, code: &[u8]) -> bool {
-        matches!(self, Self::Checksum(_)) && code.len() < STEP / 16
-    }
-
-    pub(crate) fn finish(self) -> DigestValue {
-        let mut value = [0; 32];
-        match self {
-            Self::Checksum(sum) => {
-                for (to, from) in value.iter_mut().zip(sum.to_le_bytes()) {
-                    *to = from;
-                }
-            }
-            Self::Mac(hasher) => value = *hasher.finalize().as_bytes(),
-        }
-        DigestValue(value)
-    }
-}
-
-/// The checksum of the code in the making and, of a sealed file, the digest of the whole.
+/// What a load sums of a file on the way to its code and over it: every byte of a sealed file, the code alone of a plain one.
 #[derive(Debug)]
-pub(crate) struct CodeDigest {
-    pub(crate) checksum: u32,
-    pub(crate) whole: Option<Digest>,
+pub(crate) enum Sum {
+    Sealed(Digest),
+    Plain(u32),
 }
 
-impl CodeDigest {
-    /// Adds all of the code, summed by as many threads as there are parts of it that are worth one.
-    pub(crate) fn add_large_code(&mut self, code: &[u8], threads: NonZero<usize>) {
-        let parts = threads.get().min(code.len() / PART);
-        match &self.whole {
-            Some(Digest::Mac(_)) => code.chunks(STEP).for_each(|step| self.add_code(step)),
-            _ if parts < 2 => self.add_code(code),
-            _ => self.add_summed_code(code, sum_in_parts(code, code.len().div_ceil(parts))),
+impl Sum {
+    /// Adds what stands in front of the code.
+    pub(crate) fn add_head(&mut self, bytes: &[u8]) {
+        if let Self::Sealed(digest) = self {
+            digest.add(bytes);
         }
     }
 
-    /// Adds all of the code, whose checksum is known.
-    pub(crate) fn add_summed_code(&mut self, code: &[u8], checksum: u32) {
-        self.checksum = checksum;
-        if let Some(whole) = &mut self.whole {
-            whole.add_code(code);
-        }
-    }
-
-    /// Adds a step of the code.
-    pub(crate) fn add_code(&mut self, step: &[u8]) {
-        self.checksum = crc32c(self.checksum, step);
-        if let Some(whole) = &mut self.whole {
-            whole.add_code(step);
+    /// Adds code behind the code that was added.
+    pub(crate) fn add_code(&mut self, code: &[u8]) {
+        match self {
+            Self::Sealed(digest) => digest.add(code),
+            Self::Plain(sum) => *sum = crc32c(*sum, code),
         }
     }
 }
@@ -162,89 +160,150 @@ pub(crate) fn crc32c(sum: u32, bytes: &[u8]) -> u32 {
     u32::try_from(state.finalize()).unwrap_or(0)
 }
 
-/// How much code is worth a thread, in bytes: less is summed before the thread has started.
-const PART: usize = 2 << 20;
-
-/// Returns the CRC-32C of bytes whose parts of `length` bytes are summed at the same time.
-fn sum_in_parts(bytes: &[u8], length: usize) -> u32 {
-    let mut parts = bytes.chunks(length);
-    let first = parts.next().unwrap_or_default();
-    thread::scope(|scope| {
-        let others: Vec<_> =
-            parts.map(|part| (part, thread::Builder::new().spawn_scoped(scope, || crc32c(0, part)).ok())).collect();
-        others.into_iter().fold(crc32c(0, first), |sum, (part, thread)| {
-            // A part without a thread is summed by this one.
-            let found = thread.and_then(|thread| thread.join().ok()).unwrap_or_else(|| crc32c(0, part));
-            combine(sum, found, size(part))
-        })
-    })
-}
-
-/// Returns the CRC-32C of two runs of bytes one behind the other, of which the second has `length` bytes.
-///
-/// A CRC is the remainder of a polynomial over GF(2), so appending n bytes multiplies what was there by x^8n. The initial
-/// value and the final exclusive or cancel out.
-fn combine(first: u32, second: u32, length: u64) -> u32 {
-    let bits = (0..u64::BITS).zip(POWERS);
-    let set = bits.filter(|(bit, _)| (length >> bit) & 1 == 1);
-    set.fold(first, |sum, (_, power)| multiply(sum, power)) ^ second
-}
-
-/// The polynomial of CRC-32C, the coefficient of x^31 in bit 0.
-const POLYNOMIAL: u32 = 0x82f6_3b78;
-
-/// x to the power of 8 · 2^i, modulo the polynomial.
-const POWERS: [u32; 64] = {
-    let mut powers = [0; 64];
-    // x^8: the coefficient of x^0 is in bit 31.
-    let mut power = 1 << 23;
-    let mut rest: &mut [u32] = &mut powers;
-    while let Some((first, others)) = rest.split_first_mut() {
-        *first = power;
-        power = multiply(power, power);
-        rest = others;
-    }
-    powers
-};
-
-/// Multiplies two polynomials modulo that of CRC-32C.
-const fn multiply(a: u32, mut b: u32) -> u32 {
-    let mut product = 0;
-    let mut bit = 1 << 31;
-    while bit != 0 {
-        if a & bit != 0 {
-            product ^= b;
-        }
-        b = (b >> 1) ^ (POLYNOMIAL & 0_u32.wrapping_sub(b & 1));
-        bit >>= 1;
-    }
-    product
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn hex<const N: usize>(digits: &str) -> [u8; N] {
+        let (pairs, _) = digits.as_bytes().as_chunks::<2>();
+        std::array::from_fn(|i| u8::from_str_radix(str::from_utf8(&pairs[i]).unwrap(), 16).unwrap())
+    }
+
+    fn noise(length: u32) -> Vec<u8> {
+        (0..length).map(|i| i.wrapping_mul(2_654_435_761).to_le_bytes()[3]).collect()
+    }
+
+    fn of(mut digest: Digest, bytes: &[u8]) -> [u8; 32] {
+        digest.add(bytes);
+        digest.finish().0
+    }
+
     #[test]
-    fn the_checksum_of_the_whole_is_combined_from_those_of_its_parts() {
-        let bytes: Vec<u8> = (0..300_000_u32).map(|i| i.wrapping_mul(2_654_435_761).to_le_bytes()[3]).collect();
-        for at in [0, 1, 7, 4096, 299_999, 300_000] {
-            for end in
-                [at, at + 1, at + 8, at + 255, at + 256, at + 70_001, bytes.len()].map(|end| end.min(bytes.len()))
-            {
-                let (first, second) = (&bytes[..at], &bytes[at..end]);
-                let combined = combine(crc32c(0, first), crc32c(0, second), size(second));
-                assert_eq!(combined, crc32c(0, &bytes[..end]), "{at} {end}");
+    fn the_primitive_has_the_tag_that_its_authors_publish() {
+        // RFC 10032, "AEGISMAC-128X2 Test Vector".
+        let key = hex("10010000000000000000000000000000");
+        let nonce = hex("10000200000000000000000000000000");
+        let data: [u8; 35] = std::array::from_fn(|i| u8::try_from(i).unwrap());
+        let expected = hex("afcba3fc2d63c8d6c7f2d63f3ec8fbbbaf022e15ac120e78ffa7755abccd959c");
+        assert_eq!(of(Digest(Aegis128X2Mac::new_with_nonce(&key, &nonce)), &data), expected);
+    }
+
+    #[test]
+    fn key_and_nonce_are_the_halves_of_a_hash_of_what_is_summed_and_the_key() {
+        let bytes = noise(1000);
+        for (name, key) in
+            [("file", None), ("file", Some([7; 32])), ("source map", None), ("source map", Some([7; 32]))]
+        {
+            let input = [b"jitcache 1 ", name.as_bytes(), &key.unwrap_or_default()].concat();
+            let hash: [u8; 32] = Sha256::digest(&input).into();
+            let (first, second) = hash.split_at(16);
+            let mac = Aegis128X2Mac::new_with_nonce(first.try_into().unwrap(), second.try_into().unwrap());
+            let key = key.map(MacKey::new);
+            let digest = if name == "file" { Digest::new(key.as_ref()) } else { Digest::of_source_map(key.as_ref()) };
+            assert_eq!(of(digest, &bytes), of(Digest(mac), &bytes), "{name} {key:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_summed_and_the_key_make_the_digest_another() {
+        let keys = [None, Some(MacKey::new([7; 32])), Some(MacKey::new([8; 32]))];
+        let digests = keys.iter().flat_map(|key| [Digest::new(key.as_ref()), Digest::of_source_map(key.as_ref())]);
+        for bytes in [&b""[..], b"rows"] {
+            let mut found: Vec<_> = digests.clone().map(|digest| of(digest, bytes)).collect();
+            found.sort_unstable();
+            found.dedup();
+            assert_eq!(found.len(), 6);
+        }
+    }
+
+    #[test]
+    fn a_digest_does_not_depend_on_how_the_bytes_are_handed_in() {
+        let bytes = noise(70_001);
+        for length in (0..=300).chain([4095, 4096, 4097, 65_536, 70_001]) {
+            let bytes = &bytes[..length];
+            let whole = of(Digest::new(None), bytes);
+            for step in [1, 3, 63, 64, 65, 127, 128, 129, 1000, 65_536] {
+                let mut digest = Digest::new(None);
+                digest.add(&[]);
+                bytes.chunks(step).for_each(|step| digest.add(step));
+                assert_eq!(digest.finish().0, whole, "{length} in steps of {step}");
             }
         }
     }
 
     #[test]
-    fn checksums_are_those_of_another_implementation() {
+    fn a_digest_sees_code_whose_checksum_stands_behind_it() {
+        // A CRC of bytes followed by their own CRC depends on their length alone.
+        let [one, other] = [noise(5000), noise(5001)[1..].to_vec()].map(|mut code| {
+            code.extend_from_slice(&crc32c(0, &code).to_le_bytes());
+            code
+        });
+        assert_eq!(crc32c(0, &one), crc32c(0, &other));
+        assert_ne!(of(Digest::new(None), &one), of(Digest::new(None), &other));
+    }
+
+    #[test]
+    fn every_bit_every_length_and_every_order_of_blocks_shows() {
+        let bytes = noise(300);
+        let whole = of(Digest::new(None), &bytes);
+        for bit in 0..bytes.len() * 8 {
+            let mut damaged = bytes.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            assert_ne!(of(Digest::new(None), &damaged), whole, "bit {bit}");
+        }
+        for rotated in 1..bytes.len() {
+            let mut damaged = bytes.clone();
+            damaged.rotate_left(rotated);
+            assert_ne!(of(Digest::new(None), &damaged), whole, "rotated by {rotated}");
+        }
+        // Blocks are padded with zeros.
+        let zeros: Vec<_> = (0..200).map(|length| of(Digest::new(None), &vec![0; length])).collect();
+        for (length, digest) in zeros.iter().enumerate() {
+            assert!(!zeros[..length].contains(digest), "{length} zeros");
+        }
+    }
+
+    #[test]
+    fn digests_and_keys_are_equal_only_with_all_their_bytes() {
+        let (value, key) = (DigestValue([5; 32]), MacKey::new([5; 32]));
+        assert!(value == DigestValue([5; 32]) && key == MacKey::new([5; 32]));
+        for at in 0..32 {
+            let mut other = [5; 32];
+            other[at] ^= 0x80;
+            assert!(value != DigestValue(other) && key != MacKey::new(other), "{at}");
+        }
+    }
+
+    #[test]
+    fn a_key_is_wiped_when_it_is_dropped_and_never_printed() {
+        assert!(std::mem::needs_drop::<MacKey>());
+        let mut key = MacKey::new([42; 32]);
+        assert_eq!(format!("{key:?} {:?}", Digest::new(Some(&key))), "MacKey(secret) Digest(..)");
+        // What a drop does; memory cannot be looked at behind one.
+        key.0.zeroize();
+        assert!(key == MacKey::new([0; 32]));
+    }
+
+    #[test]
+    fn checksums_are_those_of_the_standard_and_of_another_implementation() {
+        // RFC 3720, appendix B.4.
+        let rising: Vec<u8> = (0..32).collect();
+        let falling: Vec<u8> = (0..32).rev().collect();
+        let read = hex::<48>(
+            "01c000000000000000000000000000001400000000000400000000140000001828000000000000000200000000000000",
+        );
+        for (bytes, expected) in [
+            (&[0; 32][..], 0x8a91_36aa),
+            (&[0xff; 32], 0x62a8_ab43),
+            (&rising, 0x46dd_794e),
+            (&falling, 0x113f_db5c),
+            (&read, 0xd996_3a56),
+        ] {
+            assert_eq!(crc32c(0, bytes), expected);
+        }
         // Lengths and places at which an implementation changes its stride; appended in two parts, which carries a sum over.
-        let bytes: Vec<u8> = (0..70_000_u32).map(|i| i.wrapping_mul(2_654_435_761).to_le_bytes()[3]).collect();
-        let lengths = (0..=1100).chain([2047, 2048, 2049, 4095, 4097, 16_384, 65_535, 65_536, 65_537, 69_990]);
-        for length in lengths {
+        let bytes = noise(70_000);
+        for length in (0..=1100).chain([2047, 2048, 2049, 4095, 4097, 16_384, 65_535, 65_536, 65_537, 69_990]) {
             for start in [0, 1, 3, 8] {
                 let bytes = &bytes[start..start + length];
                 let (first, second) = bytes.split_at(length / 3);
@@ -253,63 +312,5 @@ mod tests {
                 assert_eq!(crc32c(crc32c(0, first), second), expected, "{length} from {start}");
             }
         }
-        // RFC 3720, appendix B.4.
-        assert_eq!(crc32c(0, &[0; 32]), 0x8a91_36aa);
-        assert_eq!(crc32c(0, &[0xff; 32]), 0x62a8_ab43);
-    }
-
-    #[test]
-    fn lengths_beyond_memory_are_combined_as_another_implementation_does() {
-        for length in [1 << 31, (1 << 40) + 12345, (1 << 62) + 1] {
-            let expected = crc32c::crc32c_combine(0x1234_5678, 0x9abc_def0, length);
-            assert_eq!(combine(0x1234_5678, 0x9abc_def0, u64::try_from(length).unwrap()), expected);
-        }
-    }
-
-    #[test]
-    fn large_code_has_the_same_digest_however_many_threads_there_are() {
-        let code: Vec<u8> = (0..2_500_000_u32).flat_map(|i| i.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
-        for length in [0, 1, 1000, STEP + 1, PART, 2 * PART - 1, 2 * PART, code.len()] {
-            let code = &code[..length];
-            for key in [None, Some(&MacKey::new([7; 32]))] {
-                let [expected, found @ ..] = [1, 2, 3, 200].map(|threads| {
-                    let mut digest = CodeDigest { checksum: 0, whole: Some(Digest::new(key)) };
-                    digest.add_large_code(code, NonZero::new(threads).unwrap());
-                    (digest.checksum, digest.whole.map(|whole| whole.finish().0))
-                });
-                assert_eq!(expected.0, crc32c::crc32c(code));
-                assert!(found.into_iter().all(|found| found == expected), "{length}");
-            }
-        }
-        for length in [4096, 9999, 20_000, 40_000, code.len()] {
-            assert_eq!(sum_in_parts(&code[..40_000], length), crc32c::crc32c(&code[..40_000]));
-        }
-    }
-
-    #[test]
-    fn a_digest_does_not_depend_on_how_the_bytes_are_handed_in() {
-        let key = MacKey::new([7; 32]);
-        for key in [None, Some(&key)] {
-            let whole = {
-                let mut digest = Digest::new(key);
-                digest.add(b"head code tail");
-                digest.finish()
-            };
-            let mut digest = Digest::new(key);
-            digest.add(b"head");
-            digest.add_code(b" co");
-            digest.add_code(b"de");
-            digest.end_code(b" code", crc32c(0, b" code"));
-            digest.add(b" tail");
-            assert_eq!(whole, digest.finish());
-        }
-        let mut digest = Digest::new(Some(&key));
-        digest.add(b"head code tail");
-        assert_eq!(digest.finish().0, *blake3::keyed_hash(&[7; 32], b"head code tail").as_bytes());
-    }
-
-    #[test]
-    fn the_key_is_not_printed() {
-        assert_eq!(format!("{:?}", MacKey::new([42; 32])), "MacKey(secret)");
     }
 }

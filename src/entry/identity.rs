@@ -2,9 +2,9 @@
 
 use std::fmt;
 
-use super::digest::MacKey;
+use super::digest::{Digest, MacKey, Sum};
 use crate::error::Error;
-use crate::words::{Arch, CpuFeatures, Magic, Os, Target, Version};
+use crate::words::{Arch, CpuFeatures, Magic, Os, Target, Version, size};
 
 /// How far the layout of an entry goes. The format has no number for it: reader and writer have to agree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -16,12 +16,39 @@ pub enum Revision {
 }
 
 /// How functions are aligned.
+///
+/// The engine's code begins at a multiple of 16 bytes, or of `bytes` if that is more, so that constants in it may be aligned:
+/// in memory always, and in the file too if `in_file` is set. There, padding stands in front of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Alignment {
     /// What the offset of every function is a multiple of, in bytes: a power of two.
     pub bytes: u64,
     /// Whether offsets count from the start of the file, and not from the start of the code.
     pub in_file: bool,
+}
+
+impl Alignment {
+    /// Returns what the address of the code is a multiple of, in bytes.
+    pub(crate) const fn of_code(self) -> u64 {
+        if self.bytes < 16 { 16 } else { self.bytes }
+    }
+
+    /// Returns how many bytes of padding align code in its file that lies at `at` with them.
+    pub(crate) fn padding(self, at: u64) -> u64 {
+        let padding = if self.in_file { at.wrapping_neg().checked_rem(self.of_code()) } else { None };
+        padding.unwrap_or(0)
+    }
+
+    /// Returns how far behind a multiple of [`Alignment::of_code`] code begins in memory that lies at `at` in its file, in bytes.
+    pub(crate) fn displacement(self, at: u64) -> usize {
+        let rest = if self.in_file { at.checked_rem(self.of_code()) } else { None };
+        rest.and_then(|rest| usize::try_from(rest).ok()).unwrap_or(0)
+    }
+
+    /// Returns whether code that lies at `at` in its file is aligned where it is if that is mapped.
+    pub(crate) fn allows_in_place(self, at: u64) -> bool {
+        self.in_file || at.checked_rem(self.of_code()) == Some(0)
+    }
 }
 
 /// Whether and how the entries of an identity are sealed. Reader and writer have to agree.
@@ -95,7 +122,7 @@ impl Identity {
             magic: Magic(magic),
             version: Version::of(directory_part(version, "version of the engine", "-+")?.as_bytes()),
             revision: Revision::CatchClauses,
-            alignment: Alignment { bytes: 1, in_file: false },
+            alignment: Alignment { bytes: 1, in_file: true },
             target: Target::host(),
             cpu: CpuFeatures::host(),
             sealing: Sealing::Checksum,
@@ -257,6 +284,21 @@ impl Identity {
     #[must_use]
     pub const fn build_id(&self) -> &[u8] {
         &self.build_id
+    }
+
+    /// Begins the sum that an entry must have.
+    pub(crate) fn begin_sum(&self) -> Sum {
+        match self.sealing {
+            Sealing::Plain => Sum::Plain(0),
+            Sealing::Checksum | Sealing::Mac(_) => Sum::Sealed(Digest::new(self.sealing.mac_key())),
+        }
+    }
+
+    /// Returns whether there can be an entry whose code is aligned as it has to be if its file is mapped.
+    pub(crate) fn may_run_in_place(&self) -> bool {
+        // In front of the code stand 19 bytes, the version, and 8 for each function.
+        let header = size(self.version.as_bytes()).saturating_add(19);
+        self.alignment.in_file || header.checked_rem(8) == Some(0)
     }
 
     pub(crate) fn knows_section(&self, tag: u32) -> bool {

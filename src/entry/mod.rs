@@ -11,9 +11,10 @@ mod view;
 
 pub use builder::Builder;
 pub use digest::MacKey;
-pub(crate) use digest::{CodeDigest, crc32c};
+pub(crate) use digest::Sum;
 pub use identity::{Alignment, Identity, Revision, Sealing};
 pub use recipe::KeyBuilder;
 pub(crate) use seal::{METADATA, Sections, SourceMapDigest};
 pub use tables::{Clauses, FunctionOffsets, SourceMap, SourceRow, TryTables};
 pub use view::Entry;
+pub(crate) use view::read_header;

@@ -129,8 +129,7 @@ impl<'a> Sealed<'a> {
     }
 
     /// Checks that a digest of the file is the one it carries.
-    pub(crate) fn check_digest(&self, digest: Digest) -> Result<(), Error> {
-        let is_mac = matches!(digest, Digest::Mac(_));
+    pub(crate) fn check_digest(&self, digest: Digest, is_mac: bool) -> Result<(), Error> {
         let part = Digested {
             field: Field::File,
             at: 0,
@@ -158,7 +157,9 @@ pub(crate) struct SourceMapDigest {
 impl SourceMapDigest {
     pub(crate) fn check(&self, rows: &[u8]) -> Result<(), Error> {
         let mac_key = self.mac_key.as_ref();
-        self.part.check(Digest::of_source_map(rows, mac_key), mac_key.is_some())
+        let mut digest = Digest::of_source_map(mac_key);
+        digest.add(rows);
+        self.part.check(digest.finish(), mac_key.is_some())
     }
 }
 
@@ -178,7 +179,7 @@ impl Digested {
             (true, _) => Ok(()),
             (false, true) => Err(Error::Forged { at: self.digest_at }),
             (false, false) => {
-                let (expected, found) = (self.expected.checksum(), found.checksum());
+                let (expected, found) = (self.expected.beginning(), found.beginning());
                 Err(Error::Checksum { field: self.field, at: self.at, expected, found })
             }
         }

@@ -6,14 +6,22 @@ use crate::error::{Bound, Error, Field};
 use crate::format::{self, CatchClause, CatchClauses, Row, Section, Table, TryTable};
 
 /// The function offsets of an entry, read in place. Returned by [`Entry::functions`](crate::Entry::functions).
-#[derive(Clone, Copy, PartialEq)]
-pub struct FunctionOffsets<'a>(pub(crate) Table<'a, 1>);
+#[derive(Clone, Copy)]
+pub struct FunctionOffsets<'a> {
+    table: Table<'a, 1>,
+    /// How many bytes of padding the offsets in the table count in front of the engine's code.
+    padding: u64,
+}
 
 impl<'a> FunctionOffsets<'a> {
+    pub(crate) const fn new(table: Table<'a, 1>, padding: u64) -> Self {
+        Self { table, padding }
+    }
+
     /// Returns the number of functions.
     #[must_use]
     pub const fn len(&self) -> usize {
-        self.0.rows().len()
+        self.table.rows().len()
     }
 
     /// Returns whether there are no functions.
@@ -25,20 +33,27 @@ impl<'a> FunctionOffsets<'a> {
     /// Returns the offset of one function from the start of the code, in bytes.
     #[must_use]
     pub fn get(&self, index: usize) -> Option<u64> {
-        let [offset] = *self.0.rows().get(index)?;
-        Some(u64::from_le_bytes(offset))
+        let [offset] = *self.table.rows().get(index)?;
+        Some(u64::from_le_bytes(offset).saturating_sub(self.padding))
     }
 
     /// Returns the offset of every function from the start of the code, in bytes.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = u64> + use<'a> {
-        self.0.column(0)
+        let padding = self.padding;
+        self.table.column(0).map(move |offset| offset.saturating_sub(padding))
     }
 
     /// Returns the index of the function that holds the byte of code at `offset`: the last one that starts there or
     /// before.
     #[must_use]
     pub fn containing(&self, offset: u64) -> Option<usize> {
-        Some(self.0.last_below(0, offset.saturating_add(1))?.0)
+        Some(self.table.last_below(0, offset.saturating_add(self.padding).saturating_add(1))?.0)
+    }
+}
+
+impl PartialEq for FunctionOffsets<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.iter().eq(other.iter())
     }
 }
 
@@ -58,16 +73,24 @@ pub struct SourceRow {
 }
 
 /// The source map of an entry, read in place. Returned by [`Entry::source_map`](crate::Entry::source_map).
-#[derive(Clone, Copy, PartialEq)]
-pub struct SourceMap<'a>(pub(crate) Table<'a, 2>);
+#[derive(Clone, Copy)]
+pub struct SourceMap<'a> {
+    table: Table<'a, 2>,
+    /// How many bytes of padding the code offsets in the table count in front of the engine's code.
+    padding: u64,
+}
 
 impl<'a> SourceMap<'a> {
-    pub(crate) const CODE: usize = 1;
+    pub(super) const CODE: usize = 1;
+
+    pub(crate) const fn new(table: Table<'a, 2>, padding: u64) -> Self {
+        Self { table, padding }
+    }
 
     /// Returns the number of rows.
     #[must_use]
     pub const fn len(&self) -> usize {
-        self.0.rows().len()
+        self.table.rows().len()
     }
 
     /// Returns whether there are no rows.
@@ -78,7 +101,8 @@ impl<'a> SourceMap<'a> {
 
     /// Returns every row, ascending in the code offset.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = SourceRow> + use<'a> {
-        self.0.rows().iter().map(row)
+        let map = *self;
+        self.table.rows().iter().map(move |row| map.row(row))
     }
 
     /// Returns the row that the instruction at `offset` belongs to: the last one that starts there or before.
@@ -92,7 +116,17 @@ impl<'a> SourceMap<'a> {
     /// This is wazero's rule, whose program counters are return addresses.
     #[must_use]
     pub fn before_return(&self, offset: u64) -> Option<SourceRow> {
-        Some(row(self.0.last_below(Self::CODE, offset)?.1))
+        Some(self.row(self.table.last_below(Self::CODE, offset.saturating_add(self.padding))?.1))
+    }
+
+    fn row(&self, &[source, code]: &Row<2>) -> SourceRow {
+        SourceRow { source: u64::from_le_bytes(source), code: u64::from_le_bytes(code).saturating_sub(self.padding) }
+    }
+}
+
+impl PartialEq for SourceMap<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.iter().eq(other.iter())
     }
 }
 
@@ -100,10 +134,6 @@ impl fmt::Debug for SourceMap<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(self.iter()).finish()
     }
-}
-
-fn row(&[source, code]: &Row<2>) -> SourceRow {
-    SourceRow { source: u64::from_le_bytes(source), code: u64::from_le_bytes(code) }
 }
 
 /// The try tables of an entry, each an iterator of its catch clauses. Returned by [`Entry::try_tables`](crate::Entry::try_tables).

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::ops::Range;
 
-use super::digest::{CodeDigest, Digest, MacKey};
+use super::digest::{Digest, MacKey, Sum, crc32c};
 use super::identity::{Alignment, Identity, Revision};
 use super::seal::{METADATA, Sealed, SourceMapDigest};
 use super::tables::{FunctionOffsets, SourceMap, TryTables};
@@ -35,9 +35,9 @@ pub struct Entry<'a> {
     pub(crate) body: Body<'a>,
     pub(crate) sealed: Option<Sealed<'a>>,
     /// The file that the entry was read from; empty if it was built, and then its digest is right by construction.
-    pub(crate) file: Section<'a>,
-    pub(crate) alignment: Alignment,
-    pub(crate) mac_key: Option<MacKey>,
+    pub(super) file: Section<'a>,
+    pub(super) alignment: Alignment,
+    pub(super) mac_key: Option<MacKey>,
 }
 
 /// Entries are equal if they are the same bytes, wherever those lie.
@@ -64,16 +64,7 @@ impl<'a> Entry<'a> {
 
     /// Does the same for a file that may lie in pieces.
     pub(crate) fn read(file: Section<'a>, identity: &Identity) -> Result<Self, Error> {
-        if let Some(&found) = file.part(&(0..size(&identity.magic().0))).bytes().first_chunk()
-            && found != identity.magic().0
-        {
-            return Err(Error::Magic { at: 0, expected: identity.magic(), found: Magic(found) });
-        }
-        let (header, at) = format::read::<Header<'_>>(file, 0, file)?;
-        if header.version.bytes() != identity.version().as_bytes() {
-            let found = Version::of(header.version.bytes());
-            return Err(Error::Stale { at: header.version.at(), expected: identity.version().clone(), found });
-        }
+        let (header, at) = read_header(file, identity)?;
         let kind = identity.sealing().digest_kind();
         let has_catch_clauses = kind.is_some() || identity.revision() == Revision::CatchClauses;
         let read_body = |end| {
@@ -116,12 +107,14 @@ impl<'a> Entry<'a> {
     ///
     /// Any rejection: see [`Error::is_rejection`].
     pub fn verify(&self) -> Result<(), Error> {
-        let mut digest = self.begin_digest();
-        digest.add_code(self.code());
-        self.end_digest(digest)?;
+        if let Some(mut sum) = self.begin_sum() {
+            sum.add_code(self.body.code.bytes());
+            self.end_sum(sum)?;
+        }
         if let Some(digest) = self.source_map_digest() {
             digest.check(self.part(&self.source_map_rows()))?;
         }
+        self.check_code_checksum(crc32c(0, self.body.code.bytes()))?;
         self.check_tables()
     }
 
@@ -137,13 +130,21 @@ impl<'a> Entry<'a> {
         self.header.version.bytes()
     }
 
-    /// Returns the machine code.
+    /// Returns the machine code, as the engine handed it in.
     #[must_use]
-    pub const fn code(&self) -> &'a [u8] {
-        self.body.code.bytes()
+    pub fn code(&self) -> &'a [u8] {
+        let padding = usize::try_from(self.padding()).unwrap_or(usize::MAX);
+        self.body.code.bytes().get(padding..).unwrap_or_default()
     }
 
-    /// Returns the extent of the code in the file, in bytes.
+    /// Returns how many bytes of padding stand in front of the engine's code, so that it is aligned in its file: see
+    /// [`Alignment`]. No offset but [`Entry::code_range`] counts them.
+    #[must_use]
+    pub fn padding(&self) -> u64 {
+        self.alignment.padding(self.body.code.at()).min(self.body.code.length())
+    }
+
+    /// Returns the extent of the code in the file, in bytes, with its padding.
     #[must_use]
     pub fn code_range(&self) -> Range<u64> {
         self.body.code.range()
@@ -157,14 +158,14 @@ impl<'a> Entry<'a> {
 
     /// Returns the offsets of the functions in the code.
     #[must_use]
-    pub const fn functions(&self) -> FunctionOffsets<'a> {
-        FunctionOffsets(self.body.function_offsets)
+    pub fn functions(&self) -> FunctionOffsets<'a> {
+        FunctionOffsets::new(self.body.function_offsets, self.padding())
     }
 
     /// Returns the source map, if the entry has one.
     #[must_use]
     pub fn source_map(&self) -> Option<SourceMap<'a>> {
-        self.body.source_map.as_ref().map(|map| SourceMap(map.rows))
+        self.body.source_map.as_ref().map(|map| SourceMap::new(map.rows, self.padding()))
     }
 
     /// Returns the catch clauses of every try table; nothing for an entry of [`Revision::SourceMap`].
@@ -228,37 +229,42 @@ impl<'a> Entry<'a> {
         file
     }
 
-    /// Begins the checksum of the code, and the digest of a sealed file with what stands in front of the code.
-    pub(crate) fn begin_digest(&self) -> CodeDigest {
-        // There is no file to check if the entry was built.
-        let has_file = self.sealed.is_some() && self.file.length() > 0;
-        let whole = has_file.then(|| {
+    /// Begins the sum of a file, with what stands in front of the code; `None` if the entry was built.
+    pub(crate) fn begin_sum(&self) -> Option<Sum> {
+        if self.file.length() == 0 {
+            return None;
+        }
+        Some(if self.sealed.is_some() {
             let mut digest = Digest::new(self.mac_key.as_ref());
-            if !digest.prefers_all_at_once(self.code()) {
-                digest.add(self.part(&(0..self.body.code.at())));
-            }
-            digest
-        });
-        CodeDigest { checksum: 0, whole }
+            digest.add(self.part(&(0..self.body.code.at())));
+            Sum::Sealed(digest)
+        } else {
+            Sum::Plain(0)
+        })
     }
 
-    /// Compares the checksum of the code, and ends and compares the digest of a sealed file.
-    pub(crate) fn end_digest(&self, digest: CodeDigest) -> Result<(), Error> {
-        let (expected, found) = (self.body.code_checksum, digest.checksum);
-        if expected != found {
-            return Err(Error::Checksum { field: Field::Code, at: self.body.code.at(), expected, found });
+    /// Ends the sum of a file, to which the code was added, and compares it with what the entry gives.
+    pub(crate) fn end_sum(&self, sum: Sum) -> Result<(), Error> {
+        match (sum, &self.sealed) {
+            (Sum::Sealed(mut digest), Some(sealed)) => {
+                let rows = self.source_map_rows();
+                for part in [self.body.code.range().end..rows.start, rows.end..sealed.digest_at()] {
+                    digest.add(self.part(&part));
+                }
+                sealed.check_digest(digest, self.mac_key.is_some())
+            }
+            (Sum::Plain(found), _) => self.check_code_checksum(found),
+            // A sum is of the kind that the identity has, and so is the entry.
+            (Sum::Sealed(_), None) => Ok(()),
         }
-        let (Some(mut whole), Some(sealed)) = (digest.whole, &self.sealed) else { return Ok(()) };
-        let mut added = 0;
-        if !whole.prefers_all_at_once(self.code()) {
-            whole.end_code(self.code(), found);
-            added = self.body.code.range().end;
+    }
+
+    fn check_code_checksum(&self, found: u32) -> Result<(), Error> {
+        let (at, expected) = (self.body.code.at(), self.body.code_checksum);
+        if expected == found {
+            return Ok(());
         }
-        let rows = self.source_map_rows();
-        for part in [added..rows.start, rows.end..sealed.digest_at()] {
-            whole.add(self.part(&part));
-        }
-        sealed.check_digest(whole)
+        Err(Error::Checksum { field: Field::Code, at, expected: expected.into(), found: found.into() })
     }
 
     /// Returns a part of the file that is to be checked.
@@ -285,8 +291,9 @@ impl<'a> Entry<'a> {
     pub(crate) fn check_tables(&self) -> Result<(), Error> {
         self.check_source_map_flag()?;
         self.check_function_offsets()?;
-        if let Some(map) = self.source_map() {
-            let checked = map.0.check_column(SourceMap::CODE, 1, 0, size(self.code()));
+        if let Some(map) = &self.body.source_map {
+            let range = self.padding()..self.body.code.length();
+            let checked = map.rows.check_column(SourceMap::CODE, 1, 0, range);
             checked.map_err(|violation| violation.of(Field::SourceMap))?;
         }
         self.check_try_tables()
@@ -300,25 +307,21 @@ impl<'a> Entry<'a> {
     }
 
     pub(crate) fn check_function_offsets(&self) -> Result<(), Error> {
-        let displacement = u64::try_from(self.displacement()).unwrap_or(0);
-        let checked = self.body.function_offsets.check_column(0, self.alignment.bytes, displacement, size(self.code()));
+        let at = self.body.code.at();
+        let displacement = u64::try_from(self.alignment.displacement(at)).unwrap_or(0);
+        let range = self.padding()..self.body.code.length();
+        let checked = self.body.function_offsets.check_column(0, self.alignment.bytes, displacement, range);
         checked.map_err(|violation| violation.of(Field::FunctionOffsets))
     }
 
-    /// Returns how far behind a multiple of the alignment the code has to begin in memory, in bytes.
-    pub(crate) fn displacement(&self) -> usize {
-        let at = if self.alignment.in_file { self.body.code.at() } else { 0 };
-        at.checked_rem(self.alignment.bytes).and_then(|rest| usize::try_from(rest).ok()).unwrap_or(0)
-    }
-
-    /// Returns whether functions are as aligned as they must be in code that begins at this address.
-    pub(crate) fn is_aligned_at(&self, address: usize) -> bool {
-        usize::try_from(self.alignment.bytes).is_ok_and(|bytes| address.checked_rem(bytes) == Some(self.displacement()))
+    /// Returns how the code has to lie in memory.
+    pub(crate) const fn alignment(&self) -> Alignment {
+        self.alignment
     }
 
     /// The flag is 0 or 1, and 0 if there is no code: wazero's reader fails on a source map without code.
     fn check_source_map_flag(&self) -> Result<(), Error> {
-        let highest = u8::from(!self.code().is_empty());
+        let highest = u8::from(self.body.code.length() > 0);
         let found = self.body.source_map_flag;
         if found <= highest {
             return Ok(());
@@ -331,6 +334,21 @@ impl<'a> Entry<'a> {
             found: found.into(),
         })
     }
+}
+
+/// Reads the header of an entry, and compares magic and version; returns the offset of its end.
+pub(crate) fn read_header<'a>(file: Section<'a>, identity: &Identity) -> Result<(Header<'a>, u64), Error> {
+    if let Some(&found) = file.part(&(0..size(&identity.magic().0))).bytes().first_chunk()
+        && found != identity.magic().0
+    {
+        return Err(Error::Magic { at: 0, expected: identity.magic(), found: Magic(found) });
+    }
+    let (header, end) = format::read::<Header<'_>>(file, 0, file)?;
+    if header.version.bytes() != identity.version().as_bytes() {
+        let found = Version::of(header.version.bytes());
+        return Err(Error::Stale { at: header.version.at(), expected: identity.version().clone(), found });
+    }
+    Ok((header, end))
 }
 
 /// Counts the bytes that are written.

@@ -59,16 +59,17 @@ pub enum Error {
         /// The value it has.
         found: u64,
     },
-    /// The bytes of a field do not have the checksum that the entry gives for them.
+    /// The bytes of a field do not have the checksum or the digest that the entry gives for them; of a digest the first eight
+    /// bytes are told.
     Checksum {
         /// The field whose bytes were summed.
         field: Field,
         /// Offset at which those bytes start.
         at: u64,
         /// The checksum that the entry gives.
-        expected: u32,
+        expected: u64,
         /// The checksum of the bytes.
-        found: u32,
+        found: u64,
     },
     /// The file goes on behind the end of the entry.
     Trailing {

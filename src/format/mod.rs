@@ -14,7 +14,7 @@ use binrw::{BinRead, BinWrite};
 
 use crate::error::Error;
 use crate::words::size;
-pub(crate) use run::{Bytes, Pieces, Section};
+pub(crate) use run::{Bytes, Piece, Section, within};
 pub use schema::CatchClause;
 pub(crate) use schema::{Body, CatchClauses, Footer, Header, Seal, SealSection, SourceMap, TryTable};
 use source::{Source, truncation};
@@ -43,22 +43,19 @@ where
     })
 }
 
-/// Returns where the code of a file begins that starts like this, and where its first function does.
+/// Returns the offset of the code in a file that starts with these bytes.
 ///
 /// Nothing is checked: of another file than an entry the answer is any number, or `None`.
-pub(crate) fn code_place(start: &[u8]) -> Option<(u64, u64)> {
+pub(crate) fn code_at(start: &[u8]) -> Option<u64> {
     let file = Section::new(start);
     let (_, at) = read::<Header<'_>>(file, 0, file).ok()?;
     let functions = u32::from_le_bytes(*file.run(at, 4).ok()?.first_chunk()?);
-    let offsets_at = at.checked_add(4)?;
-    let code_at = offsets_at.checked_add(u64::from(functions).checked_mul(8)?)?.checked_add(8)?;
-    let first = if functions > 0 { number(file, offsets_at) } else { None };
-    Some((code_at, code_at.checked_add(first.unwrap_or(0))?))
+    at.checked_add(12)?.checked_add(u64::from(functions).checked_mul(8)?)
 }
 
-/// Returns where the code of a file lies, if it begins at `at` and this stands in front of it: the end is its length.
+/// Returns the place of the code in a file: it begins at `at`, and the bytes in front of it end with its length.
 ///
-/// Nothing is checked, as in [`code_place`].
+/// Nothing is checked, as in [`code_at`].
 pub(crate) fn code_range(in_front: &[u8], at: u64) -> Option<Range<u64>> {
     Some(at..at.checked_add(u64::from_le_bytes(*in_front.last_chunk()?))?)
 }
@@ -67,9 +64,9 @@ fn number(file: Section<'_>, at: u64) -> Option<u64> {
     Some(u64::from_le_bytes(*file.run(at, 8).ok()?.first_chunk()?))
 }
 
-/// Returns where the rows of the source map lie that belongs to code of which this is what follows, from `at` on.
+/// Returns the place of the rows of the source map in a file: the code ends at `at`, and these bytes follow it.
 ///
-/// Nothing is checked, as in [`code_place`].
+/// Nothing is checked, as in [`code_at`].
 pub(crate) fn rows_place(behind_code: &[u8], at: u64) -> Option<Range<u64>> {
     let (Some([_, _, _, _, 1]), Some(rows)) = (behind_code.first_chunk(), behind_code.get(5..)?.first_chunk()) else {
         return None;
@@ -78,9 +75,9 @@ pub(crate) fn rows_place(behind_code: &[u8], at: u64) -> Option<Range<u64>> {
     Some(start..start.checked_add(u64::from_le_bytes(*rows).checked_mul(16)?)?)
 }
 
-/// Returns where the seal begins of a file of `length` bytes that ends like this, if it has one.
+/// Returns the offset of the seal in a file of `length` bytes that ends with these bytes.
 ///
-/// Nothing is checked, as in [`code_place`].
+/// Nothing is checked, as in [`code_at`].
 pub(crate) fn seal_place(end: &[u8], length: u64) -> Option<u64> {
     length.checked_sub(number(Section::new(end), size(end).checked_sub(Footer::SIZE)?)?)
 }
@@ -116,18 +113,17 @@ mod tests {
             [b"MAGIC!\x03v.1", &functions.to_le_bytes()[..], &numbers].concat()
         };
         for (start, place, range) in [
-            (start(0, &[7]), Some((22, 22)), Some(22..29)),
-            (start(0, &[0]), Some((22, 22)), Some(22..22)),
-            (start(1, &[5, 7]), Some((30, 35)), Some(30..37)),
-            (start(2, &[5, 6, 7]), Some((38, 43)), Some(38..45)),
-            (start(2, &[5, 6]), Some((38, 43)), None),
-            (start(0, &[u64::MAX]), Some((22, 22)), None),
-            (start(1, &[u64::MAX, 7]), None, None),
+            (start(0, &[7]), Some(22), Some(22..29)),
+            (start(0, &[0]), Some(22), Some(22..22)),
+            (start(1, &[5, 7]), Some(30), Some(30..37)),
+            (start(2, &[5, 6, 7]), Some(38), Some(38..45)),
+            (start(2, &[5, 6]), Some(38), None),
+            (start(0, &[u64::MAX]), Some(22), None),
             (b"MAGIC!\x03v.1\x02".to_vec(), None, None),
             (b"MAGIC!".to_vec(), None, None),
         ] {
-            let found = code_place(&start);
-            let code = found.and_then(|(at, _)| code_range(start.get(..usize::try_from(at).ok()?)?, at));
+            let found = code_at(&start);
+            let code = found.and_then(|at| code_range(start.get(..usize::try_from(at).ok()?)?, at));
             assert_eq!((found, code), (place, range), "{start:?}");
         }
     }

@@ -3,7 +3,6 @@
 use std::fmt;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::ops::Range;
-use std::panic::RefUnwindSafe;
 
 use binrw::{BinRead, BinResult, BinWrite, Endian};
 
@@ -16,19 +15,14 @@ use crate::words::size;
 pub(crate) struct Section<'a> {
     at: u64,
     length: u64,
-    /// Empty if they do not lie in memory in one piece.
+    /// Empty if they do not lie in one piece.
     bytes: &'a [u8],
-    pieces: Option<&'a dyn Pieces>,
+    /// Where else in memory the file lies, if not in one piece.
+    pieces: &'a [Piece<'a>],
 }
 
-/// A file of which parts lie in different places in memory, or in none.
-pub(crate) trait Pieces: fmt::Debug + Sync + RefUnwindSafe {
-    /// Returns `length` bytes of the file from `at` on, which it has, if they are at hand in one piece.
-    fn at_hand(&self, at: u64, length: u64) -> Option<&[u8]>;
-
-    /// Returns them if a look at them costs a page fault, so that a part of them is better asked for by itself.
-    fn mapped(&self, at: u64, length: u64) -> Option<&[u8]>;
-}
+/// A piece of a file in memory: where it lies in the file, and its bytes.
+pub(crate) type Piece<'a> = (u64, &'a [u8]);
 
 impl<'a> Section<'a> {
     pub(crate) fn new(bytes: &'a [u8]) -> Self {
@@ -37,12 +31,12 @@ impl<'a> Section<'a> {
 
     /// Returns a run that will lie at `at` in the file.
     pub(crate) fn new_at(at: u64, bytes: &'a [u8]) -> Self {
-        Self { at, length: size(bytes), bytes, pieces: None }
+        Self { at, length: size(bytes), bytes, pieces: &[] }
     }
 
-    /// Returns a file of `length` bytes that lies in pieces.
-    pub(crate) const fn in_pieces(length: u64, pieces: &'a dyn Pieces) -> Self {
-        Self { at: 0, length, bytes: &[], pieces: Some(pieces) }
+    /// Returns a file of `length` bytes that lies in pieces. Those in front are looked at first; some of it may be missing.
+    pub(crate) const fn in_pieces(length: u64, pieces: &'a [Piece<'a>]) -> Self {
+        Self { at: 0, length, bytes: &[], pieces }
     }
 
     /// Returns a run of this one; an empty one if this does not have it.
@@ -55,31 +49,26 @@ impl<'a> Section<'a> {
     /// Returns the `length` bytes of this run from its byte `at` on, as a run.
     #[inline]
     fn section(self, at: u64, length: u64) -> Result<Self, Short> {
-        match self.pieces {
-            None => Ok(Self { at: self.at.saturating_add(at), length, bytes: self.run(at, length)?, pieces: None }),
-            Some(pieces) => self.in_piece(pieces, at, length),
+        if self.pieces.is_empty() {
+            return Ok(Self { at: self.at.saturating_add(at), length, bytes: self.run(at, length)?, pieces: &[] });
         }
+        self.in_piece(at, length)
     }
 
     #[inline(never)]
-    fn in_piece(self, pieces: &'a dyn Pieces, at: u64, length: u64) -> Result<Self, Short> {
+    fn in_piece(self, at: u64, length: u64) -> Result<Self, Short> {
         self.length.checked_sub(at).filter(|&rest| length <= rest).ok_or(Short { at, expected: length })?;
         let at = self.at.saturating_add(at);
-        Ok(match pieces.at_hand(at, length) {
-            Some(bytes) => Self { at, length, bytes, pieces: None },
-            None => Self { at, length, bytes: pieces.mapped(at, length).unwrap_or_default(), pieces: Some(pieces) },
-        })
+        Ok(Self { at, length, bytes: find(self.pieces, at, length).unwrap_or_default(), pieces: self.pieces })
     }
 
     /// Returns the `length` bytes of this run from its byte `at` on, which lie in one piece.
     #[inline]
     pub(super) fn run(&self, at: u64, length: u64) -> Result<&'a [u8], Short> {
-        let bytes = match self.pieces {
-            None => {
-                let end = at.checked_add(length).and_then(|end| usize::try_from(end).ok());
-                usize::try_from(at).ok().zip(end).and_then(|(at, end)| self.bytes.get(at..end))
-            }
-            Some(pieces) => Some(self.in_piece(pieces, at, length)?.bytes).filter(|bytes| size(bytes) == length),
+        let bytes = if self.pieces.is_empty() {
+            within(self.bytes, at, length)
+        } else {
+            Some(self.in_piece(at, length)?.bytes).filter(|bytes| size(bytes) == length)
         };
         bytes.ok_or(Short { at, expected: length })
     }
@@ -153,6 +142,18 @@ impl<const N: usize> BinWrite for Bytes<N> {
     }
 }
 
+/// Returns `length` bytes of a file from `at` on, if one of its pieces has them.
+fn find<'a>(pieces: &[Piece<'a>], at: u64, length: u64) -> Option<&'a [u8]> {
+    pieces.iter().find_map(|(start, bytes)| within(bytes, at.checked_sub(*start)?, length))
+}
+
+/// Returns the `length` bytes of `bytes` from `at` on.
+#[inline]
+pub(crate) fn within(bytes: &[u8], at: u64, length: u64) -> Option<&[u8]> {
+    let end = usize::try_from(at.checked_add(length)?).ok()?;
+    bytes.get(usize::try_from(at).ok()?..end)
+}
+
 /// A read of `expected` bytes at `at` went beyond the end of the file.
 #[derive(Debug)]
 pub(super) struct Short {
@@ -178,35 +179,20 @@ impl From<Short> for io::Error {
 mod tests {
     use super::*;
 
-    fn piece(at: u64, length: u64, from: u64, bytes: &'static [u8]) -> Option<&'static [u8]> {
-        bytes.get(usize::try_from(at.checked_sub(from)?).ok()?..)?.get(..usize::try_from(length).ok()?)
-    }
-
-    /// Has two pieces, and nothing between.
-    #[derive(Debug)]
-    struct Two;
-
-    impl Pieces for Two {
-        fn at_hand(&self, at: u64, length: u64) -> Option<&[u8]> {
-            piece(at, length, 0, b"abcd")
-        }
-
-        fn mapped(&self, at: u64, length: u64) -> Option<&[u8]> {
-            piece(at, length, 8, b"ijkl")
-        }
-    }
-
     #[test]
     fn a_part_of_a_part_is_found_where_it_lies_in_the_file_and_may_be_missing_but_not_beyond_its_end() {
-        let file = Section::in_pieces(12, &Two);
+        let file = Section::in_pieces(12, &[(0, b"abcd"), (8, b"ijkl"), (0, b"WXYZefghIJ")]);
         let part = file.part(&(2..11));
         assert_eq!((part.bytes(), part.range()), (&b""[..], 2..11));
-        for (range, bytes) in [(0..2, "cd"), (1..3, ""), (3..5, ""), (6..8, "ij"), (8..9, "k"), (9..9, "")] {
+        // What lies in two pieces is that of the first; what lies in none is missing.
+        for (range, bytes) in
+            [(0..2, "cd"), (1..3, "Ze"), (3..5, "fg"), (6..8, "ij"), (7..9, "jk"), (5..9, ""), (9..9, "")]
+        {
             let inner = part.part(&range);
             assert_eq!((inner.bytes(), inner.range()), (bytes.as_bytes(), range.start + 2..range.end + 2));
         }
         assert_eq!(part.part(&(8..10)).range(), 10..10);
         assert_eq!(part.run(8, 1).unwrap(), b"k");
-        assert!(part.run(8, 2).is_err() && part.run(3, 1).is_err());
+        assert!(part.run(8, 2).is_err() && part.run(5, 4).is_err());
     }
 }

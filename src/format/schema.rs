@@ -194,7 +194,7 @@ pub(crate) struct Footer {
     #[br(err_context(Field::FileLength))]
     pub(crate) file_length: u64,
 
-    /// 0: CRC-32C in the first four bytes of the digest; 1: keyed BLAKE3.
+    /// 0: under the key that everybody knows; 1: under a secret one.
     #[br(err_context(Field::DigestKind))]
     pub(crate) digest_kind: u8,
 

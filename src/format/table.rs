@@ -1,6 +1,7 @@
 //! Runs of rows of numbers, read in place.
 
 use std::io::{Read, Seek, Write};
+use std::ops::Range;
 
 use binrw::{BinRead, BinResult, BinWrite, Endian};
 
@@ -49,7 +50,7 @@ impl<'a, const N: usize> Table<'a, N> {
         Some((row, self.rows().get(row)?))
     }
 
-    /// Checks that the numbers in `column` rise strictly, stay below `limit` and, `displacement` added, are multiples of
+    /// Checks that the numbers in `column` rise strictly, lie in `range` and, `displacement` added, are multiples of
     /// `alignment`, which is a power of two.
     ///
     /// # Errors
@@ -60,22 +61,22 @@ impl<'a, const N: usize> Table<'a, N> {
         column: usize,
         alignment: u64,
         displacement: u64,
-        limit: u64,
+        range: Range<u64>,
     ) -> Result<(), Violation> {
         // Without a branch for each row: seen from behind, a number is the limit of the one in front of it.
-        let (mut is_sound, mut bits, mut next) = (true, 0, limit);
+        let (mut is_sound, mut bits, mut next) = (true, 0, range.end);
         for found in self.column(column).rev() {
             is_sound &= found < next;
             bits |= found.wrapping_add(displacement);
             next = found;
         }
-        if is_sound && bits & alignment.wrapping_sub(1) == 0 {
+        if is_sound && (next >= range.start || self.rows().is_empty()) && bits & alignment.wrapping_sub(1) == 0 {
             return Ok(());
         }
-        let mut lowest = 0;
+        let mut lowest = range.start;
         for (row, found) in self.column(column).enumerate() {
-            let expected = if found >= limit {
-                Bound::Below(limit)
+            let expected = if found >= range.end {
+                Bound::Below(range.end)
             } else if found < lowest {
                 Bound::Above(lowest.saturating_sub(1))
             } else if found.wrapping_add(displacement) & alignment.wrapping_sub(1) != 0 {

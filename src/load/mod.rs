@@ -1,8 +1,10 @@
 //! From a file to code that can be called: file, image, entry, code, module.
 
-mod around;
 mod bytes;
+mod image;
+mod left;
 mod module;
+mod read;
 
 pub use bytes::FileBytes;
 pub use module::{Location, Module};

@@ -1,15 +1,18 @@
 //! A module: code that can be called, and what is known about it.
 
 use std::ops::Range;
+use std::path::Path;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use super::bytes::{FileBytes, Place};
+use super::bytes::FileBytes;
+use super::image::{Code, Image, Tables};
+use super::read::Source;
 use crate::entry::{
-    CodeDigest, Entry, FunctionOffsets, Identity, METADATA, Sections, SourceMap, SourceMapDigest, SourceRow, TryTables,
+    Entry, FunctionOffsets, Identity, METADATA, Sections, SourceMap, SourceMapDigest, SourceRow, Sum, TryTables,
 };
-use crate::error::{Error, heap};
+use crate::error::{Bound, Error, Field, heap};
 use crate::format::{Body, CatchClauses, Section, Table};
-use crate::memory::{Check, CodeMemory, WritableCode};
+use crate::memory::{Access, Check, CodeMemory, WritableCode};
 use crate::words::{Key, size};
 
 /// Executable code with its functions and its source map. The code is unmapped when the module is dropped.
@@ -37,10 +40,17 @@ use crate::words::{Key, size};
 #[derive(Debug)]
 pub struct Module {
     code: CodeMemory,
-    /// Where the code lies.
+    /// Where the engine's code lies, and how many bytes of padding stand in front of it.
     addresses: Range<usize>,
-    /// What the ranges below lie in.
-    tables: FileBytes,
+    padding: u64,
+    /// What the places below lie in.
+    tables: Tables,
+    places: Places,
+}
+
+/// Where in a file the tables of its entry lie, in bytes.
+#[derive(Debug)]
+struct Places {
     function_offsets: Range<u64>,
     source_map: Option<Rows>,
     /// How many try tables there are, and where.
@@ -96,8 +106,8 @@ pub struct Location {
 impl Module {
     /// Copies the code of an entry into executable memory, and its tables beside it.
     ///
-    /// Function offsets and try tables are checked, the copy of the code against its checksum, and all but the rows of the
-    /// source map against the digest of a sealed entry. Those rows are checked when they are used: see
+    /// Function offsets and try tables are checked, and the copy of the code: against its checksum in a plain entry, against
+    /// the digest of every byte but the rows of the source map in a sealed one. Those rows are checked when they are used: see
     /// [`Module::check_source_map`].
     ///
     /// # Errors
@@ -105,66 +115,97 @@ impl Module {
     /// Any rejection for the entry: see [`Error::is_rejection`]; [`Error::Memory`] and [`Error::UnsupportedMachine`] for
     /// the machine.
     pub fn load(entry: &Entry<'_>) -> Result<Self, Error> {
-        let rows = entry.body.source_map.as_ref().map_or(&[][..], |map| map.rows.section().bytes());
-        Self::beside(entry, rows, copy(entry)?)
+        Self::beside(entry, copy(entry)?)
     }
 
-    /// Makes the code of the entry in `file` executable, and keeps what is needed of the file for its tables.
+    /// Opens the file of an entry and makes its code executable, or returns `None` if there is none.
     ///
-    /// The code is copied or runs from the file, as the [`Access`](crate::Access) with which the file was opened has it. A
-    /// sealed entry must be bound to `key`; a plain one does not tell what it is for. What is checked is told at
-    /// [`Module::load`].
+    /// The code gets pages of its own or runs from the file, as `access` has it. A sealed entry must be bound to `key`; a
+    /// plain one does not tell what it is for. What is checked is told at [`Module::load`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`FileBytes::open`], [`Entry::parse`], [`Entry::check_key`] and [`Module::load`].
+    pub fn open(path: &Path, access: Access, identity: &Identity, key: &Key) -> Result<Option<Self>, Error> {
+        let Some(source) = Source::open(path, access)? else { return Ok(None) };
+        let image = Image::of(&source, access, identity)?;
+        let is_whole = image.is_whole();
+        let module = Self::of(image, identity, key);
+        if !is_whole && module.as_ref().is_err_and(Error::is_rejection) {
+            // What is wrong may lie across two pieces: in one, it is told as it is.
+            return Self::of(Image::whole(source.read_whole()?), identity, key).map(Some);
+        }
+        module.map(Some)
+    }
+
+    /// Does the same for the bytes of a whole file: code that was read is copied, code that was mapped to run in place does.
     ///
     /// # Errors
     ///
     /// Those of [`Entry::parse`], [`Entry::check_key`] and [`Module::load`].
     pub fn load_file(file: FileBytes, identity: &Identity, key: &Key) -> Result<Self, Error> {
-        let entry = Entry::read(file.section(), identity)?;
-        entry.check_key(key)?;
-        let Body { function_offsets, source_map, catch_clauses, .. } = &entry.body;
-        let is_aligned = file.place().address(&entry.code_range()).is_some_and(|address| entry.is_aligned_at(address));
-        let code = match file.place() {
-            Place::Pages(pages) if is_aligned => {
-                checked(&entry, |digest| {
-                    match pages.code_checksum(&entry.code_range()) {
-                        Some(checksum) => digest.add_summed_code(entry.code(), checksum),
-                        None => digest.add_code(entry.code()),
-                    }
-                    Ok(())
-                })?;
-                CodeMemory::publish(pages, &entry.code_range())?
+        Self::of(Image::whole(file), identity, key)
+    }
+
+    /// Checks the entry that an image is, and makes its code executable where it lies, or copies it.
+    fn of(mut image: Image, identity: &Identity, key: &Key) -> Result<Self, Error> {
+        let sum = image.sum.take();
+        let (copied, places, padding) = {
+            let pieces = image.pieces();
+            let entry = Entry::read(image.run(&pieces), identity)?;
+            entry.check_key(key)?;
+            let code = match Self::checked(&image, &entry, sum)? {
+                Some(code) if !image.tables.are_worth_keeping(&code) => return Self::beside(&entry, code),
+                code => code,
+            };
+            let is_unchecked = matches!(image.code, Code::Mapped(_, Check::Unchecked));
+            (code, Places::of(&entry, if is_unchecked { None } else { entry.source_map_digest() }), entry.padding())
+        };
+        let code = match (copied, image.code) {
+            (Some(code), _) => code,
+            (None, Code::Pages(pages, _)) => pages.publish()?,
+            (None, Code::Beside | Code::Mapped(..)) => CodeMemory::none(),
+        };
+        Ok(Self::over(code, padding, image.tables, places))
+    }
+
+    /// Checks the code of an image, and returns it executable; `None` if it lies in pages that are still to be published.
+    fn checked(image: &Image, entry: &Entry<'_>, sum: Option<Sum>) -> Result<Option<CodeMemory>, Error> {
+        let place = entry.code_range();
+        match (&image.code, sum) {
+            (Code::Pages(_, read), Some(sum)) => {
+                if *read != place {
+                    // The place of the code was told from the same bytes before and after all of them were read.
+                    let (expected, found) = (Bound::Exactly(read.end), place.end);
+                    return Err(Error::Value { field: Field::Code, at: place.start, expected, found });
+                }
+                check(entry, || Ok((Some(sum), None)))
             }
             // Made executable first, while few of its pages have been looked at: each of those costs.
-            Place::Map(map, check) if is_aligned => match (CodeMemory::in_place(map, &entry.code_range()), check) {
-                (Ok(code), Check::VouchedFor) => code,
-                (Ok(code), Check::Checked(threads)) => checked(&entry, |digest| {
-                    digest.add_large_code(code.bytes(), threads);
-                    Ok(code)
-                })?,
-                // A file system may let nothing run.
-                (Err(_), _) => copy(&entry)?,
-            },
-            _ => copy(&entry)?,
-        };
-        if !file.are_worth_keeping(&code) {
-            let rows = source_map.as_ref().map_or(Ok(&[][..]), |map| file.rows(&map.rows.section().range()))?;
-            return Self::beside(&entry, rows, code);
+            (Code::Mapped(map, access), _) if entry.alignment().allows_in_place(place.start) => {
+                match CodeMemory::in_place(map, &place) {
+                    Ok(code) if *access == Check::Unchecked => Ok(Some(code)),
+                    Ok(code) => check(entry, || {
+                        let mut sum = entry.begin_sum();
+                        if let Some(sum) = &mut sum {
+                            sum.add_code(code.bytes());
+                        }
+                        Ok((sum, Some(code)))
+                    }),
+                    // A file system may let nothing run.
+                    Err(_) => copy(entry).map(Some),
+                }
+            }
+            _ => copy(entry).map(Some),
         }
-        let function_offsets = function_offsets.section().range();
-        let is_vouched_for = matches!(file.place(), Place::Map(_, Check::VouchedFor));
-        let digest = if is_vouched_for { None } else { entry.source_map_digest() };
-        let source_map = source_map.as_ref().map(|map| Rows::new(map.rows.section().range(), digest));
-        let try_tables = catch_clauses.as_ref().map(|clauses| (clauses.try_table_count, clauses.try_tables.range()));
-        let sections = entry.sealed.as_ref().map(|sealed| sealed.seal.sections.range());
-        Ok(Self { addresses: code.range(), code, tables: file, function_offsets, source_map, try_tables, sections })
     }
 
     /// Puts a copy of an entry's tables beside its code.
-    fn beside(entry: &Entry<'_>, rows: &[u8], code: CodeMemory) -> Result<Self, Error> {
+    fn beside(entry: &Entry<'_>, code: CodeMemory) -> Result<Self, Error> {
         let Body { function_offsets, source_map, catch_clauses, .. } = &entry.body;
         let parts = [
             function_offsets.section().bytes(),
-            rows,
+            source_map.as_ref().map_or(&[], |map| map.rows.section().bytes()),
             catch_clauses.as_ref().map_or(&[], |clauses| clauses.try_tables.bytes()),
             entry.sealed.as_ref().map_or(&[], |sealed| sealed.seal.sections.bytes()),
         ];
@@ -175,18 +216,19 @@ impl Module {
             tables.extend_from_slice(part);
             start..size(&tables)
         });
-        let source_map = source_map.as_ref().map(|_| Rows::new(rows, entry.source_map_digest()));
-        let try_tables = catch_clauses.as_ref().map(|tables| (tables.try_table_count, clauses));
-        let sections = entry.sealed.as_ref().map(|_| sections);
-        Ok(Self {
-            addresses: code.range(),
-            code,
-            tables: tables.into(),
+        let places = Places {
             function_offsets,
-            source_map,
-            try_tables,
-            sections,
-        })
+            source_map: source_map.as_ref().map(|_| Rows::new(rows, entry.source_map_digest())),
+            try_tables: catch_clauses.as_ref().map(|tables| (tables.try_table_count, clauses)),
+            sections: entry.sealed.as_ref().map(|_| sections),
+        };
+        Ok(Self::over(code, entry.padding(), Tables::of(tables), places))
+    }
+
+    fn over(code: CodeMemory, padding: u64, tables: Tables, places: Places) -> Self {
+        let Range { start, end } = code.range();
+        let start = start.saturating_add(usize::try_from(padding).unwrap_or(usize::MAX)).min(end);
+        Self { addresses: start..end, padding, code, tables, places }
     }
 
     /// Returns whether the code runs from the mapped file, and was neither copied nor read.
@@ -195,10 +237,16 @@ impl Module {
         self.code.is_in_place()
     }
 
-    /// Returns the code as it stands in memory.
+    /// Returns the engine's code as it stands in memory.
     #[must_use]
     pub fn code(&self) -> &[u8] {
-        self.code.bytes()
+        self.code.bytes().get(usize::try_from(self.padding).unwrap_or(usize::MAX)..).unwrap_or_default()
+    }
+
+    /// Returns how many bytes of padding stand in front of the engine's code: see [`Entry::padding`].
+    #[must_use]
+    pub const fn padding(&self) -> u64 {
+        self.padding
     }
 
     /// Returns the addresses that the code takes up; an empty range if there is none.
@@ -217,7 +265,7 @@ impl Module {
     /// Returns the offsets of the functions in the code.
     #[must_use]
     pub fn functions(&self) -> FunctionOffsets<'_> {
-        FunctionOffsets(Table::of(self.tables.section().part(&self.function_offsets)))
+        FunctionOffsets::new(Table::of(self.tables.part(&self.code, &self.places.function_offsets)), self.padding)
     }
 
     /// Returns the source map, if there is one and it is not damaged.
@@ -226,9 +274,9 @@ impl Module {
     /// a load left in the file are read: [`Module::check_source_map`] does it before, and tells what is wrong.
     #[must_use]
     pub fn source_map(&self) -> Option<SourceMap<'_>> {
-        let rows = self.source_map.as_ref()?;
-        let bytes = self.tables.rows(&rows.at).ok()?;
-        rows.are_sound(bytes).then(|| SourceMap(Table::of(Section::new(bytes))))
+        let rows = self.places.source_map.as_ref()?;
+        let bytes = self.tables.rows(&self.code, &rows.at).ok()?;
+        rows.are_sound(bytes).then(|| SourceMap::new(Table::of(Section::new(bytes)), self.padding))
     }
 
     /// Reads the source map if a load left it in the file, and checks it against the digest of a sealed entry.
@@ -241,20 +289,20 @@ impl Module {
     /// [`Error::Checksum`] and [`Error::Forged`], except where the caller vouched for the file; [`Error::Io`] and
     /// [`Error::Memory`] from the system.
     pub fn check_source_map(&self) -> Result<(), Error> {
-        self.source_map.as_ref().map_or(Ok(()), |rows| rows.check(self.tables.rows(&rows.at)?))
+        self.places.source_map.as_ref().map_or(Ok(()), |rows| rows.check(self.tables.rows(&self.code, &rows.at)?))
     }
 
     /// Returns the catch clauses of every try table.
     #[must_use]
     pub fn try_tables(&self) -> TryTables<'_> {
-        let Some((try_table_count, range)) = self.try_tables.clone() else { return TryTables::default() };
-        TryTables::of(&CatchClauses { try_table_count, try_tables: self.tables.section().part(&range) })
+        let Some((try_table_count, place)) = self.places.try_tables.clone() else { return TryTables::default() };
+        TryTables::of(&CatchClauses { try_table_count, try_tables: self.tables.part(&self.code, &place) })
     }
 
     /// Returns the section with the engine's `tag`, if the entry was sealed and has it.
     #[must_use]
     pub fn section(&self, tag: u32) -> Option<&[u8]> {
-        Sections::of(self.tables.section().part(self.sections.as_ref()?)).find(tag)
+        Sections::of(self.tables.part(&self.code, self.places.sections.as_ref()?)).find(tag)
     }
 
     /// Returns what the engine keeps with the code: see [`Builder::metadata`](crate::Builder::metadata).
@@ -295,18 +343,42 @@ impl Module {
     }
 }
 
-/// Copies the code of an entry, and checks the copy.
-fn copy(entry: &Entry<'_>) -> Result<CodeMemory, Error> {
-    checked(entry, |digest| WritableCode::copy(entry.code(), entry.displacement(), |step| digest.add_code(step)))?
-        .publish()
+impl Places {
+    fn of(entry: &Entry<'_>, digest: Option<SourceMapDigest>) -> Self {
+        let Body { function_offsets, source_map, catch_clauses, .. } = &entry.body;
+        Self {
+            function_offsets: function_offsets.section().range(),
+            source_map: source_map.as_ref().map(|map| Rows::new(map.rows.section().range(), digest)),
+            try_tables: catch_clauses.as_ref().map(|clauses| (clauses.try_table_count, clauses.try_tables.range())),
+            sections: entry.sealed.as_ref().map(|sealed| sealed.seal.sections.range()),
+        }
+    }
 }
 
-/// Checks the function offsets, the end of the entry, and the code that `add` adds to the digest: the very bytes that will run.
-fn checked<T>(entry: &Entry<'_>, add: impl FnOnce(&mut CodeDigest) -> Result<T, Error>) -> Result<T, Error> {
+/// Copies the code of an entry, and checks the copy.
+fn copy(entry: &Entry<'_>) -> Result<CodeMemory, Error> {
+    let code = check(entry, || {
+        let mut sum = entry.begin_sum();
+        let code = WritableCode::copy(
+            entry.body.code.bytes(),
+            entry.alignment().displacement(entry.code_range().start),
+            |step| {
+                if let Some(sum) = &mut sum {
+                    sum.add_code(step);
+                }
+            },
+        )?;
+        Ok((sum, code))
+    })?;
+    code.publish()
+}
+
+/// Checks the function offsets, the end of the entry, and the sum that `add` makes of the very bytes that will run, which it
+/// returns.
+fn check<T>(entry: &Entry<'_>, add: impl FnOnce() -> Result<(Option<Sum>, T), Error>) -> Result<T, Error> {
     entry.check_function_offsets()?;
     entry.check_try_tables()?;
-    let mut digest = entry.begin_digest();
-    let code = add(&mut digest)?;
-    entry.end_digest(digest)?;
+    let (sum, code) = add()?;
+    sum.map_or(Ok(()), |sum| entry.end_sum(sum))?;
     Ok(code)
 }

@@ -1,10 +1,15 @@
 //! The doors at which a caller promises what mapping needs.
 
-use std::num::NonZero;
-
 /// How the bytes of entries get from their files into memory, and where their code runs.
 ///
 /// This is the door at which a caller makes the promise that mapping needs; everything behind it is safe.
+///
+/// | | checked | code | a load of 1 MiB takes | the caller promises |
+/// |---|---|---|---|---|
+/// | [`Access::READ`] | every byte but the source map's, which is checked when it is used | in pages of its own | reading | nothing |
+/// | [`Access::map`] | the same | in pages of its own | copying | that files are replaced, never changed |
+/// | [`Access::in_place`] | the same | in the file's pages, which processes share | summing | the same |
+/// | [`Access::in_place_unchecked`] | lengths, key and machine | in the file's pages | a few system calls | the same, and that files are sound |
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Access {
     pub(crate) mode: Mode,
@@ -23,9 +28,8 @@ pub(crate) enum Mode {
 /// Whether code that runs from its file is checked first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Check {
-    /// By that many threads.
-    Checked(NonZero<usize>),
-    VouchedFor,
+    Checked,
+    Unchecked,
 }
 
 /// The promise of [`Access::map`]: only the doors make one.
@@ -33,12 +37,12 @@ pub(crate) enum Check {
 pub(crate) struct Unchanging(pub(super) ());
 
 impl Access {
-    /// Files are read, and code is copied. Whatever happens to a file meanwhile, an entry is sound or rejected.
+    /// Files are read, and code runs in pages of its own. Whatever happens to a file meanwhile, an entry is sound or rejected.
     ///
     /// On Unix, [`Store::load`](crate::Store::load) leaves a source map of more than 65536 rows in its file, which the module
-    /// keeps open until it is dropped, and reads it when it is first used: see
-    /// [`Module::check_source_map`](crate::Module::check_source_map). That of a sealed entry has a digest to be checked against;
-    /// a plain entry's is what stands in the file then.
+    /// keeps open until the map was read: see [`Module::check_source_map`](crate::Module::check_source_map). At most 64 files,
+    /// and no more than an eighth of those that the process may open, are kept so; of others the map is read at once. A plain
+    /// entry's source map, which has no digest, is what stands in the file when it is read.
     pub const READ: Self = Self::of(Mode::Read);
 
     /// Files are mapped, except small ones, which are read faster than mapped, and code is copied.
@@ -46,9 +50,15 @@ impl Access {
     /// # Safety
     ///
     /// While anything that was opened with this access is alive - [`FileBytes`](crate::FileBytes),
-    /// [`Store`](crate::Store), [`Cache`](crate::Cache), [`Module`](crate::Module) - nobody may change a file that it
-    /// opened in place or shorten it, in this process or another. Replacing the file by renaming another one over it is
-    /// allowed, and so is removing it: that is how a [`Store`](crate::Store) and wazero write.
+    /// [`Store`](crate::Store), [`Cache`](crate::Cache), [`Module`](crate::Module):
+    ///
+    /// - Nobody may change a file that it opened in place or shorten it, in this process or another. Replacing the file by
+    ///   renaming another one over it is allowed, and so is removing it: that is how a [`Store`](crate::Store) and wazero
+    ///   write.
+    /// - The files must not lie on a network file system, where another machine's replacing or removing takes pages away
+    ///   and the next look at one is a SIGBUS.
+    /// - The device must go on giving the bytes that it gave: the system may drop pages of a file and read them again, which
+    ///   nobody checks a second time; a device that fails then is a SIGBUS, too.
     #[must_use]
     pub const unsafe fn map() -> Self {
         Self::of(Mode::Map(Unchanging(())))
@@ -56,31 +66,19 @@ impl Access {
 
     /// Files are mapped, and code runs from the map, checked first: nothing is copied, and processes share the memory.
     ///
-    /// Code is copied all the same if its functions are not aligned in the file as the identity wants them, see
-    /// [`Identity::with_alignment_in_file`](crate::Identity::with_alignment_in_file), and if the system lets nothing run
-    /// from the file: [`Module::is_in_place`](crate::Module::is_in_place) tells.
+    /// What cannot run in place is read as by [`Access::READ`]: code that is not aligned in its file as the identity wants it,
+    /// see [`Identity::with_alignment_in_file`](crate::Identity::with_alignment_in_file) - wazero's own entries never are -
+    /// and everything on a file system from which nothing may run. [`Module::is_in_place`](crate::Module::is_in_place) tells.
     ///
-    /// Pages are made executable before their code is checked, when nobody knows where it is. All of a file of up to 256 KiB is
-    /// executable until a load has found its code; of a module, only pages that hold code are.
+    /// The first and the last page of the code are executable as a whole, with what the file has there beside the code. All of
+    /// a file of up to 256 KiB is executable until a load has found its code.
     ///
     /// # Safety
     ///
     /// The promise of [`Access::map`], on which here also depends that the code that was checked is the code that runs.
     #[must_use]
     pub const unsafe fn in_place() -> Self {
-        Self::of(Mode::InPlace(Unchanging(()), Check::Checked(NonZero::<usize>::MIN)))
-    }
-
-    /// Sets how many threads check large code that [`Access::in_place`] maps, which is one otherwise.
-    ///
-    /// Each takes 2 MiB at least, so smaller code starts none; they are started by the load and end before it does. A MAC
-    /// is made by one thread all the same.
-    #[must_use]
-    pub const fn with_threads(mut self, threads: NonZero<usize>) -> Self {
-        if let Mode::InPlace(_, Check::Checked(one)) = &mut self.mode {
-            *one = threads;
-        }
-        self
+        Self::of(Mode::InPlace(Unchanging(()), Check::Checked))
     }
 
     /// Files are mapped, and code runs from the map as it is: neither the code nor the function offsets are looked at.
@@ -95,7 +93,7 @@ impl Access {
     /// The promise of [`Access::map`]; and every file that is opened must be whole and sound, as if it had been verified.
     #[must_use]
     pub const unsafe fn in_place_unchecked() -> Self {
-        Self::of(Mode::InPlace(Unchanging(()), Check::VouchedFor))
+        Self::of(Mode::InPlace(Unchanging(()), Check::Unchecked))
     }
 
     /// Sets the size of the largest file that is taken for an entry, in bytes; larger ones are rejected. It is 4 GiB

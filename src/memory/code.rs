@@ -4,7 +4,7 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::image::{FileMap, FilePages};
+use super::map::FileMap;
 use super::pages::{Pages, WritablePages};
 use crate::error::Error;
 use crate::words::{STEP, TRAP};
@@ -12,51 +12,93 @@ use crate::words::{STEP, TRAP};
 /// Whether the crate knows how to keep this machine's instruction caches coherent.
 const IS_SUPPORTED: bool = cfg!(any(target_arch = "x86_64", target_arch = "x86", target_arch = "aarch64"));
 
-/// Code in pages of its own that cannot be executed yet.
+/// Code in pages of its own that cannot be executed yet, and what stands behind it in its file, in pages that never will be.
+///
+/// Traps fill what is left of the pages of the code.
 pub(crate) struct WritableCode {
-    /// `None` if there is no code: there are no pages of length zero.
+    /// `None` if there is neither: there are no pages of length zero.
     pages: Option<WritablePages>,
     /// Where the code lies in the pages.
     code: Range<usize>,
+    /// Where the rest lies in the pages, from the start of one.
+    rest: Range<usize>,
 }
 
 impl WritableCode {
-    /// Copies `code` into fresh pages, and shows `check` what was copied while it is at hand.
-    ///
-    /// The code begins `displacement` bytes, less than a page, behind the start of a page.
-    pub(crate) fn copy(code: &[u8], displacement: usize, mut check: impl FnMut(&[u8])) -> Result<Self, Error> {
+    /// Takes pages for code that begins `displacement` bytes, less than a page, behind the start of a page, and for the rest.
+    pub(crate) fn allocate(code: usize, displacement: usize, rest: usize) -> Result<Self, Error> {
         if !IS_SUPPORTED {
             return Err(Error::UnsupportedMachine);
         }
-        let end = displacement.saturating_add(code.len());
-        let pages = if code.is_empty() { None } else { Some(WritablePages::allocate(end, 0)?.0) };
-        if let Some(pages) = &pages {
-            pages.advise(0..end);
+        let code = if code == 0 { 0..0 } else { displacement..displacement.saturating_add(code) };
+        let start = code.end.checked_next_multiple_of(region::page::size()).unwrap_or(usize::MAX);
+        let rest = start..start.saturating_add(rest);
+        let pages = if rest.end == 0 { None } else { Some(WritablePages::allocate(rest.end)?) };
+        let mut writable = Self { pages, code, rest };
+        let (code, start) = (writable.code.clone(), writable.rest.start);
+        for traps in [0..code.start, code.end..start] {
+            writable.part_mut(traps).fill(TRAP);
         }
-        let mut copy = Self { pages, code: displacement..end };
-        if let Some((before, rest)) = copy.pages_mut().split_at_mut_checked(displacement)
-            && let Some((to, behind)) = rest.split_at_mut_checked(code.len())
-        {
-            for (to, from) in to.chunks_mut(STEP).zip(code.chunks(STEP)) {
-                to.copy_from_slice(from);
-                check(to);
-            }
-            before.fill(TRAP);
-            behind.fill(TRAP);
+        Ok(writable)
+    }
+
+    /// Copies `code` into fresh pages, and shows `check` what was copied while it is at hand.
+    pub(crate) fn copy(code: &[u8], displacement: usize, mut check: impl FnMut(&[u8])) -> Result<Self, Error> {
+        let mut copy = Self::allocate(code.len(), displacement, 0)?;
+        copy.advise_code(0..code.len());
+        for (to, from) in copy.code_mut().chunks_mut(STEP).zip(code.chunks(STEP)) {
+            to.copy_from_slice(from);
+            check(to);
         }
         Ok(copy)
     }
 
-    /// Makes the code executable, and writable no longer.
+    /// Prepares a part of the code for being written.
+    pub(crate) fn advise_code(&self, part: Range<usize>) {
+        self.advise(self.code.start, part);
+    }
+
+    /// Prepares a part of the rest for being written.
+    pub(crate) fn advise_rest(&self, part: Range<usize>) {
+        self.advise(self.rest.start, part);
+    }
+
+    fn advise(&self, start: usize, part: Range<usize>) {
+        if let Some(pages) = &self.pages {
+            pages.advise(start.saturating_add(part.start)..start.saturating_add(part.end));
+        }
+    }
+
+    pub(crate) fn code(&self) -> &[u8] {
+        self.part(&self.code)
+    }
+
+    pub(crate) fn code_mut(&mut self) -> &mut [u8] {
+        self.part_mut(self.code.clone())
+    }
+
+    pub(crate) fn rest(&self) -> &[u8] {
+        self.part(&self.rest)
+    }
+
+    pub(crate) fn rest_mut(&mut self) -> &mut [u8] {
+        self.part_mut(self.rest.clone())
+    }
+
+    fn part(&self, part: &Range<usize>) -> &[u8] {
+        self.pages.as_ref().and_then(|pages| pages.bytes().get(part.clone())).unwrap_or_default()
+    }
+
+    fn part_mut(&mut self, part: Range<usize>) -> &mut [u8] {
+        self.pages.as_mut().and_then(|pages| pages.bytes_mut().get_mut(part)).unwrap_or_default()
+    }
+
+    /// Makes the code executable and the rest readable, and neither writable any longer.
     pub(crate) fn publish(self) -> Result<CodeMemory, Error> {
         let Some(pages) = self.pages else { return Ok(CodeMemory(Placement::Nowhere)) };
         let pages = pages.freeze();
         pages.make_executable(&self.code)?;
-        Ok(CodeMemory(Placement::Copied(pages, self.code)))
-    }
-
-    fn pages_mut(&mut self) -> &mut [u8] {
-        self.pages.as_mut().map_or(&mut [], WritablePages::bytes_mut)
+        Ok(CodeMemory(Placement::Pages { pages, code: self.code, rest: self.rest }))
     }
 }
 
@@ -66,15 +108,18 @@ pub(crate) struct CodeMemory(Placement);
 enum Placement {
     /// There is no code.
     Nowhere,
-    /// In pages of its own, and where in them.
-    Copied(Pages, Range<usize>),
-    /// In the pages that its file was read into, and where in the file.
-    Read(Arc<FilePages>, Range<usize>),
+    /// In pages of its own, with the rest of its file.
+    Pages { pages: Pages, code: Range<usize>, rest: Range<usize> },
     /// In its file, which is mapped, and where in the map.
     InPlace(Arc<FileMap>, Range<usize>),
 }
 
 impl CodeMemory {
+    /// Returns the code of an entry that has none.
+    pub(crate) const fn none() -> Self {
+        Self(Placement::Nowhere)
+    }
+
     /// Makes code executable where its file is mapped, which keeps instruction caches coherent by itself.
     pub(crate) fn in_place(file: &Arc<FileMap>, code: &Range<u64>) -> Result<Self, Error> {
         if !IS_SUPPORTED {
@@ -85,19 +130,6 @@ impl CodeMemory {
         };
         file.make_executable(&code)?;
         Ok(Self(Placement::InPlace(Arc::clone(file), code)))
-    }
-
-    /// Makes code executable in the pages that its file was read into.
-    pub(crate) fn publish(file: &Arc<FilePages>, code: &Range<u64>) -> Result<Self, Error> {
-        if !IS_SUPPORTED {
-            return Err(Error::UnsupportedMachine);
-        }
-        let code = bytes(code);
-        if code.is_empty() {
-            return Ok(Self(Placement::Nowhere));
-        }
-        file.make_executable(&code)?;
-        Ok(Self(Placement::Read(Arc::clone(file), code)))
     }
 
     /// Returns whether the code runs from its file.
@@ -116,17 +148,18 @@ impl CodeMemory {
     pub(crate) fn bytes(&self) -> &[u8] {
         match &self.0 {
             Placement::Nowhere => &[],
-            Placement::Copied(pages, code) => pages.bytes().get(code.clone()).unwrap_or_default(),
-            Placement::Read(file, code) => file.bytes().get(code.clone()).unwrap_or_default(),
+            Placement::Pages { pages, code, .. } => pages.bytes().get(code.clone()).unwrap_or_default(),
             Placement::InPlace(file, code) => file.get(code.clone()).unwrap_or_default(),
         }
     }
-}
 
-/// Returns a range of a file in memory.
-fn bytes(range: &Range<u64>) -> Range<usize> {
-    let offset = |at| usize::try_from(at).unwrap_or(usize::MAX);
-    offset(range.start)..offset(range.end)
+    /// Returns what stands behind the code in its file, if it was read into the same pages.
+    pub(crate) fn rest(&self) -> &[u8] {
+        match &self.0 {
+            Placement::Pages { pages, rest, .. } => pages.bytes().get(rest.clone()).unwrap_or_default(),
+            Placement::Nowhere | Placement::InPlace(..) => &[],
+        }
+    }
 }
 
 impl fmt::Debug for CodeMemory {
@@ -185,10 +218,33 @@ mod tests {
     #[test]
     fn running_off_the_end_of_the_code_traps() {
         for displacement in [0, 38] {
-            let mut code = WritableCode::copy(&[1, 2, 3], displacement, |_| {}).unwrap();
-            assert!(code.pages_mut()[..displacement].iter().all(|&byte| byte == TRAP));
-            assert!(code.pages_mut()[displacement + 3..].iter().all(|&byte| byte == TRAP));
-            assert_eq!(code.pages_mut().len() % region::page::size(), 0);
+            let code = WritableCode::copy(&[1, 2, 3], displacement, |_| {}).unwrap();
+            let pages = code.pages.as_ref().unwrap().bytes();
+            assert!(pages[..displacement].iter().all(|&byte| byte == TRAP));
+            assert!(pages[displacement + 3..].iter().all(|&byte| byte == TRAP));
+            assert_eq!(pages.len() % region::page::size(), 0);
+        }
+    }
+
+    #[test]
+    fn the_rest_of_a_file_lies_on_pages_of_its_own() {
+        for (code, rest) in [(0, 10), (10, 0), (4096, 10), (4097, 5000)] {
+            let mut writable = WritableCode::allocate(code, 6, rest).unwrap();
+            assert_eq!((writable.code_mut().len(), writable.rest_mut().len()), (code, rest));
+            writable.rest_mut().fill(7);
+            let memory = writable.publish().unwrap();
+            assert_eq!((memory.bytes().len(), memory.rest()), (code, &vec![7; rest][..]));
+            assert!(memory.bytes().iter().all(|&byte| byte == 0), "nothing of the rest is executable");
+            assert!(rest == 0 || memory.rest().as_ptr().addr().is_multiple_of(region::page::size()));
+        }
+    }
+
+    #[test]
+    fn lengths_that_no_slice_can_have_are_refused() {
+        for length in [usize::MAX, usize::MAX / 2, usize::MAX / 2 - 4096] {
+            for (code, rest) in [(length, 0), (0, length), (length / 2 + 1, length / 2)] {
+                assert!(matches!(WritableCode::allocate(code, 0, rest), Err(Error::Memory { .. })));
+            }
         }
     }
 

@@ -9,10 +9,13 @@
 mod access;
 mod code;
 mod coherence;
-mod image;
+mod limits;
+mod map;
 mod pages;
 
 pub use access::Access;
 pub(crate) use access::{Check, Mode, Unchanging};
 pub(crate) use code::{CodeMemory, WritableCode};
-pub(crate) use image::{FileMap, FilePages};
+pub(crate) use limits::open_files_limit;
+pub(crate) use map::FileMap;
+pub(crate) use pages::{Pages, WritablePages};

@@ -11,8 +11,11 @@ use crate::error::Error;
 /// Size of a huge page, in bytes. Faulting small pages in is what most of the time of a large load would go to.
 pub(super) const HUGE: usize = 2 << 20;
 
-/// Pages in use of an allocation, which nobody writes to.
-pub(super) struct Pages {
+/// The most of a huge page that may stay unused, in bytes.
+const UNUSED: usize = HUGE / 3;
+
+/// Pages that nobody writes to.
+pub(crate) struct Pages {
     allocation: region::Allocation,
     /// Where they begin in it, in bytes.
     start: usize,
@@ -27,38 +30,58 @@ unsafe impl Sync for Pages {}
 
 impl Pages {
     /// Returns the bytes of the pages.
-    pub(super) fn bytes(&self) -> &[u8] {
-        // SAFETY: the pages are readable and initialized (the system zeroes them), `length` is within the allocation, and
-        // nobody writes to them.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        // SAFETY: the pages are readable and initialized (the system zeroes them), `length` is within the allocation and at
+        // most `isize::MAX`, and nobody writes to them.
         unsafe { slice::from_raw_parts(self.as_ptr(), self.length) }
     }
 
-    /// Makes the pages that hold `code`, a range of their bytes, executable, and impossible to write to.
+    /// Makes the pages that hold `code`, a range of their bytes, executable, those behind them readable, and all of them
+    /// impossible to write to.
     pub(super) fn make_executable(&self, code: &Range<usize>) -> Result<(), Error> {
-        let code = self.bytes().get(code.clone()).unwrap_or_default();
-        let addresses = code.as_ptr_range();
+        let end = self.page_end(code.end);
+        let addresses = self.bytes().get(code.clone()).unwrap_or_default().as_ptr_range();
         coherence::before_protection(addresses.start.addr()..addresses.end.addr());
-        // SAFETY: the range is within the pages, which belong to this value. They stay readable, and nobody writes to
-        // them: there is no way from here back to `WritablePages`.
-        let protected = unsafe { region::protect(code.as_ptr(), code.len(), Protection::READ_EXECUTE) };
-        protected.map_err(|error| refused("make executable", code.len(), error))?;
+        self.protect(code.start..end, Protection::READ_EXECUTE)?;
+        self.protect(end..self.length, Protection::READ)?;
         coherence::after_protection();
         Ok(())
     }
 
-    /// Asks for huge pages for a part of the pages, except for an end that would leave most of one unused, and for all small
-    /// pages of it at once: each costs several times as much when it is first written to.
+    /// Makes the pages readable, and impossible to write to.
+    fn make_readable(&self) -> Result<(), Error> {
+        self.protect(0..self.length, Protection::READ)
+    }
+
+    fn protect(&self, part: Range<usize>, protection: Protection) -> Result<(), Error> {
+        let Some(part @ [_, ..]) = self.bytes().get(part) else { return Ok(()) };
+        // SAFETY: the range is within the pages, which belong to this value. They stay readable, and nobody writes to
+        // them: there is no way from here back to `WritablePages`.
+        let protected = unsafe { region::protect(part.as_ptr(), part.len(), protection) };
+        protected.map_err(|error| refused("protect", part.len(), error))
+    }
+
+    /// Returns where the page ends that holds the byte in front of `end`.
+    fn page_end(&self, end: usize) -> usize {
+        end.checked_next_multiple_of(region::page::size()).unwrap_or(usize::MAX).min(self.length)
+    }
+
+    /// Asks for huge pages for a part of the pages, except for an end that would leave more than a third of one unused, and
+    /// for all small pages of it at once: each costs several times as much when it is first written to.
     fn advise(&self, part: Range<usize>) {
-        let end = part.end.min(self.length);
-        let before = self.as_ptr().addr().saturating_add(part.start).wrapping_neg() % HUGE;
-        let huge = part.start.saturating_add(before).min(end);
+        let page = region::page::size();
+        let (start, end) = (part.start & page.wrapping_neg(), part.end.min(self.length));
+        let before = self.as_ptr().addr().saturating_add(start).wrapping_neg() % HUGE;
+        let huge = start.saturating_add(before).min(end);
         let rest = end.saturating_sub(huge) % HUGE;
-        let small =
-            if rest < HUGE / 2 { end.saturating_sub(rest) } else { end.saturating_add(HUGE.saturating_sub(rest)) };
+        let small = if rest < HUGE.saturating_sub(UNUSED) {
+            end.saturating_sub(rest)
+        } else {
+            end.saturating_add(HUGE.saturating_sub(rest))
+        };
         #[cfg(target_os = "linux")]
         {
             let advise = |range: Range<usize>, advice| {
-                let page = region::page::size();
                 let start = range.start & page.wrapping_neg();
                 let end = range.end.next_multiple_of(page).min(self.allocation.len().saturating_sub(self.start));
                 let length = end.saturating_sub(start);
@@ -70,16 +93,16 @@ impl Pages {
                 }
             };
             if huge < small {
-                advise(part.start..huge, libc::MADV_POPULATE_WRITE);
+                advise(start..huge, libc::MADV_POPULATE_WRITE);
                 advise(huge..small, libc::MADV_HUGEPAGE);
                 advise(small..end, libc::MADV_POPULATE_WRITE);
             } else {
                 // Where a huge page would begin depends on chance, and how many calls are made must not.
-                advise(part.start..end, libc::MADV_POPULATE_WRITE);
+                advise(start..end, libc::MADV_POPULATE_WRITE);
             }
         }
         #[cfg(not(target_os = "linux"))]
-        let _ = (huge, small);
+        let _ = (start, huge, small);
     }
 
     fn as_ptr(&self) -> *const u8 {
@@ -88,39 +111,32 @@ impl Pages {
 }
 
 /// Pages that can be written and not executed.
-pub(super) struct WritablePages(Pages);
+pub(crate) struct WritablePages(Pages);
 
 impl WritablePages {
-    /// Allocates pages for `length` bytes, which is not 0, and returns where in them the first byte is to lie: such that byte
-    /// `boundary` begins a page, and a huge page if as much as half of one follows.
-    pub(super) fn allocate(length: usize, boundary: usize) -> Result<(Self, usize), Error> {
+    /// Allocates pages for `length` bytes, which is not 0; they begin with a huge page if they fill most of one.
+    pub(crate) fn allocate(length: usize) -> Result<Self, Error> {
         let refused = |error| refused("allocate", length, error);
         let too_long = || refused(region::Error::InvalidParameter("length"));
-        let page = region::page::size();
-        let boundary = boundary.min(length);
-        let before = boundary.checked_next_multiple_of(page).ok_or_else(too_long)?;
-        let behind = length.saturating_sub(boundary);
+        let whole = length.checked_next_multiple_of(region::page::size()).ok_or_else(too_long)?;
         // Room to align the first huge page, and to fill up the last one, which nobody touches.
-        let slack = if behind < HUGE / 2 { 0 } else { 2 * HUGE };
-        let whole =
-            behind.checked_next_multiple_of(page).and_then(|behind| before.checked_add(behind)).ok_or_else(too_long)?;
-        let allocated = whole.checked_add(slack).ok_or_else(too_long)?;
-        let allocation = region::alloc(allocated, Protection::READ_WRITE).map_err(refused)?;
-        let end_before = allocation.as_range().start.saturating_add(before);
-        let start = if slack == 0 { 0 } else { end_before.wrapping_neg() % HUGE };
-        Ok((Self(Pages { allocation, start, length: whole }), before.saturating_sub(boundary)))
+        let slack = if length < HUGE.saturating_sub(UNUSED) { 0 } else { HUGE.saturating_add(UNUSED) };
+        let allocated = whole.checked_add(slack).filter(|length| isize::try_from(*length).is_ok());
+        let allocation = region::alloc(allocated.ok_or_else(too_long)?, Protection::READ_WRITE).map_err(refused)?;
+        let start = if slack == 0 { 0 } else { allocation.as_range().start.wrapping_neg() % HUGE };
+        Ok(Self(Pages { allocation, start, length: whole }))
     }
 
     /// Prepares a part of the pages for being written.
-    pub(super) fn advise(&self, part: Range<usize>) {
+    pub(crate) fn advise(&self, part: Range<usize>) {
         self.0.advise(part);
     }
 
-    pub(super) fn bytes(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> &[u8] {
         self.0.bytes()
     }
 
-    pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
         // SAFETY: the pages were allocated readable and writable, are initialized (the system zeroes them) and belong to
         // this value; `length` is within the allocation, and the borrow of `self` keeps everybody else away.
         unsafe { slice::from_raw_parts_mut(self.0.as_ptr().cast_mut(), self.0.length) }
@@ -129,6 +145,12 @@ impl WritablePages {
     /// Gives up writing.
     pub(super) fn freeze(self) -> Pages {
         self.0
+    }
+
+    /// Gives up writing, and has the system see to it.
+    pub(crate) fn seal(self) -> Result<Pages, Error> {
+        self.0.make_readable()?;
+        Ok(self.0)
     }
 }
 

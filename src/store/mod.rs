@@ -36,9 +36,10 @@ impl<T> Lookup<T> {
     }
 
     /// Takes what is wrong with an entry for an outcome, and leaves what is wrong with the machine an error.
-    fn of(found: Result<T, Error>) -> Result<Self, Error> {
+    fn of(found: Result<Option<T>, Error>) -> Result<Self, Error> {
         match found {
-            Ok(found) => Ok(Self::Hit(found)),
+            Ok(Some(found)) => Ok(Self::Hit(found)),
+            Ok(None) => Ok(Self::Miss),
             Err(Error::Stale { found, .. }) => Ok(Self::Stale(found)),
             Err(error) if error.is_rejection() => Ok(Self::Rejected(error)),
             Err(error) => Err(error),
@@ -114,10 +115,10 @@ impl Store {
     ///
     /// [`Error::Io`] and [`Error::Memory`] from the system.
     pub fn get(&self, key: &Key) -> Result<Lookup<FileBytes>, Error> {
-        self.look_up(key, FileBytes::open, |file| {
-            Entry::parse(&file, &self.identity)?.check_key(key)?;
+        Lookup::of(FileBytes::open(&self.path(key), self.access).and_then(|file| {
+            file.as_ref().map_or(Ok(()), |file| Entry::parse(file, &self.identity)?.check_key(key))?;
             Ok(file)
-        })
+        }))
     }
 
     /// Looks an entry up and makes its code executable.
@@ -126,7 +127,7 @@ impl Store {
     ///
     /// [`Error::Io`], [`Error::Memory`] and [`Error::UnsupportedMachine`] from the system.
     pub fn load(&self, key: &Key) -> Result<Lookup<Module>, Error> {
-        self.look_up(key, FileBytes::open_to_load, |file| Module::load_file(file, &self.identity, key))
+        Lookup::of(Module::open(&self.path(key), self.access, &self.identity, key))
     }
 
     /// Looks an entry up and checks every byte of it, as [`Entry::verify`] does.
@@ -135,24 +136,12 @@ impl Store {
     ///
     /// [`Error::Io`] and [`Error::Memory`] from the system.
     pub fn verify(&self, key: &Key) -> Result<Lookup<()>, Error> {
-        self.look_up(key, FileBytes::open, |file| {
+        Lookup::of(FileBytes::open(&self.path(key), self.access).and_then(|file| {
+            let Some(file) = file else { return Ok(None) };
             let entry = Entry::parse(&file, &self.identity)?;
             entry.check_key(key)?;
-            entry.verify()
-        })
-    }
-
-    fn look_up<T>(
-        &self,
-        key: &Key,
-        open: impl FnOnce(&Path, Access) -> Result<Option<FileBytes>, Error>,
-        take: impl FnOnce(FileBytes) -> Result<T, Error>,
-    ) -> Result<Lookup<T>, Error> {
-        match open(&self.path(key), self.access) {
-            Ok(None) => Ok(Lookup::Miss),
-            Ok(Some(file)) => Lookup::of(take(file)),
-            Err(error) => Lookup::of(Err(error)),
-        }
+            entry.verify().map(Some)
+        }))
     }
 
     /// Publishes an entry under a key: after this returns, the entry survives a power cut, and until then nobody sees it.

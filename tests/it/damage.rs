@@ -59,7 +59,7 @@ fn truncated(field: Field, at: usize, expected: u64) -> Error {
 #[test]
 fn each_damage_is_told_with_its_field_offset_and_both_values() {
     type Damage = Box<dyn Fn(&mut Vec<u8>)>;
-    let sum = |file: &[u8]| crc32c::crc32c(&file[at::CODE..at::CHECKSUM]);
+    let sum = |file: &[u8]| u64::from(crc32c::crc32c(&file[at::CODE..at::CHECKSUM]));
     let (whole, mut flipped) = (sound(), sound());
     flipped[at::CODE + 5] ^= 1;
     let cases: Vec<(Damage, Error)> = vec![

@@ -2,6 +2,9 @@
 //!
 //! It shares nothing with the crate and is slow on purpose: what it does should be plain to see.
 
+use aegis::aegis128x2::Aegis128X2Mac;
+use sha2::{Digest as _, Sha256};
+
 /// What reader and writer agree on beforehand.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity<'a> {
@@ -86,10 +89,10 @@ pub enum Wrong {
         expected: Allowed,
         found: u64,
     },
-    /// Of the code; `expected` is what the file says.
+    /// Of the code, or the first eight bytes of a wrong digest of kind 0; `expected` is what the file says.
     Checksum {
-        expected: u32,
-        found: u32,
+        expected: u64,
+        found: u64,
     },
     /// `at` is the first byte that belongs to no field, `found` where the bytes end that should end there.
     Trailing {
@@ -118,11 +121,6 @@ pub enum Wrong {
     /// A wrong digest of kind 1, which is at `at`.
     Forged {
         at: u64,
-    },
-    /// A wrong digest of kind 0; `expected` is what the file says.
-    FileChecksum {
-        expected: u32,
-        found: u32,
     },
 }
 
@@ -410,16 +408,16 @@ fn sections<'a>(mut cursor: Cursor<'a>, known: &[u32]) -> Result<Vec<Section<'a>
 pub fn verify(opened: &Opened<'_>) -> Result<Entry, Wrong> {
     let body = &opened.body;
     let code = body.code.rest;
-    let (expected, found) = (body.code_checksum, crc32c(code));
-    if expected != found {
-        return Err(Wrong::Checksum { expected, found });
-    }
     if let Some(seal) = &opened.seal {
         digest(seal, body.source_map.as_ref())?;
     }
+    let (expected, found) = (body.code_checksum.into(), crc32c(code).into());
+    if expected != found {
+        return Err(Wrong::Checksum { expected, found });
+    }
     let functions = functions(opened)?;
     let rows = body.source_map.clone();
-    let source_map = rows.map(|rows| source_map(rows, code.len() as u64)).transpose()?;
+    let source_map = rows.map(|rows| source_map(rows, padding(opened), code.len() as u64)).transpose()?;
     let mut tables = Vec::new();
     if let Some(count) = body.try_table_count {
         tables = try_tables(count, body.behind.clone())?;
@@ -433,7 +431,7 @@ pub fn verify(opened: &Opened<'_>) -> Result<Entry, Wrong> {
     Ok(Entry {
         functions,
         code_at: body.code.at,
-        code: code.to_vec(),
+        code: code[padding(opened) as usize..].to_vec(),
         code_checksum: body.code_checksum,
         source_map,
         try_tables: tables,
@@ -449,35 +447,37 @@ fn digest(seal: &OpenedSeal<'_>, rows: Option<&Cursor<'_>>) -> Result<(), Wrong>
         covered.drain(at..at + rows.rest.len());
         rows.rest
     });
-    let Some(key) = seal.mac_key else {
-        if let Some((expected, found)) = wrong_checksum(&seal.digest, &covered) {
-            return Err(Wrong::FileChecksum { expected, found });
+    let key = seal.mac_key.unwrap_or([0; 32]);
+    for (name, found, expected, at) in [
+        (&b"file"[..], &covered[..], seal.digest, seal.digest_at),
+        (b"source map", rows, seal.source_map_digest, seal.source_map_digest_at),
+    ] {
+        let found = mac(name, &key, found);
+        if found == expected {
+            continue;
         }
-        return wrong_checksum(&seal.source_map_digest, rows)
-            .map_or(Ok(()), |(expected, found)| Err(Wrong::Checksum { expected, found }));
-    };
-    // two hashes of this type are compared in constant time
-    if blake3::keyed_hash(&key, &covered) != blake3::Hash::from_bytes(seal.digest) {
-        return Err(Wrong::Forged { at: seal.digest_at });
-    }
-    let key = blake3::derive_key("jitcache 2026-11-22 source map", &key);
-    if blake3::keyed_hash(&key, rows) != blake3::Hash::from_bytes(seal.source_map_digest) {
-        return Err(Wrong::Forged { at: seal.source_map_digest_at });
+        if seal.mac_key.is_some() {
+            return Err(Wrong::Forged { at });
+        }
+        let [expected, found] = [expected, found].map(|digest| u64::from_le_bytes(digest[..8].try_into().unwrap()));
+        return Err(Wrong::Checksum { expected, found });
     }
     Ok(())
 }
 
-/// Returns both checksums if the one that stands in a digest is not that of `covered`.
-fn wrong_checksum(digest: &[u8; 32], covered: &[u8]) -> Option<(u32, u32)> {
-    let found = crc32c(covered);
-    let (sum, zeros) = digest.split_first_chunk().expect("a digest has 32 bytes");
-    let expected = u32::from_le_bytes(*sum);
-    (expected != found || zeros != [0; 28]).then_some((expected, found))
+/// The digest of what is called `name`, under a key.
+pub fn mac(name: &[u8], key: &[u8; 32], bytes: &[u8]) -> [u8; 32] {
+    let hash = Sha256::digest([b"jitcache 1 ", name, key].concat());
+    let [key, nonce] = [&hash[..16], &hash[16..]].map(|half| <[u8; 16]>::try_from(half).unwrap());
+    let mut mac = Aegis128X2Mac::<32>::new_with_nonce(&key, &nonce);
+    mac.update(bytes);
+    mac.finalize()
 }
 
 fn functions(opened: &Opened<'_>) -> Result<Vec<u64>, Wrong> {
     let field = "function offsets";
     let alignment = opened.function_alignment.max(1);
+    let padding = padding(opened);
     let from = if opened.is_aligned_in_file { opened.body.code.at } else { 0 };
     let mut functions: Vec<u64> = Vec::new();
     let mut cursor = opened.body.functions.clone();
@@ -485,30 +485,41 @@ fn functions(opened: &Opened<'_>) -> Result<Vec<u64>, Wrong> {
         let at = cursor.at;
         let start = cursor.u64(field)?;
         let code_length = opened.body.code.rest.len() as u64;
-        let last = functions.last().copied();
+        let last = functions.last().map(|last| last + padding).or(padding.checked_sub(1));
         if let Some(expected) = rising_below(start, last, code_length) {
             return Err(Wrong::Value { field, at, expected, found: start });
         }
         if (u128::from(start) + u128::from(from)) % u128::from(alignment) != 0 {
             return Err(Wrong::Value { field, at, expected: Allowed::MultipleOf(alignment), found: start });
         }
-        functions.push(start);
+        functions.push(start - padding);
     }
     Ok(functions)
 }
 
-fn source_map(mut cursor: Cursor<'_>, code_length: u64) -> Result<Vec<(u64, u64)>, Wrong> {
+/// How many bytes of the code are padding.
+fn padding(opened: &Opened<'_>) -> u64 {
+    let mut padding = 0;
+    if opened.is_aligned_in_file {
+        while !(opened.body.code.at + padding).is_multiple_of(opened.function_alignment.max(16)) {
+            padding += 1;
+        }
+    }
+    padding.min(opened.body.code.rest.len() as u64)
+}
+
+fn source_map(mut cursor: Cursor<'_>, padding: u64, code_length: u64) -> Result<Vec<(u64, u64)>, Wrong> {
     let field = "source map";
     let mut rows: Vec<(u64, u64)> = Vec::new();
     while !cursor.is_at_end() {
         let source = cursor.u64(field)?;
         let at = cursor.at;
         let code = cursor.u64(field)?;
-        let last = rows.last().map(|&(_, last)| last);
+        let last = rows.last().map(|&(_, last)| last + padding).or(padding.checked_sub(1));
         if let Some(expected) = rising_below(code, last, code_length) {
             return Err(Wrong::Value { field, at, expected, found: code });
         }
-        rows.push((source, code));
+        rows.push((source, code - padding));
     }
     Ok(rows)
 }

@@ -241,13 +241,10 @@ pub fn repair(file: &mut [u8], identity: &Identity) {
         file[at..at + 4].copy_from_slice(&checksum);
     }
     if sealed {
-        let digest = |bytes: &[u8], key: &[u8; 32]| match identity.sealing() {
-            Sealing::Mac(_) => *blake3::keyed_hash(key, bytes).as_bytes(),
-            _ => std::array::from_fn(|i| crc32c::crc32c(bytes).to_le_bytes().get(i).copied().unwrap_or(0)),
-        };
-        let of_rows = digest(&file[found.clone()], &blake3::derive_key("jitcache 2026-11-22 source map", &MAC_KEY));
+        let key = if matches!(identity.sealing(), Sealing::Mac(_)) { MAC_KEY } else { [0; 32] };
+        let of_rows = crate::naive::mac(b"source map", &key, &file[found.clone()]);
         file[length - 72..length - 40].copy_from_slice(&of_rows);
-        let of_file = digest(&covered(file, &found), &MAC_KEY);
+        let of_file = crate::naive::mac(b"file", &key, &covered(file, &found));
         file[length - 40..length - 8].copy_from_slice(&of_file);
     }
 }
