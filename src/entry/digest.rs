@@ -129,6 +129,7 @@ impl PartialEq for DigestValue {
 
 /// What a load sums of a file on the way to its code and over it: every byte of a sealed file, the code alone of a plain one.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "a load has one, on its stack; a box would allocate")]
 pub(crate) enum Sum {
     Sealed(Digest),
     Plain(u32),

@@ -457,3 +457,46 @@ fn errors_have_names_numbers_and_advice_of_their_own() {
     let caused = errors.iter().filter(|error| std::error::Error::source(error).is_some()).map(Error::name);
     assert_eq!(caused.collect::<Vec<_>>(), ["io", "memory"]);
 }
+
+#[test]
+fn parts_that_two_entries_exchange_are_found_out_whichever_they_are() {
+    // Entries of one length, part by part, that differ in every part.
+    let build = |n: u8, identity: &Identity| {
+        let mut builder = Builder::new();
+        let code: Vec<u8> = (0..3000_u32).map(|i| (i.wrapping_mul(97) >> 3) as u8 ^ n.wrapping_mul(0x5b)).collect();
+        builder.code(code).function(u64::from(n) * 16).function(1024 + u64::from(n) * 16);
+        builder.source(u64::from(n), 7).source(900, u64::from(n));
+        builder.try_table(&[jitcache::CatchClause { kind: 0, tag: n.into() }]).metadata(&[n; 9]);
+        builder.finish(identity, &Key::from_bytes([n; 32])).unwrap().to_vec()
+    };
+    for sealing in sealings() {
+        let identity = identity().with_sealing(sealing);
+        let (one, two) = (build(1, &identity), build(2, &identity));
+        let entry = Entry::parse(&one, &identity).unwrap();
+        let code = entry.code_range();
+        let (start, end, length) = (code.start as usize, code.end as usize, one.len());
+        let bounds = [15, start - 8, start, end, end + 4, end + 13, end + 45, end + 58, length - FOOTER - SEAL - 22];
+        let bounds = [&bounds[..], &[length - FOOTER, length - 72, length - 40, length - 8]].concat();
+        let parts: Vec<_> = bounds.windows(2).map(|part| part[0]..part[1]).collect();
+        let differing: Vec<_> = parts.into_iter().filter(|part| one[part.clone()] != two[part.clone()]).collect();
+        assert!(differing.len() >= 8, "{differing:?}");
+        let code_and_checksum = [start..end, end..end + 4];
+        assert!(code_and_checksum.iter().all(|part| differing.contains(part)));
+        // None and all of them are one entry and the other.
+        for set in 1..(1_u32 << differing.len()) - 1 {
+            let mut file = one.clone();
+            for part in differing.iter().enumerate().filter(|(i, _)| set >> i & 1 == 1).map(|(_, part)| part) {
+                file[part.clone()].copy_from_slice(&two[part.clone()]);
+            }
+            assert_rejected(&file, &identity, || format!("{set:b} of {differing:?}"));
+            let keys = [1, 2].map(|n| Key::from_bytes([n; 32]));
+            for key in &keys {
+                // A load leaves the source map for later.
+                match Module::load_file(file.clone().into(), &identity, key) {
+                    Ok(module) => assert!(module.check_source_map().is_err(), "{set:b} of {differing:?}"),
+                    Err(error) => assert!(error.is_rejection(), "{error}"),
+                }
+            }
+        }
+    }
+}
