@@ -1,6 +1,5 @@
 //! A directory of entries, which processes share.
 
-use std::hash::{BuildHasher, RandomState};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -81,6 +80,8 @@ pub struct Store {
 impl Store {
     /// Opens the directory of `identity` under `root`, and creates it if need be, for this user alone.
     ///
+    /// If the directory vanishes, the next put makes it again.
+    ///
     /// Whoever can write to the directory can have their code run: it must be as safe as the program itself.
     ///
     /// # Errors
@@ -160,6 +161,7 @@ impl Store {
 
     /// Publishes an entry under a key: after this returns, the entry survives a power cut, and until then nobody sees it.
     ///
+    /// It takes the place of whatever had its name, except for a directory. Nobody else is waited for, only the file system.
     /// The first call of a store also does what [`Store::sweep`] does.
     ///
     /// # Errors
@@ -180,15 +182,11 @@ impl Store {
             // What cannot be swept now is in nobody's way; `sweep` tells why.
             let _ = self.sweep();
         }
-        file::publish(
-            &self.path(key),
-            || self.directory.join(format!("{key}.{:016x}.tmp", RandomState::new().hash_one(()))),
-            |file| {
-                let mut file = BufWriter::new(file);
-                entry.write(&mut file)?;
-                file.flush()
-            },
-        )
+        file::publish(&self.path(key), &self.temporaries(), |file| {
+            let mut file = BufWriter::new(file);
+            entry.write(&mut file)?;
+            file.flush()
+        })
     }
 
     /// Removes an entry and returns whether it was there.
@@ -210,28 +208,21 @@ impl Store {
         Ok(names.filter_map(|name| name.map(|name| name.parse().ok()).transpose()))
     }
 
-    /// Removes the temporary files of writers that died, and returns how many there were.
+    /// Removes the temporary files that are left over, and returns how many there were.
     ///
-    /// Those of living writers are left alone, and so are wazero's, which cannot be told from living ones.
+    /// Those are the files in `tmp`, under names such as [`Store::put`] gives, that were last written to more than an hour ago
+    /// by the clock of the file system: their writers have died, or write once more if they were only stopped.
     ///
     /// # Errors
     ///
     /// [`Error::Io`] from the system; whatever could be removed is removed.
     pub fn sweep(&self) -> Result<usize, Error> {
-        let mut swept = 0;
-        let mut result = Ok(());
-        for name in file::names(&self.directory)? {
-            let removed = match name {
-                Ok(name) if is_temporary(&name) => file::sweep(&self.directory.join(name)),
-                Ok(_) => Ok(false),
-                Err(error) => Err(error),
-            };
-            match removed {
-                Ok(removed) => swept = usize::saturating_add(swept, removed.into()),
-                Err(error) => result = Err(error),
-            }
-        }
-        result.map(|()| swept)
+        file::sweep(&self.temporaries())
+    }
+
+    /// Returns the directory of temporary files: within that of the entries, so that renaming stays within a file system.
+    fn temporaries(&self) -> PathBuf {
+        self.directory.join("tmp")
     }
 
     /// Returns the path of the file that holds, or would hold, the entry of a key.
@@ -246,12 +237,4 @@ impl Store {
         path.push(name);
         path
     }
-}
-
-/// Tells whether a name is one that [`Store::put`] gives a temporary file; wazero's have at most ten digits in the middle.
-fn is_temporary(name: &str) -> bool {
-    let Some((key, rest)) = name.split_once('.') else { return false };
-    let Some(nonce) = rest.strip_suffix(".tmp") else { return false };
-    let hexadecimal = nonce.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-    key.parse::<Key>().is_ok() && nonce.len() == 16 && hexadecimal
 }

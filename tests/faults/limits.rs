@@ -8,7 +8,7 @@ use std::path::Path;
 use jitcache::{Access, Builder, Cache, Error, Lookup, Store};
 
 use crate::child;
-use crate::content::{LARGE, builder, code, compiled, file, identity, is_code, key, put};
+use crate::content::{LARGE, builder, code, compiled, file, files, identity, is_code, key, put};
 use crate::mount::Mount;
 use crate::scratch::Scratch;
 use crate::skip;
@@ -42,7 +42,7 @@ pub fn child(root: &Path, _: u64) {
 }
 
 fn file_size(root: &Path) {
-    let names = |store: &Store| fs::read_dir(store.directory()).unwrap().count();
+    let names = |store: &Store| files(store.directory()).len();
     let (mut done, mut failed) = (0, 0);
     for n in [1, LARGE] {
         let store = Store::open(root, identity()).unwrap();
@@ -152,7 +152,7 @@ fn a_full_file_system_keeps_what_it_has_and_takes_more_when_there_is_room() {
         println!("tmpfs {option}: {} puts done, {failed} failed with ENOSPC", kept.len());
         assert!(!kept.is_empty() && failed > 0);
         assert_eq!(compiled(&cache, LARGE, 1).unwrap().code(), code(LARGE, 1), "the engine gets its module");
-        assert_eq!(fs::read_dir(store.directory()).unwrap().count(), kept.len(), "{option}: nothing is left over");
+        assert_eq!(files(store.directory()).len(), kept.len(), "{option}: nothing is left over");
         for &n in &kept {
             assert_eq!(fs::read(store.path(&key(n))).unwrap(), file(n, 0), "{option}");
         }

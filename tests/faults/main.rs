@@ -21,6 +21,7 @@ mod adversary;
 mod child;
 mod content;
 mod errnos;
+mod fork;
 mod hammer;
 mod kill;
 mod limits;
@@ -28,6 +29,7 @@ mod model;
 mod mount;
 mod powercut;
 mod scratch;
+mod stopped;
 mod strace;
 
 use std::io::Write;

@@ -12,7 +12,7 @@ use std::time::Duration;
 use jitcache::{Lookup, Store};
 
 use crate::child::{self, Outcome};
-use crate::content::{Random, code, file, identity, key, put};
+use crate::content::{Random, age, code, file, files, identity, key, put};
 use crate::mount::{Mount, tool};
 use crate::scratch::Scratch;
 use crate::{long, skip};
@@ -29,7 +29,8 @@ pub fn child(root: &Path, careless: u64) -> Outcome {
             scope.spawn(move || {
                 for n in (1 + thread..4000).step_by(2) {
                     let published = if careless == 1 {
-                        let temporary = store.directory().join(format!("{}.0123456789abcdef.tmp", key(n)));
+                        let temporary = store.directory().join(format!("tmp/{n:016x}"));
+                        let _ = fs::create_dir(store.directory().join("tmp"));
                         fs::write(&temporary, file(n, 0))
                             .and_then(|()| fs::rename(&temporary, store.path(&key(n))))
                             .is_ok()
@@ -96,10 +97,10 @@ fn crash(flags: u32, careless: bool, milliseconds: u64, tally: &mut Tally) -> Op
             other => panic!("entry {n}: {other:?}"),
         }
     }
+    age(store.directory());
     tally.swept += store.sweep().unwrap();
-    let names =
-        || fs::read_dir(store.directory()).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap());
-    assert!(names().all(|name| name.len() == 64), "{:?}", names().collect::<Vec<_>>());
+    let files = files(store.directory());
+    assert!(files.keys().all(|name| name.len() == 64), "{:?}", files.keys());
     Some(())
 }
 

@@ -144,16 +144,30 @@ fn a_bad_entry_is_removed_and_rebuilt_and_told_once() {
 }
 
 #[test]
+fn a_directory_that_vanishes_costs_no_entry_from_the_next_compilation_on() {
+    let scratch = Scratch::new();
+    let engine = Engine::start(&scratch);
+    engine.run(1);
+    fs::remove_dir_all(scratch.path()).unwrap();
+    assert_eq!((engine.run(1), engine.run(2)), ((2, false), (3, true)));
+    assert_eq!(Engine::start(&scratch).run(2), (3, false));
+    assert!(engine.events().is_empty());
+}
+
+#[test]
 fn a_directory_that_cannot_be_used_costs_no_module() {
     let scratch = Scratch::new();
     let engine = Engine::start(&scratch);
+    let directory = engine.cache.store().unwrap().directory().to_owned();
     fs::create_dir(engine.path(1)).unwrap();
     assert_eq!(engine.run(1), (2, true));
     assert_eq!(engine.events(), ["rejected", "unremoved", "unwritten"]);
-    fs::remove_dir_all(engine.cache.store().unwrap().directory()).unwrap();
+    fs::remove_dir_all(directory.join("tmp")).unwrap();
+    fs::write(directory.join("tmp"), "a file where the temporary files belong").unwrap();
     assert_eq!(engine.run(2), (3, true));
     assert_eq!(engine.events(), ["unwritten"]);
-    fs::write(engine.cache.store().unwrap().directory(), "a file where the directory was").unwrap();
+    fs::remove_dir_all(&directory).unwrap();
+    fs::write(&directory, "a file where the directory was").unwrap();
     assert_eq!(engine.run(3), (4, true));
     assert_eq!(engine.events(), ["unread", "unwritten"]);
     assert_eq!(engine.cache.statistics().failures, 5);

@@ -1,0 +1,51 @@
+//! Publishing: a file is written under a name of its own, and renamed once it is whole.
+
+use std::fs::{self, File};
+use std::io::{self, ErrorKind};
+use std::path::Path;
+
+use super::failed;
+use super::temporary::{self, ATTEMPTS};
+use crate::error::Error;
+
+/// Puts a file in place whole: nobody sees a part of it, and after a power cut it is there or it is not.
+///
+/// Whatever `path` led to is replaced, a directory excepted. `temporaries` is a directory of the same file system.
+///
+/// # Errors
+///
+/// [`Error::Io`]; nothing is left of the temporary file then, and `path` is as it was - unless the last step, syncing the
+/// directory, is the one that failed.
+pub(crate) fn publish(path: &Path, temporaries: &Path, write: impl Fn(&File) -> io::Result<()>) -> Result<(), Error> {
+    let mut left = ATTEMPTS;
+    loop {
+        left = left.saturating_sub(1);
+        match write_and_rename(path, temporaries, &write) {
+            // The process was stopped until the file was swept, or somebody has removed the directories.
+            Err(Error::Io { source, .. }) if left > 0 && source.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+            Ok(()) => return path.parent().map_or(Ok(()), sync_directory),
+        }
+    }
+}
+
+fn write_and_rename(path: &Path, temporaries: &Path, write: impl Fn(&File) -> io::Result<()>) -> Result<(), Error> {
+    let (temporary, file) = temporary::create(temporaries)?;
+    let published = write(&file)
+        .and_then(|()| file.sync_all())
+        .map_err(failed("write", &temporary))
+        .and_then(|()| fs::rename(&temporary, path).map_err(failed("rename", &temporary)));
+    if published.is_err() {
+        // The reason to report is the first one; a file that stays is swept later.
+        let _ = fs::remove_file(&temporary);
+    }
+    published
+}
+
+/// Makes what was renamed in a directory survive a power cut.
+fn sync_directory(path: &Path) -> Result<(), Error> {
+    if cfg!(unix) {
+        File::open(path).and_then(|directory| directory.sync_all()).map_err(failed("sync", path))?;
+    }
+    Ok(())
+}
