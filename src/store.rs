@@ -161,8 +161,9 @@ impl Store {
 
     /// Publishes an entry under a key: after this returns, the entry survives a power cut, and until then nobody sees it.
     ///
-    /// It takes the place of whatever had its name, except for a directory. Nobody else is waited for, only the file system.
-    /// The first call of a store also does what [`Store::sweep`] does.
+    /// It takes the place of whatever had its name, except for a directory. Nobody else is waited for, only the file system;
+    /// one that offers no sync, of files or of directories, is not an error, and the entry may not survive there. The first call
+    /// of a store also does what [`Store::sweep`] does.
     ///
     /// # Errors
     ///

@@ -8,7 +8,8 @@ use super::failed;
 use super::temporary::{self, ATTEMPTS};
 use crate::error::Error;
 
-/// Puts a file in place whole: nobody sees a part of it, and after a power cut it is there or it is not.
+/// Puts a file in place whole: nobody sees a part of it, and after a power cut it is there or it is not, as far
+/// as the file system offers to sync.
 ///
 /// Whatever `path` led to is replaced, a directory excepted. `temporaries` is a directory of the same file system.
 ///
@@ -32,7 +33,7 @@ pub(crate) fn publish(path: &Path, temporaries: &Path, write: impl Fn(&File) -> 
 fn write_and_rename(path: &Path, temporaries: &Path, write: impl Fn(&File) -> io::Result<()>) -> Result<(), Error> {
     let (temporary, file) = temporary::create(temporaries)?;
     let published = write(&file)
-        .and_then(|()| file.sync_all())
+        .and_then(|()| unless_not_offered(file.sync_all()))
         .map_err(failed("write", &temporary))
         .and_then(|()| fs::rename(&temporary, path).map_err(failed("rename", &temporary)));
     if published.is_err() {
@@ -43,9 +44,23 @@ fn write_and_rename(path: &Path, temporaries: &Path, write: impl Fn(&File) -> io
 }
 
 /// Makes what was renamed in a directory survive a power cut.
+///
+/// A directory may be one that this user can write to and not read; it is not synced then.
 fn sync_directory(path: &Path) -> Result<(), Error> {
-    if cfg!(unix) {
-        File::open(path).and_then(|directory| directory.sync_all()).map_err(failed("sync", path))?;
+    if !cfg!(unix) {
+        return Ok(());
     }
-    Ok(())
+    let synced = File::open(path).and_then(|directory| unless_not_offered(directory.sync_all()));
+    match synced {
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => Ok(()),
+        synced => synced.map_err(failed("sync", path)),
+    }
+}
+
+/// Takes a sync that the file system does not offer for done: there is nothing that a writer could do about it.
+fn unless_not_offered(synced: io::Result<()>) -> io::Result<()> {
+    match synced {
+        Err(error) if matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported) => Ok(()),
+        synced => synced,
+    }
 }

@@ -21,7 +21,7 @@ const ERRNOS: &[(&str, &str)] = &[
     ("pread64", "EIO EINTR EAGAIN ESTALE EISDIR ESPIPE"),
     ("getdents64", "EIO EINTR ENOMEM ESTALE"),
     ("write", "EIO ENOSPC EDQUOT EPERM EINTR EAGAIN EFBIG ESTALE"),
-    ("fsync", "EIO ENOSPC EDQUOT EINTR EROFS ESTALE EINVAL"),
+    ("fsync", "EIO ENOSPC EDQUOT EINTR EROFS ESTALE EINVAL EOPNOTSUPP ENOSYS"),
     ("rename", "EIO ENOSPC EDQUOT EACCES EPERM EROFS ENOMEM EXDEV ELOOP ENAMETOOLONG ESTALE EINTR ENOENT"),
     ("getrandom", "EIO EINTR"),
     ("unlink", "EIO EACCES EPERM EROFS ENOMEM EBUSY ESTALE EINTR"),
@@ -207,6 +207,38 @@ fn a_put_waits_for_nobody_and_lists_no_entries() {
             assert!(!call.name.contains("lock"), "{}", call.line);
             assert!(!(call.name == "fcntl" && call.line.contains("LK")), "{}", call.line);
             assert!(!call.name.starts_with("getdents") || call.line.contains("/tmp>"), "{}", call.line);
+        }
+    }
+}
+
+/// What is renamed is in place, whether or not it can be made to survive a power cut; but a disk that fails is told.
+#[test]
+fn a_sync_that_a_file_system_does_not_offer_is_no_failure() {
+    if !strace::works() {
+        return skip("sync", "strace does not work here");
+    }
+    let (_, calls) = strace::run("put", &Directory::new(Before::Valid, false), None);
+    let syncs: Vec<_> = calls.iter().filter(|call| call.name == "fsync").collect();
+    let [sync, directory] = syncs[..] else { panic!("{syncs:?}") };
+    let opened = calls.iter().rfind(|call| call.name == "openat").unwrap();
+    for (call, errnos, expected) in [
+        (sync, "EINVAL EOPNOTSUPP ENOSYS", Done),
+        (directory, "EINVAL EOPNOTSUPP ENOSYS EACCES EPERM", Done),
+        (opened, "EACCES EPERM", Done),
+        (sync, "EIO ENOSPC EDQUOT EACCES", Io),
+        (directory, "EIO ENOSPC EDQUOT", Io),
+        (opened, "EIO EMFILE", Io),
+    ] {
+        for errno in errnos.split(' ') {
+            let fails = Directory::new(Before::Valid, false);
+            let how = format!("error={errno}:when={}", call.nth);
+            let (outcome, calls) = strace::run("put", &fails, Some((&call.name, &how)));
+            let case = format!("{errno}: {}", call.line);
+            assert!(calls.iter().any(|call| call.line.contains("(INJECTED)")), "{case}: not injected");
+            assert_eq!(outcome, expected, "{case}");
+            let is_renamed = expected == Done || call.line != sync.line;
+            assert_eq!(fails.entry(), Some(file(LARGE, is_renamed.into())), "{case}");
+            fails.check(&case);
         }
     }
 }
