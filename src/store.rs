@@ -168,7 +168,7 @@ impl Store {
     /// # Errors
     ///
     /// [`Error::Io`], and the directory is as it was, unless syncing it was what failed: then the entry is in place, and may
-    /// not survive a power cut. [`Error::Invalid`] for an entry of another identity, [`Error::Key`] for one that is sealed
+    /// not survive a power cut. An entry that is longer than the process may write, `RLIMIT_FSIZE`, is one of them. [`Error::Invalid`] for an entry of another identity, [`Error::Key`] for one that is sealed
     /// under another key, and [`Error::Unwritable`] for one that this store would not read: see [`Access::with_limit`].
     pub fn put(&self, key: &Key, entry: &Entry<'_>) -> Result<(), Error> {
         if entry.magic() != self.identity.magic() || entry.version() != self.identity.version().as_bytes() {
@@ -183,7 +183,7 @@ impl Store {
             // What cannot be swept now is in nobody's way; `sweep` tells why.
             let _ = self.sweep();
         }
-        file::publish(&self.path(key), &self.temporaries(), |file| {
+        file::publish(&self.path(key), &self.temporaries(), found, |file| {
             let mut file = BufWriter::new(file);
             entry.write(&mut file)?;
             file.flush()

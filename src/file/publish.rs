@@ -7,8 +7,9 @@ use std::path::Path;
 use super::failed;
 use super::temporary::{self, ATTEMPTS};
 use crate::error::Error;
+use crate::memory::most_bytes_of_a_file;
 
-/// Puts a file in place whole: nobody sees a part of it, and after a power cut it is there or it is not, as far
+/// Puts a file of `length` bytes in place whole: nobody sees a part of it, and after a power cut it is there or it is not, as far
 /// as the file system offers to sync.
 ///
 /// Whatever `path` led to is replaced, a directory excepted. `temporaries` is a directory of the same file system.
@@ -17,7 +18,16 @@ use crate::error::Error;
 ///
 /// [`Error::Io`]; nothing is left of the temporary file then, and `path` is as it was - unless the last step, syncing the
 /// directory, is the one that failed.
-pub(crate) fn publish(path: &Path, temporaries: &Path, write: impl Fn(&File) -> io::Result<()>) -> Result<(), Error> {
+pub(crate) fn publish(
+    path: &Path,
+    temporaries: &Path,
+    length: u64,
+    write: impl Fn(&File) -> io::Result<()>,
+) -> Result<(), Error> {
+    if length > most_bytes_of_a_file() {
+        // Writing on would be a signal that ends the process.
+        return Err(failed("write", path)(ErrorKind::FileTooLarge.into()));
+    }
     let mut left = ATTEMPTS;
     loop {
         left = left.saturating_sub(1);

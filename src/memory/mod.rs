@@ -1,4 +1,4 @@
-//! The only room with `unsafe`: mapping files, and making code executable.
+//! The only room with `unsafe`: mapping files, making code executable, and asking the system for a limit.
 //!
 //! Code that is copied goes through two types: [`WritableCode`] can be written and not executed, [`CodeMemory`] can be
 //! executed and not written. No page is ever both. Between the two stand the caller's checks, which read the very bytes that
@@ -9,12 +9,14 @@
 mod code;
 mod coherence;
 mod image;
+mod limit;
 mod pages;
 
 use std::num::NonZero;
 
 pub(crate) use code::{CodeMemory, TRAP, WritableCode};
 pub(crate) use image::{FileMap, FilePages};
+pub(crate) use limit::most_bytes_of_a_file;
 
 /// How the bytes of entries get from their files into memory, and where their code runs.
 ///

@@ -157,7 +157,7 @@ fn begin() {
     ];
     let memory =
         [libc::SYS_mmap, libc::SYS_mprotect, libc::SYS_munmap, libc::SYS_madvise, libc::SYS_brk, libc::SYS_getrandom];
-    let others = [libc::SYS_unlink, libc::SYS_linkat, libc::SYS_close, libc::SYS_fcntl];
+    let others = [libc::SYS_unlink, libc::SYS_linkat, libc::SYS_close, libc::SYS_fcntl, libc::SYS_prlimit64];
     for number in [&files[..], &data, &memory, &others].concat() {
         for _ in 0..PADDING {
             // SAFETY: no descriptor, address or length is -1, so the call fails; `brk` then tells where the heap ends.
