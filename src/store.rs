@@ -80,15 +80,17 @@ pub struct Store {
 impl Store {
     /// Opens the directory of `identity` under `root`, and creates it if need be, for this user alone.
     ///
-    /// If the directory vanishes, the next put makes it again.
+    /// A root that is relative is that of now, whatever directory the process changes to. If the directory vanishes, the next
+    /// put makes it again.
     ///
     /// Whoever can write to the directory can have their code run: it must be as safe as the program itself.
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] if the directory cannot be created.
+    /// [`Error::Io`] if the directory cannot be found or created.
     pub fn open(root: impl AsRef<Path>, identity: Identity) -> Result<Self, Error> {
         let directory = root.as_ref().join(identity.directory_name());
+        let directory = std::path::absolute(&directory).map_err(file::failed("find", &directory))?;
         file::create_directory(&directory)?;
         Ok(Self { directory, identity, access: Access::READ, swept: AtomicBool::new(false) })
     }

@@ -237,6 +237,31 @@ fn a_directory_that_vanishes_is_made_again_by_the_next_put() {
     assert!(!store.directory().exists(), "only a put makes it");
 }
 
+/// Not a test: what the next one runs in another process.
+#[test]
+#[ignore = "run by another test, in a process of its own"]
+fn wanderer() {
+    let Some(elsewhere) = env::var_os("JITCACHE_TEST_ROOT") else { return };
+    let (store, here) = (Store::open("cache", identity()).unwrap(), Store::open("", identity()).unwrap());
+    assert!(store.directory().is_absolute() && here.directory().is_absolute());
+    env::set_current_dir(elsewhere).unwrap();
+    put(&store, &key(1), 7);
+    put(&here, &key(1), 8);
+    assert_eq!((constant(&store, &key(1)), constant(&here, &key(1))), (7, 8));
+}
+
+#[test]
+fn a_relative_root_is_that_of_the_directory_in_which_the_store_was_opened() {
+    let (scratch, elsewhere) = (Scratch::new(), Scratch::new());
+    passes(process("store::wanderer", elsewhere.path(), scratch.path()));
+    assert_eq!(fs::read_dir(elsewhere.path()).unwrap().count(), 0);
+    let (store, here) = ("cache", "");
+    for (root, expected) in [(store, 7), (here, 8)] {
+        let store = Store::open(scratch.path().join(root), identity()).unwrap();
+        assert_eq!(constant(&store, &key(1)), expected);
+    }
+}
+
 #[test]
 fn threads_that_put_sweep_and_load_the_same_keys_see_whole_entries() {
     let scratch = Scratch::new();
