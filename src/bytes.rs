@@ -42,16 +42,20 @@ impl FileBytes {
     /// [`Error::NotAFile`] for a link, a directory and anything else that is no regular file; [`Error::Value`] for one that
     /// is larger than [`Access::with_limit`] has it; [`Error::Io`] and [`Error::Memory`] from the system.
     pub fn open(path: &Path, access: Access) -> Result<Option<Self>, Error> {
-        Self::open_for(path, access, false)
+        open(path)?.map(|(file, id)| Self::of(file, id.length, path, access)).transpose()
+    }
+
+    /// Reads or maps a file of so many bytes, whose path is for errors.
+    pub(crate) fn of(file: File, length: u64, path: &Path, access: Access) -> Result<Self, Error> {
+        Self::of_for(file, length, path, access, false)
     }
 
     /// Does the same for a load: a large source map may be left, which [`FileBytes::rows`] reads, and a map be executable.
-    pub(crate) fn open_to_load(path: &Path, access: Access) -> Result<Option<Self>, Error> {
-        Self::open_for(path, access, true)
+    pub(crate) fn of_to_load(file: File, length: u64, path: &Path, access: Access) -> Result<Self, Error> {
+        Self::of_for(file, length, path, access, true)
     }
 
-    fn open_for(path: &Path, access: Access, is_load: bool) -> Result<Option<Self>, Error> {
-        let Some((file, length)) = open(path)? else { return Ok(None) };
+    fn of_for(file: File, length: u64, path: &Path, access: Access, is_load: bool) -> Result<Self, Error> {
         if length > access.limit {
             let expected = Bound::AtMost(access.limit);
             return Err(Error::Value { field: Field::File, at: 0, expected, found: length });
@@ -83,7 +87,7 @@ impl FileBytes {
                 Bytes::Read(read)
             }
         };
-        Ok(Some(Self(bytes)))
+        Ok(Self(bytes))
     }
 
     /// Returns where the code may run without being copied.

@@ -1,5 +1,6 @@
 //! A directory of entries, which processes share.
 
+use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::bytes::FileBytes;
 use crate::entry::Entry;
 use crate::error::{Bound, Error, Field};
-use crate::file;
+use crate::file::{self, FileId};
 use crate::identity::Identity;
 use crate::key::Key;
 use crate::magic::Version;
@@ -21,9 +22,9 @@ pub enum Lookup<T> {
     Hit(T),
     /// There is no entry: compile.
     Miss,
-    /// Another version of the engine, which is given here, wrote the entry: remove it and compile.
+    /// Another version of the engine, which is given here, wrote the entry: compile, and put what was compiled in its place.
     Stale(Version),
-    /// The entry is damaged or no entry at all, for the reason given: remove it and compile.
+    /// The entry is damaged or no entry at all, for the reason given: the same remedy.
     Rejected(Error),
 }
 
@@ -47,6 +48,9 @@ impl<T> Lookup<T> {
         }
     }
 }
+
+/// What looking a key up came to, and which file was read if one was.
+pub(crate) type Found<T> = (Lookup<T>, Option<FileId>);
 
 /// The entries of one engine, one of its versions and one target, as files of a directory.
 ///
@@ -120,10 +124,11 @@ impl Store {
     ///
     /// [`Error::Io`] and [`Error::Memory`] from the system.
     pub fn get(&self, key: &Key) -> Result<Lookup<FileBytes>, Error> {
-        self.look_up(key, FileBytes::open, |file| {
+        let found = self.look_up(key, FileBytes::of, |file| {
             Entry::parse(&file, &self.identity)?.check_key(key)?;
             Ok(file)
-        })
+        });
+        Ok(found?.0)
     }
 
     /// Looks an entry up and makes its code executable.
@@ -132,7 +137,12 @@ impl Store {
     ///
     /// [`Error::Io`], [`Error::Memory`] and [`Error::UnsupportedMachine`] from the system.
     pub fn load(&self, key: &Key) -> Result<Lookup<Module>, Error> {
-        self.look_up(key, FileBytes::open_to_load, |file| Module::load_file(file, &self.identity, key))
+        Ok(self.find(key)?.0)
+    }
+
+    /// Loads as [`Store::load`] does, and tells which file it was.
+    pub(crate) fn find(&self, key: &Key) -> Result<Found<Module>, Error> {
+        self.look_up(key, FileBytes::of_to_load, |file| Module::load_file(file, &self.identity, key))
     }
 
     /// Looks an entry up and checks every byte of it, as [`Entry::verify`] does.
@@ -141,7 +151,12 @@ impl Store {
     ///
     /// [`Error::Io`] and [`Error::Memory`] from the system.
     pub fn verify(&self, key: &Key) -> Result<Lookup<()>, Error> {
-        self.look_up(key, FileBytes::open, |file| {
+        Ok(self.find_and_verify(key)?.0)
+    }
+
+    /// Checks as [`Store::verify`] does, and tells which file it was.
+    pub(crate) fn find_and_verify(&self, key: &Key) -> Result<Found<()>, Error> {
+        self.look_up(key, FileBytes::of, |file| {
             let entry = Entry::parse(&file, &self.identity)?;
             entry.check_key(key)?;
             entry.verify()
@@ -151,13 +166,17 @@ impl Store {
     fn look_up<T>(
         &self,
         key: &Key,
-        open: impl FnOnce(&Path, Access) -> Result<Option<FileBytes>, Error>,
+        bytes: impl FnOnce(File, u64, &Path, Access) -> Result<FileBytes, Error>,
         take: impl FnOnce(FileBytes) -> Result<T, Error>,
-    ) -> Result<Lookup<T>, Error> {
-        match open(&self.path(key), self.access) {
-            Ok(None) => Ok(Lookup::Miss),
-            Ok(Some(file)) => Lookup::of(take(file)),
-            Err(error) => Lookup::of(Err(error)),
+    ) -> Result<Found<T>, Error> {
+        let path = self.path(key);
+        match file::open(&path) {
+            Ok(None) => Ok((Lookup::Miss, None)),
+            Ok(Some((file, id))) => {
+                let found = bytes(file, id.length, &path, self.access).and_then(take);
+                Ok((Lookup::of(found)?, Some(id)))
+            }
+            Err(error) => Ok((Lookup::of(Err(error))?, None)),
         }
     }
 
@@ -196,9 +215,15 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] from the system.
+    /// [`Error::NotAFile`] for a link, a directory and anything else that is no regular file, which stays; [`Error::Io`] from
+    /// the system.
     pub fn remove(&self, key: &Key) -> Result<bool, Error> {
         file::remove(&self.path(key))
+    }
+
+    /// Removes an entry if it is still the file that was read, and returns whether it was.
+    pub(crate) fn remove_read(&self, key: &Key, read: FileId) -> Result<bool, Error> {
+        file::remove_read(&self.path(key), &self.temporaries(), read)
     }
 
     /// Returns the keys of all entries, sound or not, in no order. What else lies in the directory is passed over.

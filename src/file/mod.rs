@@ -1,20 +1,48 @@
 //! Files: the system calls that open an entry, publish one, and remove one. None of them waits for another process.
 
 mod publish;
+mod remove;
 mod temporary;
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::path::Path;
+use std::time::SystemTime;
 
 use crate::error::Error;
 pub(crate) use publish::publish;
+pub(crate) use remove::{remove, remove_read};
 pub(crate) use temporary::sweep;
 
-/// Opens a regular file for reading and returns it with its length, or `None` if there is nothing of that name.
+/// Which file a name led to, as far as the system tells files apart.
+///
+/// The number of an inode is given again once nobody has the file open; hence the length and the time of the last change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct FileId {
+    #[cfg(unix)]
+    inode: (u64, u64),
+    /// In bytes.
+    pub(crate) length: u64,
+    modified: Option<SystemTime>,
+}
+
+impl FileId {
+    fn of(file: &Metadata) -> Self {
+        #[cfg(unix)]
+        use std::os::unix::fs::MetadataExt;
+        Self {
+            #[cfg(unix)]
+            inode: (file.dev(), file.ino()),
+            length: file.len(),
+            modified: file.modified().ok(),
+        }
+    }
+}
+
+/// Opens a regular file for reading and returns it with what tells it apart, or `None` if there is nothing of that name.
 ///
 /// A link is not followed, and a pipe is not waited for.
-pub(crate) fn open(path: &Path) -> Result<Option<(File, u64)>, Error> {
+pub(crate) fn open(path: &Path) -> Result<Option<(File, FileId)>, Error> {
     let mut options = OpenOptions::new();
     options.read(true);
     #[cfg(unix)]
@@ -33,7 +61,7 @@ pub(crate) fn open(path: &Path) -> Result<Option<(File, u64)>, Error> {
     if !metadata.is_file() {
         return Err(Error::NotAFile { path: path.into() });
     }
-    Ok(Some((file, metadata.len())))
+    Ok(Some((file, FileId::of(&metadata))))
 }
 
 /// Reads the bytes of a file from `at` on, wherever others are reading it.
@@ -67,7 +95,7 @@ pub(crate) fn names(directory: &Path) -> Result<impl Iterator<Item = Result<Stri
 }
 
 /// Removes a file, and returns whether it was there.
-pub(crate) fn remove(path: &Path) -> Result<bool, Error> {
+fn unlink(path: &Path) -> Result<bool, Error> {
     Ok(if_there(fs::remove_file(path), "remove", path)?.is_some())
 }
 

@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use super::{create_directory, failed, if_there, names, remove};
+use super::{create_directory, failed, if_there, names, unlink};
 use crate::error::Error;
 
 /// How often a step is tried that others may undo: a directory can be removed as soon as it is there, and it must end somewhere.
@@ -88,13 +88,13 @@ fn sweep_one(path: &Path, directory: &Path, now: &mut Option<SystemTime>) -> Res
     };
     // A time that is to come was a clock's that went wrong.
     let age = now.duration_since(modified).unwrap_or_else(|ahead| ahead.duration());
-    if age > LEFT_OVER_AFTER { remove(path) } else { Ok(false) }
+    if age > LEFT_OVER_AFTER { unlink(path) } else { Ok(false) }
 }
 
 /// Returns the time by the clock of the file system, which gives files their times and need not be this machine's.
 fn time(directory: &Path) -> Result<SystemTime, Error> {
     let (path, file) = create(directory)?;
     let time = file.metadata().and_then(|file| file.modified()).map_err(failed("stat", &path));
-    remove(&path)?;
+    unlink(&path)?;
     time
 }

@@ -280,6 +280,15 @@ fn main() {
                 _ => Outcome::of_result(store.sweep()),
             }
         }
+        "judge" => {
+            let cache = Cache::over(open().unwrap());
+            begin();
+            // What is there is bad, unless somebody has mended it meanwhile.
+            match cache.get(&key) {
+                Lookup::Hit(module) if !sound(module.code()) => Wrong,
+                _ => Done,
+            }
+        }
         "cache" => {
             let cache = Cache::over(open().unwrap());
             begin();

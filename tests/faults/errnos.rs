@@ -98,6 +98,7 @@ fn withstands(action: &str, before: Before, which: impl Fn(&str) -> bool, allowe
             match (action, outcome, directory.entry()) {
                 ("put", Done, entry) => assert_eq!(entry, Some(file(LARGE, 1)), "{case}"),
                 ("remove", Done, entry) => assert_eq!(entry, None, "{case}"),
+                ("judge", Done, entry) => assert!(entry.is_none() || entry == directory.before, "{case}"),
                 ("put" | "remove" | "cache", ..) => {}
                 (_, _, entry) => assert_eq!(entry, directory.before, "{case}"),
             }
@@ -170,6 +171,7 @@ fn opening_removing_and_sweeping_are_done_or_an_error_whatever_fails() {
     withstands("open", Before::Nothing, fares_well, &[Done, Io]);
     withstands("remove", Before::Valid, fares_well, &[Done, Io]);
     withstands("sweep", Before::Valid, fares_well, &[Done, Io]);
+    withstands("judge", Before::Corrupt, fares_well, &[Done]);
 }
 
 #[test]
@@ -200,8 +202,9 @@ fn a_put_waits_for_nobody_and_lists_no_entries() {
     if !strace::works() {
         return skip("calls of a put", "strace does not work here");
     }
-    for action in ["put", "sweep", "cache"] {
-        let (outcome, calls) = strace::run(action, &Directory::new(Before::Nothing, true), None);
+    for action in ["put", "sweep", "judge", "cache"] {
+        let before = if action == "judge" { Before::Corrupt } else { Before::Nothing };
+        let (outcome, calls) = strace::run(action, &Directory::new(before, true), None);
         assert_eq!(outcome, Done);
         for call in calls {
             assert!(!call.name.contains("lock"), "{}", call.line);

@@ -26,7 +26,7 @@ fn a_process_that_is_stopped_at_any_system_call_holds_up_no_other() {
         return skip("stopped", "strace does not work here");
     }
     let mut stops = 0;
-    for (action, before) in [("put", Before::Valid), ("sweep", Before::Valid)] {
+    for (action, before) in [("put", Before::Valid), ("sweep", Before::Valid), ("judge", Before::Corrupt)] {
         for call in calls(action, before) {
             let case = format!("{action} stopped at {}", call.line);
             let directory = Directory::new(before, true);

@@ -263,6 +263,40 @@ fn a_relative_root_is_that_of_the_directory_in_which_the_store_was_opened() {
 }
 
 #[test]
+#[cfg(unix)]
+fn a_put_takes_the_place_of_what_is_no_regular_file_which_nobody_else_removes() {
+    let scratch = Scratch::new();
+    let store = Store::open(scratch.path(), identity()).unwrap();
+    let cache = jitcache::Cache::open(scratch.path(), identity()).unwrap();
+    let (path, other) = (store.path(&key(1)), scratch.path().join("another's"));
+    fs::write(&other, "precious").unwrap();
+    for what in ["link", "dangling link", "pipe", "directory"] {
+        match what {
+            "link" => std::os::unix::fs::symlink(&other, &path).unwrap(),
+            "dangling link" => std::os::unix::fs::symlink("/nowhere at all", &path).unwrap(),
+            "pipe" => {
+                let name = std::ffi::CString::new(path.to_str().unwrap()).unwrap();
+                // SAFETY: the path is a string that ends with a zero.
+                assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) }, 0);
+            }
+            _ => fs::create_dir(&path).unwrap(),
+        }
+        let rejected = |found: Lookup<()>| matches!(found, Lookup::Rejected(Error::NotAFile { .. }));
+        assert!(rejected(cache.verify(&key(1))), "{what}");
+        assert!(matches!(cache.get(&key(1)), Lookup::Rejected(Error::NotAFile { .. })), "{what}");
+        assert!(matches!(store.remove(&key(1)), Err(Error::NotAFile { .. })), "{what}");
+        assert!(fs::symlink_metadata(&path).is_ok_and(|found| !found.is_file()), "{what}");
+        if what != "directory" {
+            put(&store, &key(1), 7);
+            assert_eq!(constant(&store, &key(1)), 7, "{what}");
+            assert!(store.remove(&key(1)).unwrap());
+        }
+    }
+    assert_eq!(fs::read(&other).unwrap(), b"precious");
+    assert_eq!(cache.statistics().failures, 0);
+}
+
+#[test]
 fn threads_that_put_sweep_and_load_the_same_keys_see_whole_entries() {
     let scratch = Scratch::new();
     let store = Store::open(scratch.path(), identity()).unwrap();
