@@ -139,7 +139,7 @@ fn a_full_file_system_keeps_what_it_has_and_takes_more_when_there_is_room() {
     for option in ["size=64k", "nr_inodes=6"] {
         let scratch = Scratch::new();
         let Some(_mount) = Mount::new(&["-t", "tmpfs", "-o", option, "tmpfs"], scratch.path()) else {
-            return skip("full", "tmpfs cannot be mounted");
+            return skip("full", "tmpfs cannot be mounted, or JITCACHE_MOUNT is not set");
         };
         let cache = Cache::open(scratch.path(), identity()).unwrap();
         let store = cache.store().unwrap();
@@ -169,7 +169,7 @@ fn a_full_file_system_keeps_what_it_has_and_takes_more_when_there_is_room() {
 fn code_is_copied_from_a_file_system_that_lets_nothing_run() {
     let scratch = Scratch::new();
     let Some(_mount) = Mount::new(&["-t", "tmpfs", "-o", "noexec", "tmpfs"], scratch.path()) else {
-        return skip("noexec", "tmpfs cannot be mounted");
+        return skip("noexec", "tmpfs cannot be mounted, or JITCACHE_MOUNT is not set");
     };
     // SAFETY: nobody changes the files of this store in place.
     let in_place = unsafe { Access::in_place() };
