@@ -10,9 +10,9 @@ use crate::words::Version;
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Event<'a> {
-    /// The entry was of another version, which is given here, and was removed.
+    /// The entry is of another version, which is given here: what is compiled takes its place, or it was removed.
     Stale(&'a Version),
-    /// The entry was wrong, for the reason given, and was removed.
+    /// The entry is wrong, for the reason given: what is compiled takes its place, or it was removed.
     Rejected(&'a Error),
     /// The entry could not be read, for the reason given.
     Unread(&'a Error),
@@ -25,8 +25,8 @@ pub enum Event<'a> {
 impl fmt::Display for Event<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Stale(version) => write!(f, "entry removed: written by version {version}"),
-            Self::Rejected(error) => write!(f, "entry removed: {error}"),
+            Self::Stale(version) => write!(f, "entry stale: written by version {version}"),
+            Self::Rejected(error) => write!(f, "entry rejected: {error}"),
             Self::Unread(error) => write!(f, "entry not read: {error}"),
             Self::Unremoved(error) => write!(f, "entry not removed: {error}"),
             Self::Unwritten(error) => write!(f, "entry not written: {error}"),
@@ -86,11 +86,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_event_says_what_was_done_and_why() {
+    fn an_event_says_what_is_wrong_and_why() {
         let (version, error) = (Version::of(b"1"), Error::UnsupportedMachine);
         for (event, said) in [
-            (Event::Stale(&version), "entry removed: written by version \"1\"".to_owned()),
-            (Event::Rejected(&error), format!("entry removed: {error}")),
+            (Event::Stale(&version), "entry stale: written by version \"1\"".to_owned()),
+            (Event::Rejected(&error), format!("entry rejected: {error}")),
             (Event::Unread(&error), format!("entry not read: {error}")),
             (Event::Unremoved(&error), format!("entry not removed: {error}")),
             (Event::Unwritten(&error), format!("entry not written: {error}")),

@@ -12,10 +12,18 @@ use crate::entry::{Builder, Identity};
 use crate::error::{Error, heap};
 use crate::load::{Location, Module};
 use crate::registry::Registry;
-use crate::store::{Lookup, Store};
+use crate::store::{Found, Lookup, Store};
 use crate::words::Key;
 use event::{Counters, count};
 pub use event::{Event, Statistics};
+
+/// What becomes of an entry that is stale or rejected.
+#[derive(Clone, Copy)]
+enum Remedy {
+    /// A put follows, which takes its place.
+    Replace,
+    Remove,
+}
 
 type Hook = Box<dyn Fn(&Key, Event<'_>) + Send + Sync>;
 
@@ -108,7 +116,7 @@ impl Cache {
         key: &Key,
         compile: impl FnOnce(&mut Builder<'c>) -> Result<(), E>,
     ) -> Result<Arc<Module>, E> {
-        if let Lookup::Hit(module) = self.get(key) {
+        if let Lookup::Hit(module) = self.look_up(key, Remedy::Replace) {
             return Ok(module);
         }
         let mut builder = Builder::new();
@@ -118,8 +126,13 @@ impl Cache {
 
     /// Returns the module of a key from memory, or else from the store.
     ///
-    /// What is stale or rejected is removed. Where the system fails, the outcome is a miss.
+    /// What is stale or rejected is removed, if it is a regular file and still the one that was read. Where the system fails,
+    /// the outcome is a miss.
     pub fn get(&self, key: &Key) -> Lookup<Arc<Module>> {
+        self.look_up(key, Remedy::Remove)
+    }
+
+    fn look_up(&self, key: &Key, remedy: Remedy) -> Lookup<Arc<Module>> {
         if let Some(module) = self.modules().get(key) {
             count(&self.counters.memory_hits);
             return Lookup::Hit(Arc::clone(module));
@@ -128,7 +141,7 @@ impl Cache {
             count(&self.counters.misses);
             return Lookup::Miss;
         };
-        match self.taken(store, key, store.load(key)) {
+        match self.taken(store, key, store.find(key), remedy) {
             Lookup::Hit(module) => match self.keep(key, module) {
                 Ok(module) => {
                     count(&self.counters.hits);
@@ -150,23 +163,32 @@ impl Cache {
 
     /// Checks every byte of the entry of a key in the store, of which a load leaves the source map for when it is used.
     ///
-    /// What is stale or rejected is removed, so that the next process compiles it. To be called for a module that has no
+    /// What is stale or rejected is removed as by [`Cache::get`], so that the next process compiles it. To be called for a module that has no
     /// [`Module::source_map`] though it should.
     pub fn verify(&self, key: &Key) -> Lookup<()> {
-        self.store.as_ref().map_or(Lookup::Miss, |store| self.taken(store, key, store.verify(key)))
+        let Some(store) = &self.store else { return Lookup::Miss };
+        self.taken(store, key, store.find_and_verify(key), Remedy::Remove)
     }
 
-    /// Takes what was found in the store: tells and removes what is stale or rejected; where the system fails, it is a miss.
-    fn taken<T>(&self, store: &Store, key: &Key, found: Result<Lookup<T>, Error>) -> Lookup<T> {
-        match &found {
-            Ok(Lookup::Stale(version)) => self.tell(&self.counters.stale, key, Event::Stale(version)),
-            Ok(Lookup::Rejected(error)) => self.tell(&self.counters.rejected, key, Event::Rejected(error)),
-            Ok(Lookup::Hit(_) | Lookup::Miss) => {}
-            Err(error) => return self.unread(key, error),
-        }
-        let found = found.unwrap_or(Lookup::Miss);
-        if matches!(found, Lookup::Stale(_) | Lookup::Rejected(_)) {
-            self.remove_from(store, key);
+    /// Takes what was found in the store: tells what is stale or rejected, once it is removed if it is to be; where the system
+    /// fails, it is a miss.
+    fn taken<T>(&self, store: &Store, key: &Key, found: Result<Found<T>, Error>, remedy: Remedy) -> Lookup<T> {
+        let (found, file) = match found {
+            Ok(found) => found,
+            Err(error) => return self.unread(key, &error),
+        };
+        let (counter, event) = match &found {
+            Lookup::Stale(version) => (&self.counters.stale, Event::Stale(version)),
+            Lookup::Rejected(error) => (&self.counters.rejected, Event::Rejected(error)),
+            Lookup::Hit(_) | Lookup::Miss => return found,
+        };
+        let removed = match (remedy, file) {
+            (Remedy::Remove, Some(file)) => store.remove_read(key, file),
+            _ => Ok(false),
+        };
+        self.tell(counter, key, event);
+        if let Err(error) = removed {
+            self.tell(&self.counters.failures, key, Event::Unremoved(&error));
         }
         found
     }
@@ -265,12 +287,6 @@ impl Cache {
         count(counter);
         if let Some(hook) = &self.hook {
             hook(key, event);
-        }
-    }
-
-    fn remove_from(&self, store: &Store, key: &Key) {
-        if let Err(error) = store.remove(key) {
-            self.tell(&self.counters.failures, key, Event::Unremoved(&error));
         }
     }
 

@@ -1,14 +1,14 @@
 //! The bytes of a whole file, for whoever wants to look at an entry.
 
 use std::fmt;
-use std::fs::File;
-use std::io::{self, ErrorKind, Read};
+use std::io::{ErrorKind, Read};
 use std::ops::Deref;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::source::{Source, refused};
 use crate::error::{Bound, Error, Field, heap};
-use crate::file::{failed, open};
+use crate::file::failed;
 use crate::memory::{Access, Check, FileMap, Mode, Pages, WritablePages};
 
 /// The bytes of an entry's file, read into memory or mapped.
@@ -37,22 +37,25 @@ impl FileBytes {
     /// [`Error::NotAFile`] for a link, a directory and anything else that is no regular file; [`Error::Value`] for one that
     /// is larger than [`Access::with_limit`] has it; [`Error::Io`] and [`Error::Memory`] from the system.
     pub fn open(path: &Path, access: Access) -> Result<Option<Self>, Error> {
-        let Some((file, length)) = open(path)? else { return Ok(None) };
-        access.check_length(length)?;
-        let map = |promise, check| {
-            let map = FileMap::to_read(&file, &(0..length), promise).map_err(refused("map", length))?;
-            Ok(Some(Self(Bytes::Mapped(Arc::new(map), check))))
-        };
+        Source::open(path)?.map(|source| Self::of(&source, access)).transpose()
+    }
+
+    /// Reads or maps a file that is open.
+    pub(crate) fn of(source: &Source<'_>, access: Access) -> Result<Self, Error> {
+        access.check_length(source.length())?;
+        let map = |promise, check| Ok(Self(Bytes::Mapped(Arc::new(source.map(promise)?), check)));
         match access.mode {
             // There is nothing to map in an empty file.
-            Mode::InPlace(promise, check) if length > 0 => map(promise, Some(check)),
-            Mode::Map(promise) if length >= LARGE_FROM => map(promise, None),
-            _ => Self::read(&file, length, path).map(Some),
+            Mode::InPlace(promise, check) if source.length() > 0 => map(promise, Some(check)),
+            Mode::Map(promise) if source.length() >= LARGE_FROM => map(promise, None),
+            _ => Self::read(source),
         }
     }
 
-    /// Reads a file of `length` bytes, or as much of it as there is.
-    pub(super) fn read(mut file: &File, length: u64, path: &Path) -> Result<Self, Error> {
+    /// Reads all of a file, or as much as there is.
+    pub(super) fn read(source: &Source<'_>) -> Result<Self, Error> {
+        let (mut file, path) = (&source.file, source.path);
+        let length = source.length();
         let bytes = usize::try_from(length).map_err(|_| refused("allocate", length)(ErrorKind::OutOfMemory.into()))?;
         if length < LARGE_FROM {
             let mut read = Vec::new();
@@ -85,11 +88,6 @@ impl Access {
         let expected = Bound::AtMost(self.limit);
         Err(Error::Value { field: Field::File, at: 0, expected, found: length })
     }
-}
-
-/// Returns the error for memory of that length that the system refused.
-pub(super) fn refused(action: &'static str, length: u64) -> impl FnOnce(io::Error) -> Error {
-    move |source| Error::Memory { action, length, source }
 }
 
 impl From<Vec<u8>> for FileBytes {

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use super::bytes::{Bytes, FileBytes, LARGE_FROM};
 use super::left::{Left, LeftRows};
-use super::read::{Parts, Source};
+use super::parts::Parts;
+use super::source::Source;
 use crate::entry::{Identity, Sum, read_header};
 use crate::error::Error;
 use crate::file::failed;
@@ -65,13 +66,14 @@ impl Image {
     ///
     /// Magic and version are compared before more than the start of a large file is read.
     pub(super) fn of(source: &Source<'_>, access: Access, identity: &Identity) -> Result<Self, Error> {
+        access.check_length(source.length())?;
         if let Mode::InPlace(promise, check) = access.mode
             && let Some(image) = Self::in_place(source, promise, check, identity)?
         {
             return Ok(image);
         }
-        if source.length < LARGE_FROM {
-            return source.read_whole().map(Self::whole);
+        if source.length() < LARGE_FROM {
+            return FileBytes::read(source).map(Self::whole);
         }
         if let Mode::Map(promise) = access.mode {
             return source.map(promise).map(|map| Self::whole(FileBytes(Bytes::Mapped(Arc::new(map), None))));
@@ -93,8 +95,10 @@ impl Image {
     fn read(source: &Source<'_>, identity: &Identity) -> Result<Self, Error> {
         let mut tables = Tables::default();
         tables.read_start(source, START, identity)?;
-        let Some(code) = tables.read_to_code(source, u64::MAX)? else { return source.read_whole().map(Self::whole) };
-        let length = source.length;
+        let Some(code) = tables.read_to_code(source, u64::MAX)? else {
+            return FileBytes::read(source).map(Self::whole);
+        };
+        let length = source.length();
         let rows = tables.read_to_rows(source, code.end)?;
         let rest = rows.as_ref().map_or(code.end, |rows| rows.end)..length;
         let is_long = rest.end.saturating_sub(rest.start) > MOST;
@@ -132,8 +136,7 @@ impl Image {
         check: Check,
         identity: &Identity,
     ) -> Result<Option<Self>, Error> {
-        let Source { file, length, .. } = source;
-        let (length, is_checked) = (*length, check == Check::Checked);
+        let (file, length, is_checked) = (&source.file, source.length(), check == Check::Checked);
         if length == 0 || !identity.may_run_in_place() {
             return Ok(None);
         }
@@ -204,17 +207,17 @@ impl Tables {
     /// Reads the start of the file, and compares magic and version.
     fn read_start(&mut self, source: &Source<'_>, length: u64, identity: &Identity) -> Result<(), Error> {
         let start = self.parts.read(source, 0..length)?;
-        read_header(Section::in_pieces(source.length, &[(0, start)]), identity).map(drop)
+        read_header(Section::in_pieces(source.length(), &[(0, start)]), identity).map(drop)
     }
 
     /// Reads what is in front of the code, if that is no more than `most` bytes, and returns where the code lies; `None` if the
     /// file has no such place.
     fn read_to_code(&mut self, source: &Source<'_>, most: u64) -> Result<Option<Range<u64>>, Error> {
-        let start = self.parts.part(&(0..PIECE.min(source.length))).unwrap_or_default();
-        let Some(at) = format::code_at(start).filter(|&at| at <= source.length) else { return Ok(None) };
+        let start = self.parts.part(&(0..PIECE.min(source.length()))).unwrap_or_default();
+        let Some(at) = format::code_at(start).filter(|&at| at <= source.length()) else { return Ok(None) };
         let from = if at <= most { 0 } else { at.saturating_sub(8) };
         let code = format::code_range(self.parts.read(source, from..at)?, at);
-        Ok(code.filter(|code| code.end <= source.length))
+        Ok(code.filter(|code| code.end <= source.length()))
     }
 
     /// Leaves the rows of the source map in the file.
@@ -227,17 +230,17 @@ impl Tables {
     /// Returns where the rows of the source map lie behind code that ends at `at`, if they are worth being left in the file;
     /// what is in front of them is read then.
     fn read_to_rows(&mut self, source: &Source<'_>, at: u64) -> Result<Option<Range<u64>>, Error> {
-        if source.length.saturating_sub(at) <= MOST_ROWS {
+        if source.length().saturating_sub(at) <= MOST_ROWS {
             return Ok(None);
         }
         let behind = self.parts.read(source, at..at.saturating_add(format::ROWS_BEHIND_CODE))?;
         let rows = format::rows_place(behind, at);
-        Ok(rows.filter(|rows| rows.end <= source.length && rows.end.saturating_sub(rows.start) > MOST_ROWS))
+        Ok(rows.filter(|rows| rows.end <= source.length() && rows.end.saturating_sub(rows.start) > MOST_ROWS))
     }
 
     /// Reads what is looked at of a file whose code is not checked, of which `rest_at` is the end of the code or of its rows.
     fn read_seal(&mut self, source: &Source<'_>, rest_at: u64) -> Result<(), Error> {
-        let length = source.length;
+        let length = source.length();
         let behind = self.parts.read(source, rest_at..rest_at.saturating_add(PIECE))?;
         if let Some(rows) = format::rows_place(behind, rest_at) {
             self.parts.read(source, rows.end..rows.end.saturating_add(PIECE))?;

@@ -6,10 +6,11 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use super::bytes::{Bytes, FileBytes, refused};
+use super::bytes::{Bytes, FileBytes};
+use super::source::refused;
 use crate::error::{Error, heap};
 use crate::file::{failed, read_at};
-use crate::memory::{FileMap, Unchanging, open_files_limit};
+use crate::memory::{FileMap, Unchanging, most_open_files};
 
 /// The rows of a source map that were left in their file, which is open until they were read.
 #[derive(Debug)]
@@ -42,7 +43,7 @@ const MOST_OPEN: u64 = 64;
 impl LeftFile {
     /// Keeps a file open, or gives it back if enough are.
     fn keep(file: File) -> Result<Self, File> {
-        let most = open_files_limit().map_or(MOST_OPEN, |limit| MOST_OPEN.min(limit / 8));
+        let most = MOST_OPEN.min(most_open_files() / 8);
         if OPEN.fetch_add(1, Ordering::Relaxed) < most {
             return Ok(Self(file));
         }

@@ -4,7 +4,9 @@ mod bytes;
 mod image;
 mod left;
 mod module;
-mod read;
+mod parts;
+mod source;
 
 pub use bytes::FileBytes;
 pub use module::{Location, Module};
+pub(crate) use source::Source;

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use super::bytes::FileBytes;
 use super::image::{Code, Image, Tables};
-use super::read::Source;
+use super::source::Source;
 use crate::entry::{
     Entry, FunctionOffsets, Identity, METADATA, Sections, SourceMap, SourceMapDigest, SourceRow, Sum, TryTables,
 };
@@ -127,15 +127,19 @@ impl Module {
     ///
     /// Those of [`FileBytes::open`], [`Entry::parse`], [`Entry::check_key`] and [`Module::load`].
     pub fn open(path: &Path, access: Access, identity: &Identity, key: &Key) -> Result<Option<Self>, Error> {
-        let Some(source) = Source::open(path, access)? else { return Ok(None) };
-        let image = Image::of(&source, access, identity)?;
+        Source::open(path)?.map(|source| Self::of_file(&source, access, identity, key)).transpose()
+    }
+
+    /// Does the same for a file that is open.
+    pub(crate) fn of_file(source: &Source<'_>, access: Access, identity: &Identity, key: &Key) -> Result<Self, Error> {
+        let image = Image::of(source, access, identity)?;
         let is_whole = image.is_whole();
         let module = Self::of(image, identity, key);
         if !is_whole && module.as_ref().is_err_and(Error::is_rejection) {
             // What is wrong may lie across two pieces: in one, it is told as it is.
-            return Self::of(Image::whole(source.read_whole()?), identity, key).map(Some);
+            return Self::of(Image::whole(FileBytes::read(source)?), identity, key);
         }
-        module.map(Some)
+        module
     }
 
     /// Does the same for the bytes of a whole file: code that was read is copied, code that was mapped to run in place does.

@@ -34,12 +34,7 @@ impl WritableCode {
         let start = code.end.checked_next_multiple_of(region::page::size()).unwrap_or(usize::MAX);
         let rest = start..start.saturating_add(rest);
         let pages = if rest.end == 0 { None } else { Some(WritablePages::allocate(rest.end)?) };
-        let mut writable = Self { pages, code, rest };
-        let (code, start) = (writable.code.clone(), writable.rest.start);
-        for traps in [0..code.start, code.end..start] {
-            writable.part_mut(traps).fill(TRAP);
-        }
-        Ok(writable)
+        Ok(Self { pages, code, rest })
     }
 
     /// Copies `code` into fresh pages, and shows `check` what was copied while it is at hand.
@@ -94,7 +89,11 @@ impl WritableCode {
     }
 
     /// Makes the code executable and the rest readable, and neither writable any longer.
-    pub(crate) fn publish(self) -> Result<CodeMemory, Error> {
+    pub(crate) fn publish(mut self) -> Result<CodeMemory, Error> {
+        // Not before the pages were prepared: a page that is there already keeps a huge one away.
+        for traps in [0..self.code.start, self.code.end..self.rest.start] {
+            self.part_mut(traps).fill(TRAP);
+        }
         let Some(pages) = self.pages else { return Ok(CodeMemory(Placement::Nowhere)) };
         let pages = pages.freeze();
         pages.make_executable(&self.code)?;
@@ -218,8 +217,9 @@ mod tests {
     #[test]
     fn running_off_the_end_of_the_code_traps() {
         for displacement in [0, 38] {
-            let code = WritableCode::copy(&[1, 2, 3], displacement, |_| {}).unwrap();
-            let pages = code.pages.as_ref().unwrap().bytes();
+            let code = WritableCode::copy(&[1, 2, 3], displacement, |_| {}).unwrap().publish().unwrap();
+            let Placement::Pages { pages, .. } = &code.0 else { panic!("{code:?}") };
+            let pages = pages.bytes();
             assert!(pages[..displacement].iter().all(|&byte| byte == TRAP));
             assert!(pages[displacement + 3..].iter().all(|&byte| byte == TRAP));
             assert_eq!(pages.len() % region::page::size(), 0);

@@ -1,15 +1,36 @@
-//! What the process may take of the system.
+//! What the system allows the process.
 
-/// Returns how many files the process may have open, if the system tells.
-pub(crate) fn open_files_limit() -> Option<u64> {
+/// Returns how many files the process may have open.
+pub(crate) fn most_open_files() -> u64 {
     #[cfg(unix)]
-    {
-        let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-        // SAFETY: the structure is valid, and written to and nothing else.
-        let result = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
-        #[allow(clippy::useless_conversion, reason = "the type differs between systems")]
-        if result == 0 { u64::try_from(limit.rlim_cur).ok() } else { None }
-    }
+    return limit(libc::RLIMIT_NOFILE);
     #[cfg(not(unix))]
-    None
+    u64::MAX
+}
+
+/// Returns how many bytes a file may have that the process writes: a signal ends it if it writes more.
+pub(crate) fn most_bytes_of_a_file() -> u64 {
+    #[cfg(unix)]
+    return limit(libc::RLIMIT_FSIZE);
+    #[cfg(not(unix))]
+    u64::MAX
+}
+
+#[cfg(unix)]
+#[cfg(target_os = "linux")]
+type Resource = libc::__rlimit_resource_t;
+#[cfg(unix)]
+#[cfg(not(target_os = "linux"))]
+type Resource = libc::c_int;
+
+#[cfg(unix)]
+fn limit(resource: Resource) -> u64 {
+    let mut limit = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
+    // SAFETY: the structure is there to be written to.
+    unsafe { libc::getrlimit(resource, &raw mut limit) };
+    if limit.rlim_cur == libc::RLIM_INFINITY {
+        return u64::MAX;
+    }
+    #[allow(clippy::useless_conversion, reason = "the width of a limit, and its sign, are the system's")]
+    u64::try_from(limit.rlim_cur).unwrap_or(u64::MAX)
 }

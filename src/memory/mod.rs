@@ -1,4 +1,4 @@
-//! The only room with `unsafe`: mapping files, and making code executable.
+//! The only room with `unsafe`: mapping files, making code executable, and asking the system for a limit.
 //!
 //! Code that is copied goes through two types: [`WritableCode`] can be written and not executed, [`CodeMemory`] can be
 //! executed and not written. No page is ever both. Between the two stand the caller's checks, which read the very bytes that
@@ -16,6 +16,6 @@ mod pages;
 pub use access::Access;
 pub(crate) use access::{Check, Mode, Unchanging};
 pub(crate) use code::{CodeMemory, WritableCode};
-pub(crate) use limits::open_files_limit;
+pub(crate) use limits::{most_bytes_of_a_file, most_open_files};
 pub(crate) use map::FileMap;
 pub(crate) use pages::{Pages, WritablePages};

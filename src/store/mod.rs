@@ -1,14 +1,13 @@
 //! A directory of entries, which processes share.
 
-use std::hash::{BuildHasher, RandomState};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::entry::{Entry, Identity};
 use crate::error::{Bound, Error, Field};
-use crate::file;
-use crate::load::{FileBytes, Module};
+use crate::file::{self, FileId};
+use crate::load::{FileBytes, Module, Source};
 use crate::memory::Access;
 use crate::words::{Key, Version};
 
@@ -19,9 +18,9 @@ pub enum Lookup<T> {
     Hit(T),
     /// There is no entry: compile.
     Miss,
-    /// Another version of the engine, which is given here, wrote the entry: remove it and compile.
+    /// Another version of the engine, which is given here, wrote the entry: compile, and put what was compiled in its place.
     Stale(Version),
-    /// The entry is damaged or no entry at all, for the reason given: remove it and compile.
+    /// The entry is damaged or no entry at all, for the reason given: the same remedy.
     Rejected(Error),
 }
 
@@ -36,16 +35,18 @@ impl<T> Lookup<T> {
     }
 
     /// Takes what is wrong with an entry for an outcome, and leaves what is wrong with the machine an error.
-    fn of(found: Result<Option<T>, Error>) -> Result<Self, Error> {
+    fn of(found: Result<T, Error>) -> Result<Self, Error> {
         match found {
-            Ok(Some(found)) => Ok(Self::Hit(found)),
-            Ok(None) => Ok(Self::Miss),
+            Ok(found) => Ok(Self::Hit(found)),
             Err(Error::Stale { found, .. }) => Ok(Self::Stale(found)),
             Err(error) if error.is_rejection() => Ok(Self::Rejected(error)),
             Err(error) => Err(error),
         }
     }
 }
+
+/// What looking a key up came to, and which file was read if one was.
+pub(crate) type Found<T> = (Lookup<T>, Option<FileId>);
 
 /// The entries of one engine, one of its versions and one target, as files of a directory.
 ///
@@ -79,13 +80,17 @@ pub struct Store {
 impl Store {
     /// Opens the directory of `identity` under `root`, and creates it if need be, for this user alone.
     ///
+    /// A root that is relative is that of now, whatever directory the process changes to. If the directory vanishes, the next
+    /// put makes it again.
+    ///
     /// Whoever can write to the directory can have their code run: it must be as safe as the program itself.
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] if the directory cannot be created.
+    /// [`Error::Io`] if the directory cannot be found or created.
     pub fn open(root: impl AsRef<Path>, identity: Identity) -> Result<Self, Error> {
         let directory = root.as_ref().join(identity.directory_name());
+        let directory = std::path::absolute(&directory).map_err(file::failed("find", &directory))?;
         file::create_directory(&directory)?;
         Ok(Self { directory, identity, access: Access::READ, swept: AtomicBool::new(false) })
     }
@@ -115,10 +120,12 @@ impl Store {
     ///
     /// [`Error::Io`] and [`Error::Memory`] from the system.
     pub fn get(&self, key: &Key) -> Result<Lookup<FileBytes>, Error> {
-        Lookup::of(FileBytes::open(&self.path(key), self.access).and_then(|file| {
-            file.as_ref().map_or(Ok(()), |file| Entry::parse(file, &self.identity)?.check_key(key))?;
+        let found = self.look_up(key, |file| {
+            let file = FileBytes::of(file, self.access)?;
+            Entry::parse(&file, &self.identity)?.check_key(key)?;
             Ok(file)
-        }))
+        });
+        Ok(found?.0)
     }
 
     /// Looks an entry up and makes its code executable.
@@ -127,7 +134,12 @@ impl Store {
     ///
     /// [`Error::Io`], [`Error::Memory`] and [`Error::UnsupportedMachine`] from the system.
     pub fn load(&self, key: &Key) -> Result<Lookup<Module>, Error> {
-        Lookup::of(Module::open(&self.path(key), self.access, &self.identity, key))
+        Ok(self.find(key)?.0)
+    }
+
+    /// Loads as [`Store::load`] does, and tells which file it was.
+    pub(crate) fn find(&self, key: &Key) -> Result<Found<Module>, Error> {
+        self.look_up(key, |file| Module::of_file(file, self.access, &self.identity, key))
     }
 
     /// Looks an entry up and checks every byte of it, as [`Entry::verify`] does.
@@ -136,22 +148,37 @@ impl Store {
     ///
     /// [`Error::Io`] and [`Error::Memory`] from the system.
     pub fn verify(&self, key: &Key) -> Result<Lookup<()>, Error> {
-        Lookup::of(FileBytes::open(&self.path(key), self.access).and_then(|file| {
-            let Some(file) = file else { return Ok(None) };
+        Ok(self.find_and_verify(key)?.0)
+    }
+
+    /// Checks as [`Store::verify`] does, and tells which file it was.
+    pub(crate) fn find_and_verify(&self, key: &Key) -> Result<Found<()>, Error> {
+        self.look_up(key, |file| {
+            let file = FileBytes::of(file, self.access)?;
             let entry = Entry::parse(&file, &self.identity)?;
             entry.check_key(key)?;
-            entry.verify().map(Some)
-        }))
+            entry.verify()
+        })
+    }
+
+    fn look_up<T>(&self, key: &Key, take: impl FnOnce(&Source<'_>) -> Result<T, Error>) -> Result<Found<T>, Error> {
+        match Source::open(&self.path(key)) {
+            Ok(None) => Ok((Lookup::Miss, None)),
+            Ok(Some(file)) => Ok((Lookup::of(take(&file))?, Some(file.id))),
+            Err(error) => Ok((Lookup::of(Err(error))?, None)),
+        }
     }
 
     /// Publishes an entry under a key: after this returns, the entry survives a power cut, and until then nobody sees it.
     ///
-    /// The first call of a store also does what [`Store::sweep`] does.
+    /// It takes the place of whatever had its name, except for a directory. Nobody else is waited for, only the file system;
+    /// one that offers no sync, of files or of directories, is not an error, and the entry may not survive there. The first call
+    /// of a store also does what [`Store::sweep`] does.
     ///
     /// # Errors
     ///
     /// [`Error::Io`], and the directory is as it was, unless syncing it was what failed: then the entry is in place, and may
-    /// not survive a power cut. [`Error::Invalid`] for an entry of another identity, [`Error::Key`] for one that is sealed
+    /// not survive a power cut. An entry that is longer than the process may write, `RLIMIT_FSIZE`, is one of them. [`Error::Invalid`] for an entry of another identity, [`Error::Key`] for one that is sealed
     /// under another key, and [`Error::Unwritable`] for one that this store would not read: see [`Access::with_limit`].
     pub fn put(&self, key: &Key, entry: &Entry<'_>) -> Result<(), Error> {
         if entry.magic() != self.identity.magic() || entry.version() != self.identity.version().as_bytes() {
@@ -166,24 +193,26 @@ impl Store {
             // What cannot be swept now is in nobody's way; `sweep` tells why.
             let _ = self.sweep();
         }
-        file::publish(
-            &self.path(key),
-            || self.directory.join(format!("{key}.{:016x}.tmp", RandomState::new().hash_one(()))),
-            |file| {
-                let mut file = BufWriter::new(file);
-                entry.write(&mut file)?;
-                file.flush()
-            },
-        )
+        file::publish(&self.path(key), &self.temporaries(), found, |file| {
+            let mut file = BufWriter::new(file);
+            entry.write(&mut file)?;
+            file.flush()
+        })
     }
 
     /// Removes an entry and returns whether it was there.
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] from the system.
+    /// [`Error::NotAFile`] for a link, a directory and anything else that is no regular file, which stays; [`Error::Io`] from
+    /// the system.
     pub fn remove(&self, key: &Key) -> Result<bool, Error> {
         file::remove(&self.path(key))
+    }
+
+    /// Removes an entry if it is still the file that was read, and returns whether it was.
+    pub(crate) fn remove_read(&self, key: &Key, read: FileId) -> Result<bool, Error> {
+        file::remove_read(&self.path(key), &self.temporaries(), read)
     }
 
     /// Returns the keys of all entries, sound or not, in no order. What else lies in the directory is passed over.
@@ -196,28 +225,21 @@ impl Store {
         Ok(names.filter_map(|name| name.map(|name| name.parse().ok()).transpose()))
     }
 
-    /// Removes the temporary files of writers that died, and returns how many there were.
+    /// Removes the temporary files that are left over, and returns how many there were.
     ///
-    /// Those of living writers are left alone, and so are wazero's, which cannot be told from living ones.
+    /// Those are the files in `tmp`, under names such as [`Store::put`] gives, that were last written to more than an hour ago
+    /// by the clock of the file system: their writers have died, or write once more if they were only stopped.
     ///
     /// # Errors
     ///
     /// [`Error::Io`] from the system; whatever could be removed is removed.
     pub fn sweep(&self) -> Result<usize, Error> {
-        let mut swept = 0;
-        let mut result = Ok(());
-        for name in file::names(&self.directory)? {
-            let removed = match name {
-                Ok(name) if is_temporary(&name) => file::sweep(&self.directory.join(name)),
-                Ok(_) => Ok(false),
-                Err(error) => Err(error),
-            };
-            match removed {
-                Ok(removed) => swept = usize::saturating_add(swept, removed.into()),
-                Err(error) => result = Err(error),
-            }
-        }
-        result.map(|()| swept)
+        file::sweep(&self.temporaries())
+    }
+
+    /// Returns the directory of temporary files: within that of the entries, so that renaming stays within a file system.
+    fn temporaries(&self) -> PathBuf {
+        self.directory.join("tmp")
     }
 
     /// Returns the path of the file that holds, or would hold, the entry of a key.
@@ -232,12 +254,4 @@ impl Store {
         path.push(name);
         path
     }
-}
-
-/// Tells whether a name is one that [`Store::put`] gives a temporary file; wazero's have at most ten digits in the middle.
-fn is_temporary(name: &str) -> bool {
-    let Some((key, rest)) = name.split_once('.') else { return false };
-    let Some(nonce) = rest.strip_suffix(".tmp") else { return false };
-    let hexadecimal = nonce.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-    key.parse::<Key>().is_ok() && nonce.len() == 16 && hexadecimal
 }

@@ -11,7 +11,7 @@ use std::{env, hint};
 use jitcache::{Access, Builder, Cache, Entry, Error, FileBytes, Lookup, Module, Store};
 
 use crate::content::{self, LARGE, builder, code, compiled, identity, is_code, key};
-use crate::{adversary, hammer, limits, powercut};
+use crate::{adversary, fork, hammer, limits, powercut};
 
 /// How a child ended, told by its exit code: no disk is needed for that, and no memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -157,7 +157,7 @@ fn begin() {
     ];
     let memory =
         [libc::SYS_mmap, libc::SYS_mprotect, libc::SYS_munmap, libc::SYS_madvise, libc::SYS_brk, libc::SYS_getrandom];
-    let others = [libc::SYS_unlink, libc::SYS_close, libc::SYS_fcntl];
+    let others = [libc::SYS_unlink, libc::SYS_linkat, libc::SYS_close, libc::SYS_fcntl, libc::SYS_prlimit64];
     for number in [&files[..], &data, &memory, &others].concat() {
         for _ in 0..PADDING {
             // SAFETY: no descriptor, address or length is -1, so the call fails; `brk` then tells where the heap ends.
@@ -201,6 +201,7 @@ fn main() {
         "hammer" => hammer::child(root, argument).exit(),
         "load-forever" => adversary::child(root, argument).exit(),
         "publish" => powercut::child(root, argument).exit(),
+        "fork" => fork::child(root, argument).exit(),
         "limits" => return limits::child(root, argument),
         _ => {}
     }
@@ -277,6 +278,15 @@ fn main() {
                 "put" => Outcome::of_result(store.put(&key, &entry)),
                 "remove" => Outcome::of_result(store.remove(&key)),
                 _ => Outcome::of_result(store.sweep()),
+            }
+        }
+        "judge" => {
+            let cache = Cache::over(open().unwrap());
+            begin();
+            // What is there is bad, unless somebody has mended it meanwhile.
+            match cache.get(&key) {
+                Lookup::Hit(module) if !sound(module.code()) => Wrong,
+                _ => Done,
             }
         }
         "cache" => {

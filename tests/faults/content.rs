@@ -1,8 +1,10 @@
 //! Entries whose content follows from their number, so that any mix-up shows, and directories that hold them.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
+use std::path::Path;
 use std::sync::{Arc, LazyLock};
+use std::time::{Duration, SystemTime};
 
 use jitcache::{Builder, Cache, Error, Identity, Key, Module, Store};
 
@@ -71,6 +73,32 @@ pub fn put(store: &Store, n: u64, generation: u8) -> Result<(), Error> {
     store.put(&key(n), &builder(n, generation).finish(&identity(), &key(n)).unwrap())
 }
 
+/// What a writer that died may have left.
+pub const LEFT_OVER: &str = "tmp/0123456789abcdef";
+
+/// What is in a directory of entries: names and contents, of temporary files too.
+pub fn files(directory: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut files = BTreeMap::new();
+    for within in ["", "tmp/"] {
+        for file in fs::read_dir(directory.join(within)).into_iter().flatten() {
+            let file = file.unwrap();
+            if !file.file_type().unwrap().is_dir() {
+                let name = file.file_name().into_string().unwrap();
+                files.insert(format!("{within}{name}"), fs::read(file.path()).unwrap());
+            }
+        }
+    }
+    files
+}
+
+/// Lets two hours pass for the temporary files in a directory of entries.
+pub fn age(directory: &Path) {
+    let then = SystemTime::now() - Duration::from_secs(7200);
+    for file in fs::read_dir(directory.join("tmp")).into_iter().flatten() {
+        File::options().write(true).open(file.unwrap().path()).unwrap().set_modified(then).unwrap();
+    }
+}
+
 /// What stands under the name of the large entry before something goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Before {
@@ -94,15 +122,17 @@ impl Directory {
         let store = Store::open(scratch.path(), identity()).unwrap();
         let mut foreign = BTreeMap::new();
         if company {
-            let names = ["notes.txt".into(), format!("{}.1234567890.tmp", key(LARGE)), key(LARGE).to_string() + ".bak"];
+            fs::create_dir(store.directory().join("tmp")).unwrap();
+            let wazeros = format!("{}.1234567890.tmp", key(LARGE));
+            let names = ["notes.txt".into(), wazeros, key(LARGE).to_string() + ".bak", "tmp/notes.txt".into()];
             foreign.extend(names.map(|name: String| (name, b"not the store's".to_vec())));
             foreign.insert(key(7).to_string(), file(7, 0));
-            // And what a writer that died has left.
-            fs::write(store.directory().join(format!("{}.0123456789abcdef.tmp", key(LARGE))), "part").unwrap();
+            fs::write(store.directory().join(LEFT_OVER), "part").unwrap();
         }
         for (name, bytes) in &foreign {
             fs::write(store.directory().join(name), bytes).unwrap();
         }
+        age(store.directory());
         let mut directory = Self { scratch, store, before: None, foreign };
         directory.set(before);
         directory
@@ -125,9 +155,8 @@ impl Directory {
 
     /// How many temporary files there are beside the one from the start.
     pub fn temporaries(&self) -> usize {
-        let names = fs::read_dir(self.store.directory()).unwrap().map(|file| file.unwrap().file_name());
-        let ours = |name: &str| name.len() == 64 + 21 && !name.contains(".0123456789abcdef.");
-        names.filter(|name| name.to_str().is_some_and(ours)).count()
+        let ours = |name: &&String| name.len() == LEFT_OVER.len() && name.starts_with("tmp/") && *name != LEFT_OVER;
+        files(self.store.directory()).keys().filter(ours).count()
     }
 
     /// Checks that the fault did no harm: the entry is whole or was so before, the next writer cleans up, nothing else was
@@ -135,12 +164,9 @@ impl Directory {
     pub fn check(&self, case: &str) {
         let (entry, new) = (self.entry(), file(LARGE, 1));
         assert!(entry.is_none() || entry == self.before || entry.as_ref() == Some(&new), "{case}: a damaged entry");
+        age(self.store.directory());
         put(&Store::open(self.scratch.path(), identity()).unwrap(), 9, 0).unwrap();
-        let mut files = BTreeMap::new();
-        for file in fs::read_dir(self.store.directory()).unwrap() {
-            let file = file.unwrap();
-            files.insert(file.file_name().into_string().unwrap(), fs::read(file.path()).unwrap());
-        }
+        let mut files = files(self.store.directory());
         assert_eq!(files.remove(&key(9).to_string()), Some(file(9, 0)), "{case}");
         assert_eq!(files.remove(&key(LARGE).to_string()), entry, "{case}");
         assert!(files == self.foreign, "{case}: {:?} is left, or changed", files.keys());

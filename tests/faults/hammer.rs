@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use jitcache::{Lookup, Store};
 
 use crate::child::{self, Outcome};
-use crate::content::{Random, identity, is_code, key, put};
+use crate::content::{Random, age, files, identity, is_code, key, put};
 use crate::long;
 use crate::scratch::Scratch;
 
@@ -84,10 +84,11 @@ fn many_processes_that_are_killed_at_random_never_see_the_wrong_content() {
         assert_eq!(Outcome::of(hammer.wait().unwrap()), Outcome::Done);
     }
     let store = Store::open(scratch.path(), identity()).unwrap();
+    age(store.directory());
     let swept = store.sweep().unwrap();
     let operations = fs::metadata(scratch.path().join("done")).unwrap().len() * 10;
     println!("{processes} processes, {seconds} s: {operations} operations, {killed} killed, {swept} swept at the end");
     let entries =
         (0..KEYS).filter(|&n| store.load(&key(n)).unwrap().hit().is_some_and(|m| is_code(n, m.code()))).count();
-    assert_eq!(fs::read_dir(store.directory()).unwrap().count(), entries, "whole entries and nothing else");
+    assert_eq!(files(store.directory()).len(), entries, "whole entries and nothing else");
 }

@@ -5,12 +5,10 @@ use crate::child::Outcome;
 use crate::content::{Before, Directory, LARGE, file};
 use crate::{skip, strace};
 
-fn survives(test: &str, action: &str) {
-    if !strace::works() {
-        return skip(test, "strace does not work here");
-    }
+/// Kills an action at each of its calls, and returns how many kills left what was there, the new entry and none.
+fn survives(action: &str, befores: &[Before]) -> [usize; 3] {
     let (mut kills, mut old, mut new) = (0, 0, 0);
-    for before in [Before::Nothing, Before::Valid, Before::Corrupt] {
+    for &before in befores {
         for company in [false, true] {
             let (outcome, calls) = strace::run(action, &Directory::new(before, company), None);
             assert_eq!(outcome, Outcome::Done);
@@ -33,15 +31,34 @@ fn survives(test: &str, action: &str) {
         }
     }
     println!("{action}: {kills} kills, {old} left what was there, {new} the new entry, {} none", kills - old - new);
-    assert!(old > 0 && new > 0);
+    [old, new, kills - old - new]
 }
+
+const ALL: [Before; 3] = [Before::Nothing, Before::Valid, Before::Corrupt];
 
 #[test]
 fn a_put_that_is_killed_at_any_system_call_does_no_harm() {
-    survives("kill put", "put");
+    if !strace::works() {
+        return skip("kill put", "strace does not work here");
+    }
+    let [old, new, none] = survives("put", &ALL);
+    assert!(old > 0 && new > 0 && none == 0);
 }
 
 #[test]
 fn an_engine_that_is_killed_at_any_system_call_does_no_harm() {
-    survives("kill engine", "cache");
+    if !strace::works() {
+        return skip("kill engine", "strace does not work here");
+    }
+    let [old, new, none] = survives("cache", &ALL);
+    assert!(old > 0 && new > 0 && none == 0);
+}
+
+#[test]
+fn an_engine_that_is_killed_while_it_removes_a_bad_entry_does_no_harm() {
+    if !strace::works() {
+        return skip("kill removal", "strace does not work here");
+    }
+    let [old, new, none] = survives("judge", &[Before::Corrupt]);
+    assert!(old > 0 && new == 0 && none > 0);
 }

@@ -6,7 +6,7 @@ use std::fs;
 use jitcache::{Lookup, Store};
 
 use crate::child::Outcome;
-use crate::content::{Before, Directory, LARGE, code, file, identity, key};
+use crate::content::{Before, Directory, LARGE, LEFT_OVER, age, code, file, identity, key};
 use crate::scratch::Scratch;
 use crate::skip;
 use crate::strace::{self, Call};
@@ -25,9 +25,9 @@ use Step::{Create, Rename, SyncDirectory, SyncFile, Write};
 /// The steps of a publication, as the system saw them. `-y` tells what each descriptor is of.
 fn steps(calls: &[Call]) -> Vec<Step> {
     let step = |call: &Call| match &*call.name {
-        "openat" if call.line.contains("O_EXCL") => Some(Create),
+        "openat" if call.line.contains("O_EXCL") && !call.line.contains("= -1") => Some(Create),
         "write" => Some(Write(call.line.rsplit("= ").next().unwrap().parse().unwrap())),
-        "fsync" if call.line.contains(".tmp>") => Some(SyncFile),
+        "fsync" if !call.line.contains("-linux>") => Some(SyncFile),
         "fsync" => Some(SyncDirectory),
         "rename" => Some(Rename),
         _ => None,
@@ -83,7 +83,8 @@ impl Tally {
 fn cut(steps: &[Step], n: u64, old: bool) -> (Tally, Tally) {
     let (scratch, new) = (Scratch::new(), file(n, 1));
     let store = Store::open(scratch.path(), identity()).unwrap();
-    let temporary = store.directory().join(format!("{}.0123456789abcdef.tmp", key(n)));
+    let temporary = store.directory().join(LEFT_OVER);
+    fs::create_dir(store.directory().join("tmp")).unwrap();
     let (mut all, mut last) = (Tally::default(), Tally::default());
     for end in 0..=steps.len() {
         for (place, data) in states(&steps[..end], &new) {
@@ -107,6 +108,7 @@ fn cut(steps: &[Step], n: u64, old: bool) -> (Tally, Tally) {
                 }
             }
             if place == Some("temporary") {
+                age(store.directory());
                 assert_eq!(store.sweep().unwrap(), 1);
             }
         }

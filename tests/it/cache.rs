@@ -144,19 +144,65 @@ fn a_bad_entry_is_removed_and_rebuilt_and_told_once() {
 }
 
 #[test]
+fn a_bad_entry_stays_until_a_put_takes_its_place_and_where_none_follows_is_gone_when_it_is_told() {
+    let scratch = Scratch::new();
+    let path = Engine::start(&scratch).path(1);
+    let (told, at_telling) = (Arc::new(AtomicU32::new(0)), path.clone());
+    let noted = Arc::clone(&told);
+    let cache = Cache::open(scratch.path(), identity()).unwrap().on_event(move |_, event| {
+        assert!(matches!(event, Event::Rejected(_)));
+        noted.fetch_add(if at_telling.exists() { 1 } else { 100 }, Ordering::Relaxed);
+    });
+    let bad = || fs::write(&path, "bad").unwrap();
+    bad();
+    let compiled = cache.get_or_compile(&key(1), |entry| {
+        assert_eq!(fs::read(&path).unwrap(), b"bad");
+        *entry = machine::builder(1);
+        Ok::<(), Error>(())
+    });
+    drop(compiled.unwrap());
+    assert!(matches!(cache.verify(&key(1)), Lookup::Hit(())));
+    assert_eq!(told.swap(0, Ordering::Relaxed), 1);
+    drop(cache.remove(&key(1)).unwrap());
+    for _ in 0..2 {
+        bad();
+        assert!(matches!(cache.get(&key(1)), Lookup::Rejected(_)));
+        bad();
+        assert!(matches!(cache.verify(&key(1)), Lookup::Rejected(_)));
+        assert!(!path.exists());
+        fs::remove_dir_all(path.with_file_name("tmp")).unwrap();
+    }
+    assert_eq!(told.load(Ordering::Relaxed), 400);
+}
+
+#[test]
+fn a_directory_that_vanishes_costs_no_entry_from_the_next_compilation_on() {
+    let scratch = Scratch::new();
+    let engine = Engine::start(&scratch);
+    engine.run(1);
+    fs::remove_dir_all(scratch.path()).unwrap();
+    assert_eq!((engine.run(1), engine.run(2)), ((2, false), (3, true)));
+    assert_eq!(Engine::start(&scratch).run(2), (3, false));
+    assert!(engine.events().is_empty());
+}
+
+#[test]
 fn a_directory_that_cannot_be_used_costs_no_module() {
     let scratch = Scratch::new();
     let engine = Engine::start(&scratch);
+    let directory = engine.cache.store().unwrap().directory().to_owned();
     fs::create_dir(engine.path(1)).unwrap();
     assert_eq!(engine.run(1), (2, true));
-    assert_eq!(engine.events(), ["rejected", "unremoved", "unwritten"]);
-    fs::remove_dir_all(engine.cache.store().unwrap().directory()).unwrap();
+    assert_eq!(engine.events(), ["rejected", "unwritten"]);
+    fs::remove_dir_all(directory.join("tmp")).unwrap();
+    fs::write(directory.join("tmp"), "a file where the temporary files belong").unwrap();
     assert_eq!(engine.run(2), (3, true));
     assert_eq!(engine.events(), ["unwritten"]);
-    fs::write(engine.cache.store().unwrap().directory(), "a file where the directory was").unwrap();
+    fs::remove_dir_all(&directory).unwrap();
+    fs::write(&directory, "a file where the directory was").unwrap();
     assert_eq!(engine.run(3), (4, true));
     assert_eq!(engine.events(), ["unread", "unwritten"]);
-    assert_eq!(engine.cache.statistics().failures, 5);
+    assert_eq!(engine.cache.statistics().failures, 4);
     assert_eq!((engine.run(1), engine.run(2), engine.run(3)), ((2, false), (3, false), (4, false)));
 }
 

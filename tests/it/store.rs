@@ -1,7 +1,10 @@
 //! The directory: what is published is found, and what is not ours is left alone.
 
 use std::fs::{self, File};
+use std::io::ErrorKind;
+use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::{Duration, SystemTime};
 use std::{env, thread};
 
 use jitcache::{Builder, Entry, Error, Identity, Key, Lookup, Store};
@@ -25,13 +28,39 @@ fn put(store: &Store, key: &Key, constant: u16) {
     store.put(key, &machine::builder(constant).finish(&identity(), key).unwrap()).unwrap();
 }
 
+/// What is in the directory and in that of the temporary files, which is not listed itself.
 fn names(store: &Store) -> Vec<String> {
-    let mut names: Vec<_> = fs::read_dir(store.directory())
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .collect();
+    let within = |directory: &Path| {
+        let entries = fs::read_dir(directory).into_iter().flatten();
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect::<Vec<_>>()
+    };
+    let temporary = within(&store.directory().join("tmp")).into_iter().map(|name| format!("tmp/{name}"));
+    let mut names = within(store.directory());
+    names.retain(|name| name != "tmp");
+    names.extend(temporary);
     names.sort();
     names
+}
+
+/// Writes a file that was last changed so many seconds from now.
+fn write_at(path: &Path, seconds: i64) {
+    let by = Duration::from_secs(seconds.unsigned_abs());
+    let now = SystemTime::now();
+    let file = File::create(path).unwrap();
+    file.set_modified(if seconds < 0 { now - by } else { now + by }).unwrap();
+}
+
+/// Runs an ignored test of this file in a process of its own.
+fn process(test: &str, root: &Path, directory: &Path) -> std::process::Child {
+    let mut command = Command::new(env::current_exe().unwrap());
+    command.args([test, "--exact", "--ignored"]).env("JITCACHE_TEST_ROOT", root).current_dir(directory);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+fn passes(process: std::process::Child) {
+    let output = process.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && said.contains("1 passed"), "{said}");
 }
 
 #[test]
@@ -119,35 +148,65 @@ fn an_entry_of_another_identity_is_not_put() {
 }
 
 #[test]
-fn the_temporary_files_of_dead_writers_are_swept_and_nothing_else() {
+fn temporary_files_are_swept_an_hour_after_the_last_write_and_nothing_else_ever() {
     let scratch = Scratch::new();
     let store = Store::open(scratch.path(), identity()).unwrap();
+    assert_eq!(store.sweep().unwrap(), 0, "there is no such directory yet");
     put(&store, &key(1), 7);
-    let dead = format!("{}.0123456789abcdef.tmp", key(2));
-    let alive = format!("{}.fedcba9876543210.tmp", key(2));
-    let foreign = [
-        format!("{}.1234567890.tmp", key(2)), // wazero's
-        format!("{}.0123456789ABCDEF.tmp", key(2)),
-        format!("{}.0123456789abcdef.tmp.tmp", key(2)),
-        format!("{}.0123456789abcdef", key(2)),
-        "0123.0123456789abcdef.tmp".to_owned(),
-        "notes.txt".to_owned(),
+    const DAY: i64 = 24 * 3600;
+    let left_over = [("tmp/0123456789abcdef", -3700), ("tmp/1123456789abcdef", -DAY), ("tmp/2123456789abcdef", 3700)];
+    let stay = [
+        ("tmp/3123456789abcdef", 0),
+        ("tmp/4123456789abcdef", -3500),
+        ("tmp/5123456789abcdef", 3500),
+        ("tmp/0123456789ABCDEF", -DAY),
+        ("tmp/0123456789abcdef0", -DAY),
+        ("tmp/0123456789abcde", -DAY),
+        ("tmp/notes.txt", -DAY),
+        (&format!("{}.1234567890.tmp", key(2)), -DAY), // wazero's
+        ("0123456789abcdef", -DAY),
+        ("notes.txt", -DAY),
     ];
-    for name in foreign.iter().chain([&dead, &alive]) {
-        fs::write(store.directory().join(name), "?").unwrap();
+    for (name, seconds) in left_over.iter().chain(&stay) {
+        write_at(&store.directory().join(name), *seconds);
     }
-    let lock = File::open(store.directory().join(&alive)).unwrap();
-    lock.lock().unwrap();
-
-    assert_eq!(store.sweep().unwrap(), 1);
-    let mut expected: Vec<_> = foreign.iter().cloned().chain([key(1).to_string(), alive.clone()]).collect();
+    assert_eq!(store.sweep().unwrap(), left_over.len());
+    let mut expected: Vec<_> = stay.iter().map(|(name, _)| (*name).to_owned()).chain([key(1).to_string()]).collect();
     expected.sort();
     assert_eq!(names(&store), expected);
     assert_eq!(store.list().unwrap().count(), 1);
 
-    drop(lock);
-    put(&Store::open(scratch.path(), identity()).unwrap(), &key(3), 1);
-    assert!(!names(&store).contains(&alive), "the first put of a store sweeps");
+    write_at(&store.directory().join(left_over[0].0), left_over[0].1);
+    put(&store, &key(1), 7);
+    assert!(names(&store).contains(&left_over[0].0.to_owned()), "only the first put of a store sweeps");
+    put(&Store::open(scratch.path(), identity()).unwrap(), &key(1), 7);
+    assert_eq!(names(&store), expected, "the first put of a store sweeps");
+}
+
+#[test]
+fn what_stands_where_the_temporary_files_belong_is_left_alone() {
+    let scratch = Scratch::new();
+    let store = Store::open(scratch.path(), identity()).unwrap();
+    let temporaries = store.directory().join("tmp");
+    fs::write(&temporaries, "a file").unwrap();
+    let outcome = store.put(&key(1), &machine::builder(1).finish(&identity(), &key(1)).unwrap());
+    assert!(matches!(outcome, Err(Error::Io { action: "create", .. })), "{outcome:?}");
+    let is_no_directory =
+        |outcome| matches!(outcome, Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotADirectory);
+    assert!(is_no_directory(store.sweep()));
+    assert_eq!(fs::read(&temporaries).unwrap(), b"a file");
+    #[cfg(unix)]
+    {
+        let elsewhere = scratch.path().join("elsewhere");
+        fs::create_dir(&elsewhere).unwrap();
+        write_at(&elsewhere.join("0123456789abcdef"), -7200);
+        fs::remove_file(&temporaries).unwrap();
+        std::os::unix::fs::symlink(&elsewhere, &temporaries).unwrap();
+        assert!(is_no_directory(store.sweep()));
+        put(&store, &key(1), 7);
+        assert!(elsewhere.join("0123456789abcdef").exists());
+        assert_eq!(constant(&store, &key(1)), 7);
+    }
 }
 
 #[test]
@@ -159,12 +218,82 @@ fn a_put_that_fails_leaves_nothing_behind() {
     let outcome = store.put(&key(1), &machine::builder(1).finish(&identity(), &key(1)).unwrap());
     assert!(matches!(outcome, Err(Error::Io { action: "rename", .. })), "{outcome:?}");
     assert_eq!(names(&store), [key(1).to_string()]);
+}
 
+#[test]
+fn a_directory_that_vanishes_is_made_again_by_the_next_put() {
+    let scratch = Scratch::new();
+    let store = Store::open(scratch.path().join("cache"), identity()).unwrap();
+    put(&store, &key(1), 7);
+    for vanishes in [scratch.path().join("cache"), store.directory().into(), store.directory().join("tmp")] {
+        fs::remove_dir_all(vanishes).unwrap();
+        put(&store, &key(2), 8);
+        assert_eq!(constant(&store, &key(2)), 8);
+    }
     fs::remove_dir_all(store.directory()).unwrap();
-    let outcome = store.put(&key(1), &machine::builder(1).finish(&identity(), &key(1)).unwrap());
-    assert!(matches!(outcome, Err(Error::Io { action: "create", .. })), "{outcome:?}");
-    assert!(matches!(store.load(&key(1)).unwrap(), Lookup::Miss));
+    assert!(matches!(store.load(&key(2)).unwrap(), Lookup::Miss));
     assert!(store.list().is_err());
+    assert_eq!(store.sweep().unwrap(), 0);
+    assert!(!store.directory().exists(), "only a put makes it");
+}
+
+/// Not a test: what the next one runs in another process.
+#[test]
+#[ignore = "run by another test, in a process of its own"]
+fn wanderer() {
+    let Some(elsewhere) = env::var_os("JITCACHE_TEST_ROOT") else { return };
+    let (store, here) = (Store::open("cache", identity()).unwrap(), Store::open("", identity()).unwrap());
+    assert!(store.directory().is_absolute() && here.directory().is_absolute());
+    env::set_current_dir(elsewhere).unwrap();
+    put(&store, &key(1), 7);
+    put(&here, &key(1), 8);
+    assert_eq!((constant(&store, &key(1)), constant(&here, &key(1))), (7, 8));
+}
+
+#[test]
+fn a_relative_root_is_that_of_the_directory_in_which_the_store_was_opened() {
+    let (scratch, elsewhere) = (Scratch::new(), Scratch::new());
+    passes(process("store::wanderer", elsewhere.path(), scratch.path()));
+    assert_eq!(fs::read_dir(elsewhere.path()).unwrap().count(), 0);
+    let (store, here) = ("cache", "");
+    for (root, expected) in [(store, 7), (here, 8)] {
+        let store = Store::open(scratch.path().join(root), identity()).unwrap();
+        assert_eq!(constant(&store, &key(1)), expected);
+    }
+}
+
+#[test]
+#[cfg(unix)]
+fn a_put_takes_the_place_of_what_is_no_regular_file_which_nobody_else_removes() {
+    let scratch = Scratch::new();
+    let store = Store::open(scratch.path(), identity()).unwrap();
+    let cache = jitcache::Cache::open(scratch.path(), identity()).unwrap();
+    let (path, other) = (store.path(&key(1)), scratch.path().join("another's"));
+    fs::write(&other, "precious").unwrap();
+    for what in ["link", "dangling link", "pipe", "directory"] {
+        match what {
+            "link" => std::os::unix::fs::symlink(&other, &path).unwrap(),
+            "dangling link" => std::os::unix::fs::symlink("/nowhere at all", &path).unwrap(),
+            "pipe" => {
+                let name = std::ffi::CString::new(path.to_str().unwrap()).unwrap();
+                // SAFETY: the path is a string that ends with a zero.
+                assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) }, 0);
+            }
+            _ => fs::create_dir(&path).unwrap(),
+        }
+        let rejected = |found: Lookup<()>| matches!(found, Lookup::Rejected(Error::NotAFile { .. }));
+        assert!(rejected(cache.verify(&key(1))), "{what}");
+        assert!(matches!(cache.get(&key(1)), Lookup::Rejected(Error::NotAFile { .. })), "{what}");
+        assert!(matches!(store.remove(&key(1)), Err(Error::NotAFile { .. })), "{what}");
+        assert!(fs::symlink_metadata(&path).is_ok_and(|found| !found.is_file()), "{what}");
+        if what != "directory" {
+            put(&store, &key(1), 7);
+            assert_eq!(constant(&store, &key(1)), 7, "{what}");
+            assert!(store.remove(&key(1)).unwrap());
+        }
+    }
+    assert_eq!(fs::read(&other).unwrap(), b"precious");
+    assert_eq!(cache.statistics().failures, 0);
 }
 
 #[test]
@@ -204,22 +333,8 @@ fn writer() {
 #[test]
 fn processes_that_share_a_directory_see_whole_entries() {
     let scratch = Scratch::new();
-    let writers: Vec<_> = (0..4)
-        .map(|_| {
-            Command::new(env::current_exe().unwrap())
-                .args(["store::writer", "--exact", "--ignored"])
-                .env("JITCACHE_TEST_ROOT", scratch.path())
-                .stdout(Stdio::piped())
-                .stderr(Stdio::piped())
-                .spawn()
-                .unwrap()
-        })
-        .collect();
-    for writer in writers {
-        let output = writer.wait_with_output().unwrap();
-        let said = String::from_utf8_lossy(&output.stdout);
-        assert!(output.status.success() && said.contains("1 passed"), "{said}");
-    }
+    let writers: Vec<_> = (0..4).map(|_| process("store::writer", scratch.path(), scratch.path())).collect();
+    writers.into_iter().for_each(passes);
     let store = Store::open(scratch.path(), identity()).unwrap();
     assert_eq!(names(&store).len(), 3);
 }

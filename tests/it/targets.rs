@@ -174,9 +174,11 @@ fn operate(from: &mut Unstructured<'_>) -> Result<()> {
                 *is_sound = Entry::parse(file, &identity).is_ok_and(|entry| entry.verify().is_ok());
             }
             5 => {
-                let temporary = store.directory().join(format!("{key}.{:016x}.tmp", from.arbitrary::<u64>()?));
-                std::fs::write(temporary, b"left over").unwrap();
-                store.sweep().unwrap();
+                let temporaries = store.directory().join("tmp");
+                std::fs::create_dir_all(&temporaries).unwrap();
+                let left_over = temporaries.join(format!("{:016x}", from.arbitrary::<u64>()?));
+                std::fs::File::create(left_over).unwrap().set_modified(std::time::UNIX_EPOCH).unwrap();
+                assert_eq!(store.sweep().unwrap(), 1);
             }
             _ => match (store.get(key).unwrap(), store.load(key).unwrap(), &*expected) {
                 (Lookup::Miss, Lookup::Miss, None) => {}

@@ -69,7 +69,6 @@ fn work(cache: &Cache, seed: u64, steps: u64) -> u64 {
                 done += 1;
             }
             10 => done += u64::from(store.remove(&key(n)).unwrap()),
-            // It may take the new file of a writer, who then takes another.
             11 => drop(store.sweep().unwrap()),
             12 => match store.load(&key(n)).unwrap() {
                 Lookup::Hit(module) => {

@@ -1,59 +1,10 @@
 //! The parts of a file that a load reads.
 
-use std::fs::File;
-use std::io::ErrorKind;
 use std::ops::Range;
-use std::path::Path;
 
-use super::bytes::{FileBytes, refused};
-use crate::error::{Error, Field, heap};
-use crate::file::{failed, open, read_at};
+use super::source::Source;
+use crate::error::{Error, heap};
 use crate::format::{Piece, within};
-use crate::memory::{Access, FileMap, Unchanging};
-use crate::words::size;
-
-/// A file that is being loaded.
-pub(super) struct Source<'a> {
-    pub(super) file: File,
-    pub(super) path: &'a Path,
-    /// Length of the file when it was opened, in bytes.
-    pub(super) length: u64,
-}
-
-impl<'a> Source<'a> {
-    /// Opens a file as `access` has it, or returns `None` if there is none.
-    pub(super) fn open(path: &'a Path, access: Access) -> Result<Option<Self>, Error> {
-        let Some((file, length)) = open(path)? else { return Ok(None) };
-        access.check_length(length)?;
-        Ok(Some(Self { file, path, length }))
-    }
-
-    /// Reads all of the file.
-    pub(super) fn read_whole(&self) -> Result<FileBytes, Error> {
-        FileBytes::read(&self.file, self.length, self.path)
-    }
-
-    /// Maps all of the file for reading.
-    pub(super) fn map(&self, promise: Unchanging) -> Result<FileMap, Error> {
-        FileMap::to_read(&self.file, &(0..self.length), promise).map_err(refused("map", self.length))
-    }
-
-    /// Reads the bytes of the file from `at` on.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Truncated`] if the file has become shorter, [`Error::Io`] from the system.
-    pub(super) fn read(&self, to: &mut [u8], at: u64) -> Result<(), Error> {
-        read_at(&self.file, to, at).map_err(|error| match error.kind() {
-            ErrorKind::UnexpectedEof => {
-                let length = self.file.metadata().map_or(0, |metadata| metadata.len());
-                let (expected, found) = (size(to), length.saturating_sub(at));
-                Error::Truncated { field: Field::File, at, expected, found }
-            }
-            _ => failed("read", self.path)(error),
-        })
-    }
-}
 
 /// What was read of a file, part by part, in one allocation.
 #[derive(Debug, Default)]
@@ -75,7 +26,7 @@ impl Parts {
 
     /// Reads a part of the file, as far as there is one, if it was not read yet.
     pub(super) fn read(&mut self, source: &Source<'_>, part: Range<u64>) -> Result<&[u8], Error> {
-        let part = part.start..part.end.min(source.length);
+        let part = part.start..part.end.min(source.length());
         if self.part(&part).is_none()
             && let Some(place) = self.places.iter().position(Range::is_empty)
         {
@@ -120,6 +71,8 @@ impl Parts {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+
     use super::*;
 
     #[test]
@@ -127,7 +80,11 @@ mod tests {
         let path = std::env::temp_dir().join(format!("jitcache-parts-{}", std::process::id()));
         let content: Vec<u8> = (0..5000_u16).map(|at| at.to_le_bytes()[usize::from(at % 2)]).collect();
         std::fs::write(&path, &content).unwrap();
-        let source = |length| Source { file: File::open(&path).unwrap(), path: &path, length };
+        let source = |length| {
+            let mut source = Source::open(&path).unwrap().unwrap();
+            source.id.length = length;
+            source
+        };
         let whole = source(5000);
         let mut parts = Parts::default();
         let (mut read, mut reads) = (Vec::<Range<u64>>::new(), 0);
@@ -147,7 +104,7 @@ mod tests {
         let error = parts.read(&longer, 4999..5001).unwrap_err();
         assert!(matches!(error, Error::Truncated { at: 4999, expected: 2, found: 1, .. }), "{error:?}");
         assert_eq!(parts.read(&longer, 4999..5000).unwrap(), &content[4999..]);
-        let unreadable = Source { file: File::options().write(true).open(&path).unwrap(), path: &path, length: 5000 };
+        let unreadable = Source { file: File::options().write(true).open(&path).unwrap(), ..source(5000) };
         assert!(matches!(parts.read(&unreadable, 0..10), Err(Error::Io { action: "read", .. })));
         std::fs::remove_file(&path).unwrap();
     }

@@ -1,0 +1,121 @@
+//! The system calls on files that are one call each: opening and reading an entry, making a directory, listing and unlinking.
+
+use std::fs::{self, File, Metadata, OpenOptions};
+use std::io::{self, ErrorKind};
+use std::path::Path;
+use std::time::SystemTime;
+
+use crate::error::Error;
+
+/// Which file a name led to, as far as the system tells files apart.
+///
+/// The number of an inode is given again once nobody has the file open; hence the length and the time of the last change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct FileId {
+    #[cfg(unix)]
+    inode: (u64, u64),
+    /// In bytes.
+    pub(crate) length: u64,
+    modified: Option<SystemTime>,
+}
+
+impl FileId {
+    pub(super) fn of(file: &Metadata) -> Self {
+        #[cfg(unix)]
+        use std::os::unix::fs::MetadataExt;
+        Self {
+            #[cfg(unix)]
+            inode: (file.dev(), file.ino()),
+            length: file.len(),
+            modified: file.modified().ok(),
+        }
+    }
+}
+
+/// Opens a regular file for reading and returns it with what tells it apart, or `None` if there is nothing of that name.
+///
+/// A link is not followed, and a pipe is not waited for.
+pub(crate) fn open(path: &Path) -> Result<Option<(File, FileId)>, Error> {
+    let mut options = OpenOptions::new();
+    options.read(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, libc::O_NOFOLLOW | libc::O_NONBLOCK);
+    let file = match options.open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        #[cfg(unix)]
+        // What O_NOFOLLOW says of a link, and what opening a socket says.
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ELOOP | libc::EMLINK | libc::ENXIO)) => {
+            return Err(Error::NotAFile { path: path.into() });
+        }
+        Err(error) => return Err(failed("open", path)(error)),
+    };
+    let metadata = file.metadata().map_err(failed("stat", path))?;
+    if !metadata.is_file() {
+        return Err(Error::NotAFile { path: path.into() });
+    }
+    Ok(Some((file, FileId::of(&metadata))))
+}
+
+/// Reads the bytes of a file from `at` on, wherever others are reading it.
+pub(crate) fn read_at(file: &File, to: &mut [u8], at: u64) -> io::Result<()> {
+    #[cfg(unix)]
+    return std::os::unix::fs::FileExt::read_exact_at(file, to, at);
+    #[cfg(windows)]
+    {
+        let mut filled = 0;
+        while let Some(rest @ [_, ..]) = to.get_mut(filled..) {
+            let offset = at.saturating_add(u64::try_from(filled).unwrap_or(u64::MAX));
+            match std::os::windows::fs::FileExt::seek_read(file, rest, offset) {
+                Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
+                Ok(read) => filled = usize::saturating_add(filled, read),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+    #[cfg(not(any(unix, windows)))]
+    {
+        let _ = (file, to, at);
+        Err(ErrorKind::Unsupported.into())
+    }
+}
+
+/// Creates a directory that only this user may enter, with those above it; it may be there already.
+pub(crate) fn create_directory(path: &Path) -> Result<(), Error> {
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(path).map_err(failed("create", path))
+}
+
+/// Returns the names in a directory that are text.
+pub(crate) fn names(directory: &Path) -> Result<impl Iterator<Item = Result<String, Error>>, Error> {
+    let path = directory.to_owned();
+    let entries = fs::read_dir(directory).map_err(failed("list", directory))?;
+    Ok(entries.filter_map(move |entry| match entry {
+        Ok(entry) => entry.file_name().into_string().ok().map(Ok),
+        Err(error) => Some(Err(failed("list", &path)(error))),
+    }))
+}
+
+/// Removes a file, and returns whether it was there.
+pub(super) fn unlink(path: &Path) -> Result<bool, Error> {
+    Ok(if_there(fs::remove_file(path), "remove", path)?.is_some())
+}
+
+/// Returns what a system call found, or `None` if there is nothing of that name.
+pub(super) fn if_there<T>(found: io::Result<T>, action: &'static str, path: &Path) -> Result<Option<T>, Error> {
+    match found {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(failed(action, path)(error)),
+    }
+}
+
+/// Returns the error for a system call that failed on `path`.
+pub(crate) fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
+    move |source| Error::Io { action, path: path.into(), source }
+}

@@ -1,0 +1,100 @@
+//! Temporary files: a directory of their own, in which each attempt to write has a name that nobody else has.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use super::call::{create_directory, failed, if_there, names, unlink};
+use crate::error::Error;
+
+/// How often a step is tried that others may undo: a directory can be removed as soon as it is there, and it must end somewhere.
+pub(super) const ATTEMPTS: u32 = 8;
+
+/// A file that was not written to for so long is left over. A writer that was stopped for longer writes once more.
+const LEFT_OVER_AFTER: Duration = Duration::from_secs(60 * 60);
+
+/// Creates a file under a new name, for this user alone, and the directory if it is not there.
+pub(super) fn create(directory: &Path) -> Result<(PathBuf, File), Error> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut left = ATTEMPTS;
+    loop {
+        left = left.saturating_sub(1);
+        let path = new_name(directory)?;
+        let error = match options.open(&path) {
+            Ok(file) => return Ok((path, file)),
+            Err(error) => error,
+        };
+        match error.kind() {
+            ErrorKind::AlreadyExists if left > 0 => {}
+            ErrorKind::NotFound if left > 0 => create_directory(directory)?,
+            _ => return Err(failed("create", &path)(error)),
+        }
+    }
+}
+
+/// Returns a path that nobody has used.
+///
+/// It is of the system's randomness: all that a process knows itself, its fork knows too.
+pub(super) fn new_name(directory: &Path) -> Result<PathBuf, Error> {
+    let nonce = getrandom::u64().map_err(|error| failed("name a file in", directory)(error.into()))?;
+    Ok(directory.join(format!("{nonce:016x}")))
+}
+
+fn is_name(name: &str) -> bool {
+    name.len() == 16 && name.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+/// Removes the temporary files that are left over in a directory, and returns how many there were.
+///
+/// # Errors
+///
+/// [`Error::Io`]; whatever could be removed is removed.
+pub(crate) fn sweep(directory: &Path) -> Result<usize, Error> {
+    match if_there(fs::symlink_metadata(directory), "stat", directory)? {
+        None => return Ok(0),
+        Some(found) if found.is_dir() => {}
+        // In a directory that a link leads to, such names may be anybody's.
+        Some(_) => return Err(failed("list", directory)(ErrorKind::NotADirectory.into())),
+    }
+    let (mut swept, mut now, mut result) = (0, None, Ok(()));
+    for name in names(directory)? {
+        let removed = match name {
+            Ok(name) if is_name(&name) => sweep_one(&directory.join(name), directory, &mut now),
+            Ok(_) => Ok(false),
+            Err(error) => Err(error),
+        };
+        match removed {
+            Ok(removed) => swept = usize::saturating_add(swept, removed.into()),
+            Err(error) => result = Err(error),
+        }
+    }
+    result.map(|()| swept)
+}
+
+/// Removes a temporary file if it is left over, and returns whether it did.
+fn sweep_one(path: &Path, directory: &Path, now: &mut Option<SystemTime>) -> Result<bool, Error> {
+    let modified = match if_there(fs::symlink_metadata(path), "stat", path)? {
+        Some(file) if file.is_file() => file.modified().map_err(failed("stat", path))?,
+        // Whatever it is, it is no writer's.
+        _ => return Ok(false),
+    };
+    let now = match *now {
+        Some(now) => now,
+        None => *now.insert(time(directory)?),
+    };
+    // A time that is to come was a clock's that went wrong.
+    let age = now.duration_since(modified).unwrap_or_else(|ahead| ahead.duration());
+    if age > LEFT_OVER_AFTER { unlink(path) } else { Ok(false) }
+}
+
+/// Returns the time by the clock of the file system, which gives files their times and need not be this machine's.
+fn time(directory: &Path) -> Result<SystemTime, Error> {
+    let (path, file) = create(directory)?;
+    let time = file.metadata().and_then(|file| file.modified()).map_err(failed("stat", &path));
+    unlink(&path)?;
+    time
+}

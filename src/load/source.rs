@@ -1,0 +1,55 @@
+//! A file that is being loaded.
+
+use std::fs::File;
+use std::io::{self, ErrorKind};
+use std::path::Path;
+
+use crate::error::{Error, Field};
+use crate::file::{FileId, failed, open, read_at};
+use crate::memory::{FileMap, Unchanging};
+use crate::words::size;
+
+/// A file that is being loaded.
+pub(crate) struct Source<'a> {
+    pub(super) file: File,
+    pub(super) path: &'a Path,
+    pub(crate) id: FileId,
+}
+
+impl<'a> Source<'a> {
+    /// Opens a file, or returns `None` if there is none.
+    pub(crate) fn open(path: &'a Path) -> Result<Option<Self>, Error> {
+        Ok(open(path)?.map(|(file, id)| Self { file, path, id }))
+    }
+
+    /// Returns the length of the file when it was opened, in bytes.
+    pub(super) const fn length(&self) -> u64 {
+        self.id.length
+    }
+
+    /// Maps all of the file for reading.
+    pub(super) fn map(&self, promise: Unchanging) -> Result<FileMap, Error> {
+        FileMap::to_read(&self.file, &(0..self.length()), promise).map_err(refused("map", self.length()))
+    }
+
+    /// Reads the bytes of the file from `at` on.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Truncated`] if the file has become shorter, [`Error::Io`] from the system.
+    pub(super) fn read(&self, to: &mut [u8], at: u64) -> Result<(), Error> {
+        read_at(&self.file, to, at).map_err(|error| match error.kind() {
+            ErrorKind::UnexpectedEof => {
+                let length = self.file.metadata().map_or(0, |metadata| metadata.len());
+                let (expected, found) = (size(to), length.saturating_sub(at));
+                Error::Truncated { field: Field::File, at, expected, found }
+            }
+            _ => failed("read", self.path)(error),
+        })
+    }
+}
+
+/// Returns the error for memory of that length that the system refused.
+pub(super) fn refused(action: &'static str, length: u64) -> impl FnOnce(io::Error) -> Error {
+    move |source| Error::Memory { action, length, source }
+}

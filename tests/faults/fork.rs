@@ -1,0 +1,81 @@
+//! A process opens a store and forks, and all its forks put the same entry at once: each put is done, and nobody ever sees a
+//! part of an entry.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use jitcache::{Builder, Lookup, Store};
+
+use crate::child::{self, Outcome};
+use crate::content::{identity, key};
+use crate::long;
+use crate::scratch::Scratch;
+
+const FORKS: usize = 12;
+
+/// Forks for so many rounds, and looks on.
+pub fn child(root: &Path, rounds: u64) -> Outcome {
+    child::hangs_after(if long() { 300 } else { 60 });
+    let store = Store::open(root, identity()).unwrap();
+    // What a thread has drawn of randomness is its forks' too.
+    drop(HashMap::<u8, u8>::new());
+    let code = vec![0xcc; 600_000];
+    let (mut torn, mut failed) = (0, 0);
+    for n in 1..=rounds {
+        let mut built = Builder::new();
+        built.code(&code[..]).function(0);
+        let entry = built.finish(store.identity(), &key(n)).unwrap();
+        let mut gate = [0; 2];
+        // SAFETY: there is room for two descriptors.
+        assert_eq!(unsafe { libc::pipe(gate.as_mut_ptr()) }, 0);
+        let [gate, open_gate] = gate;
+        for _ in 0..FORKS {
+            // SAFETY: the fork puts and exits; the other threads' locks that it may find taken are none of its own.
+            let pid = unsafe { libc::fork() };
+            assert!(pid >= 0);
+            if pid == 0 {
+                // SAFETY: the other end is the parent's.
+                unsafe { libc::close(open_gate) };
+                let mut byte = 0_u8;
+                // SAFETY: there is room for a byte; none comes, and the call returns once the parent has closed its end.
+                unsafe { libc::read(gate, (&raw mut byte).cast(), 1) };
+                let put = store.put(&key(n), &entry);
+                // SAFETY: nothing of the fork is needed any more.
+                unsafe { libc::_exit(put.is_err().into()) };
+            }
+        }
+        // SAFETY: both are this function's own.
+        unsafe { libc::close(open_gate) };
+        // SAFETY: the same.
+        unsafe { libc::close(gate) };
+        let mut alive = FORKS;
+        while alive > 0 {
+            match store.load(&key(n)) {
+                Ok(Lookup::Hit(module)) if module.code() == code => {}
+                Ok(Lookup::Miss) => {}
+                _ => torn += 1,
+            }
+            let mut status = 0;
+            // SAFETY: the status is there to be written to.
+            while unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) } > 0 {
+                alive -= 1;
+                failed += usize::from(status != 0);
+            }
+        }
+        assert!(store.load(&key(n)).unwrap().hit().is_some());
+        store.remove(&key(n)).unwrap();
+    }
+    eprintln!("{rounds} rounds of {FORKS} forks: {failed} puts failed, {torn} looks at a part of an entry");
+    if (torn, failed) == (0, 0) { Outcome::Done } else { Outcome::Wrong }
+}
+
+/// `JITCACHE_LONG=1` makes it 2000 rounds instead of 60.
+#[test]
+fn forks_that_put_the_same_entry_at_once_do_so_whole() {
+    let scratch = Scratch::new();
+    let rounds = if long() { 2000 } else { 60 };
+    let output = child::command(&format!("fork {rounds}"), scratch.path()).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    println!("{said}");
+    assert_eq!(Outcome::of(output.status), Outcome::Done, "{said}");
+}
