@@ -19,7 +19,7 @@ use crate::scratch::Scratch;
 /// Programs, the versions that their entries carry, and how they tell processors apart.
 const PROGRAMS: [(&str, &str, WazeroFeatures); 4] = [
     ("wazero", "dev", WazeroFeatures::From1_11),
-    ("buf-v1.9.0", "v1.9.0", WazeroFeatures::UpTo1_9),
+    ("buf-v1.9.0", "v1.9.0", WazeroFeatures::UpTo1_10),
     ("buf-v1.11.0", "v1.11.0", WazeroFeatures::From1_11),
     ("buf-v1.12.0", "v1.12.0", WazeroFeatures::From1_11),
 ];
