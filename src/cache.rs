@@ -96,7 +96,9 @@ impl Cache {
     /// Returns the module of a key: from memory, or else from the store, or else compiled by `compile` and stored.
     ///
     /// `compile` hands its results to the builder it is given. Two threads that ask for the same key at the same time may
-    /// both compile; both get the module of the one that was first.
+    /// both compile; both get the module of the one that was first. A module stays in memory
+    /// alone if its try tables have no known layout, or those of its entry in the store, which is left as it is: see
+    /// [`Revision::Unknown`](crate::Revision::Unknown).
     ///
     /// # Errors
     ///
@@ -107,17 +109,19 @@ impl Cache {
         key: &Key,
         compile: impl FnOnce(&mut Builder<'c>) -> Result<(), E>,
     ) -> Result<Arc<Module>, E> {
-        if let Lookup::Hit(module) = self.get(key) {
-            return Ok(module);
-        }
+        let add = match self.get(key) {
+            Lookup::Hit(module) => return Ok(module),
+            Lookup::UnknownLayout(_) => Self::add_in_memory,
+            Lookup::Miss | Lookup::Stale(_) | Lookup::Rejected(_) => Self::add,
+        };
         let mut builder = Builder::new();
         compile(&mut builder)?;
-        Ok(self.add(key, &mut builder)?)
+        Ok(add(self, key, &mut builder)?)
     }
 
     /// Returns the module of a key from memory, or else from the store.
     ///
-    /// What is stale or rejected is removed. Where the system fails, the outcome is a miss.
+    /// What is stale or rejected is removed; what is of an unknown layout is left. Where the system fails, the outcome is a miss.
     pub fn get(&self, key: &Key) -> Lookup<Arc<Module>> {
         if let Some(module) = self.modules().get(key) {
             count(&self.counters.memory_hits);
@@ -144,6 +148,7 @@ impl Cache {
             }
             Lookup::Stale(version) => Lookup::Stale(version),
             Lookup::Rejected(error) => Lookup::Rejected(error),
+            Lookup::UnknownLayout(error) => Lookup::UnknownLayout(error),
         }
     }
 
@@ -155,11 +160,15 @@ impl Cache {
         self.store.as_ref().map_or(Lookup::Miss, |store| self.taken(store, key, store.verify(key)))
     }
 
-    /// Takes what was found in the store: tells and removes what is stale or rejected; where the system fails, it is a miss.
+    /// Takes what was found in the store: tells what is stale, rejected or of an unknown layout, and removes the first two; where
+    /// the system fails, it is a miss.
     fn taken<T>(&self, store: &Store, key: &Key, found: Result<Lookup<T>, Error>) -> Lookup<T> {
         match &found {
             Ok(Lookup::Stale(version)) => self.tell(&self.counters.stale, key, Event::Stale(version)),
             Ok(Lookup::Rejected(error)) => self.tell(&self.counters.rejected, key, Event::Rejected(error)),
+            Ok(Lookup::UnknownLayout(error)) => {
+                self.tell(&self.counters.unknown_layouts, key, Event::UnknownLayout(error));
+            }
             Ok(Lookup::Hit(_) | Lookup::Miss) => {}
             Err(error) => return self.unread(key, error),
         }
@@ -176,7 +185,7 @@ impl Cache {
     ///
     /// Those of [`Builder::finish`] and [`Module::load`]. Nothing that is wrong with the store is an error.
     pub fn add(&self, key: &Key, compiled: &mut Builder<'_>) -> Result<Arc<Module>, Error> {
-        let entry = compiled.finish(&self.identity, key)?;
+        let entry = compiled.finish_to_load(&self.identity, key)?;
         let module = self.keep(key, Module::load(&entry)?)?;
         if let Some(store) = &self.store
             && let Err(error) = store.put(key, &entry)
@@ -192,7 +201,7 @@ impl Cache {
     ///
     /// Those of [`Cache::add`].
     pub fn add_in_memory(&self, key: &Key, compiled: &mut Builder<'_>) -> Result<Arc<Module>, Error> {
-        self.keep(key, Module::load(&compiled.finish(&self.identity, key)?)?)
+        self.keep(key, Module::load(&compiled.finish_to_load(&self.identity, key)?)?)
     }
 
     /// Takes a module out of memory, and returns it if it was there. Its entry stays in the store.

@@ -65,6 +65,7 @@ mod magic;
 mod memory;
 mod module;
 mod registry;
+mod revision;
 mod seal;
 mod store;
 mod tables;
@@ -79,15 +80,16 @@ pub use entry::Entry;
 pub use error::{Bound, Error, Field};
 pub use event::{Event, Statistics};
 pub use format::CatchClause;
-pub use identity::{Alignment, Identity, Revision};
+pub use identity::{Alignment, Identity};
 pub use key::{Key, KeyBuilder, WazeroFeatures, WazeroModuleId};
 pub use magic::{Magic, Version};
 pub use memory::Access;
 pub use module::{Location, Module};
 pub use registry::Registry;
+pub use revision::Revision;
 pub use seal::Sealing;
 pub use store::{Lookup, Store};
-pub use tables::{Clauses, FunctionOffsets, SourceMap, SourceRow, TryTables};
+pub use tables::{Clauses, FunctionOffsets, Locals, SourceMap, SourceRow, TryTable, TryTables};
 pub use target::{Arch, Os, Target};
 
 #[doc = include_str!("../SPEC.md")]

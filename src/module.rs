@@ -12,6 +12,7 @@ use crate::heap;
 use crate::identity::Identity;
 use crate::key::Key;
 use crate::memory::{Check, CodeMemory, WritableCode};
+use crate::revision::Revision;
 use crate::seal::{METADATA, Sections, SourceMapDigest};
 use crate::tables::{FunctionOffsets, SourceMap, SourceRow, TryTables};
 
@@ -46,8 +47,8 @@ pub struct Module {
     tables: FileBytes,
     function_offsets: Range<u64>,
     source_map: Option<Rows>,
-    /// How many try tables there are, and where.
-    try_tables: Option<(u32, Range<u64>)>,
+    /// How many try tables there are, where, and how they are laid out.
+    try_tables: Option<(u32, Range<u64>, Revision)>,
     sections: Option<Range<u64>>,
 }
 
@@ -157,7 +158,8 @@ impl Module {
         let is_vouched_for = matches!(file.place(), Place::Map(_, Check::VouchedFor));
         let digest = if is_vouched_for { None } else { entry.source_map_digest() };
         let source_map = source_map.as_ref().map(|map| Rows::new(map.rows.section().range(), digest));
-        let try_tables = catch_clauses.as_ref().map(|clauses| (clauses.try_table_count, clauses.try_tables.range()));
+        let try_tables =
+            catch_clauses.as_ref().map(|clauses| (clauses.try_table_count, clauses.try_tables.range(), entry.revision));
         let sections = entry.sealed.as_ref().map(|sealed| sealed.seal.sections.range());
         Ok(Self { addresses: code.range(), code, tables: file, function_offsets, source_map, try_tables, sections })
     }
@@ -179,7 +181,7 @@ impl Module {
             start..size(&tables)
         });
         let source_map = source_map.as_ref().map(|_| Rows::new(rows, entry.source_map_digest()));
-        let try_tables = catch_clauses.as_ref().map(|tables| (tables.try_table_count, clauses));
+        let try_tables = catch_clauses.as_ref().map(|tables| (tables.try_table_count, clauses, entry.revision));
         let sections = entry.sealed.as_ref().map(|_| sections);
         Ok(Self {
             addresses: code.range(),
@@ -247,11 +249,12 @@ impl Module {
         self.source_map.as_ref().map_or(Ok(()), |rows| rows.check(self.tables.rows(&rows.at)?))
     }
 
-    /// Returns the catch clauses of every try table.
+    /// Returns every try table.
     #[must_use]
     pub fn try_tables(&self) -> TryTables<'_> {
-        let Some((try_table_count, range)) = self.try_tables.clone() else { return TryTables::default() };
-        TryTables::of(&CatchClauses { try_table_count, try_tables: self.tables.section().part(&range) })
+        let Some((try_table_count, range, revision)) = self.try_tables.clone() else { return TryTables::default() };
+        let try_tables = self.tables.section().part(&range);
+        TryTables::of(&CatchClauses { try_table_count, try_tables }, revision)
     }
 
     /// Returns the section with the engine's `tag`, if the entry was sealed and has it.

@@ -14,7 +14,7 @@ use binrw::{BinRead, BinWrite};
 
 use crate::error::Error;
 pub use schema::CatchClause;
-pub(crate) use schema::{Body, CatchClauses, Footer, Header, Seal, SealSection, SourceMap, TryTable};
+pub(crate) use schema::{Body, CatchClauses, Footer, Header, Seal, SealSection, SourceMap, TryTable, TryTableLocals};
 pub(crate) use section::{Bytes, Pieces, Section, size};
 use source::{Source, truncation};
 pub(crate) use table::{Row, Table, Violation};

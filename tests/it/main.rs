@@ -17,6 +17,7 @@ mod damage;
 mod generate;
 mod golden;
 mod hostile;
+mod layouts;
 mod left;
 mod loader;
 mod machine;

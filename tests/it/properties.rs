@@ -33,8 +33,9 @@ proptest! {
         let rows = entry.source_map().map(|map| map.iter().map(|row| (row.source, row.code)).collect::<Vec<_>>());
         let expected = parts.source_map.map(|rows| rows.into_iter().map(|(source, code)| (source, moved(code))).collect::<Vec<_>>());
         prop_assert_eq!(rows, expected);
-        let clauses = entry.try_tables().map(|table| table.unwrap().map(Result::unwrap).collect::<Vec<_>>());
-        prop_assert_eq!(clauses.collect::<Vec<_>>(), parts.try_tables);
+        let tables = entry.try_tables().map(Result::unwrap);
+        let tables = tables.map(|table| (table.locals(), table.clauses().map(Result::unwrap).collect::<Vec<_>>()));
+        prop_assert_eq!(tables.collect::<Vec<_>>(), parts.try_tables);
         prop_assert_eq!(entry.key(), (*parts.identity.sealing() != Sealing::Plain).then_some(parts.key));
         for (tag, _, bytes) in &parts.sections {
             prop_assert_eq!(entry.section(*tag), Some(&bytes[..]));
@@ -74,7 +75,9 @@ proptest! {
         let identity = sealed.with_sealing(Sealing::Plain);
         compare(&bytes, &identity);
         compare(&[b"ABCDEF\x011", &bytes[..]].concat(), &identity);
-        compare(&[b"ABCDEF\x011", &bytes[..]].concat(), &identity.with_revision(Revision::SourceMap));
+        for revision in [Revision::SourceMap, Revision::Locals, Revision::Unknown] {
+            compare(&[b"ABCDEF\x011", &bytes[..]].concat(), &identity.clone().with_revision(revision));
+        }
     }
 }
 

@@ -16,12 +16,12 @@ use jitcache::{
 
 use crate::scratch::Scratch;
 
-/// Programs, the versions that their entries carry, and how they tell processors apart.
-const PROGRAMS: [(&str, &str, WazeroFeatures); 4] = [
-    ("wazero", "dev", WazeroFeatures::From1_11),
-    ("buf-v1.9.0", "v1.9.0", WazeroFeatures::UpTo1_10),
-    ("buf-v1.11.0", "v1.11.0", WazeroFeatures::From1_11),
-    ("buf-v1.12.0", "v1.12.0", WazeroFeatures::From1_11),
+/// Programs, the versions that their entries carry, the revisions of these, and how they tell processors apart.
+const PROGRAMS: [(&str, &str, Revision, WazeroFeatures); 4] = [
+    ("wazero", "dev", Revision::CatchClauses, WazeroFeatures::From1_11),
+    ("buf-v1.9.0", "v1.9.0", Revision::SourceMap, WazeroFeatures::UpTo1_10),
+    ("buf-v1.11.0", "v1.11.0", Revision::SourceMap, WazeroFeatures::From1_11),
+    ("buf-v1.12.0", "v1.12.0", Revision::CatchClauses, WazeroFeatures::From1_11),
 ];
 
 /// Modules, and the codes they exit with; those with 0 do not call for an exit.
@@ -113,7 +113,7 @@ fn wazero_takes_an_entry_of_another_version_for_stale_and_so_do_we() {
         let compiled = wazero.compiled_fib();
         let mut version = String::from_utf8(wazero.identity.version().as_bytes().into()).unwrap();
         version.replace_range(version.len() - 1.., "9");
-        let other = Identity::wazero(&version).unwrap();
+        let other = Identity::wazero(&version).unwrap().with_revision(wazero.identity.revision());
         let entry = wazero.fib_of_nine(&compiled).finish(&other, &wazero.key("fib")).unwrap().to_vec();
         fs::write(wazero.path(), entry).unwrap();
 
@@ -165,12 +165,15 @@ fn wazeros() -> Vec<Wazero> {
         io::stderr().write_all(line.as_bytes()).unwrap();
         return Vec::new();
     }
-    let wazero = |(name, version, features): (&str, _, _)| {
+    let wazero = |(name, version, revision, features): (&str, &str, _, _)| {
         let scratch = Scratch::new();
         // Where buf has its cache, below the directory that it is told; the other program is told all of this.
         let cache = scratch.path().join("buf/v3/wasmruntime");
         let (binary, is_buf) = (directory.join(name), name.starts_with("buf"));
-        Wazero { binary, is_buf, identity: Identity::wazero(version).unwrap(), features, scratch, cache }
+        let identity = Identity::wazero(version).unwrap();
+        // Debian's program does not say which version it is.
+        assert!(identity.revision() == revision || version == "dev");
+        Wazero { binary, is_buf, identity: identity.with_revision(revision), features, scratch, cache }
     };
     PROGRAMS.map(wazero).into()
 }
@@ -267,7 +270,7 @@ fn parts<'a>(entry: &Entry<'a>) -> Builder<'a> {
         builder.source(code, source);
     }
     for table in entry.try_tables() {
-        builder.try_table(&table.unwrap().collect::<Result<Vec<_>, _>>().unwrap());
+        builder.try_table(&table.unwrap().clauses().collect::<Result<Vec<_>, _>>().unwrap());
     }
     builder
 }
