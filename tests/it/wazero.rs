@@ -108,6 +108,28 @@ fn wazero_reads_try_tables_to_their_last_byte() {
 }
 
 #[test]
+fn wazero_reads_what_follows_empty_code_four_bytes_early() {
+    for wazero in wazeros() {
+        wazero.run("none", 0);
+        let path = wazero.store().path(&wazero.key("none"));
+        let file = fs::read(&path).unwrap();
+        // Checksum and flag follow the code, and try tables are counted behind them.
+        let stale = if wazero.identity.revision() == Revision::SourceMap { 5..5 } else { 5..9 };
+        for missing in (1..5).chain(stale.clone()) {
+            let cut = &file[..file.len() - missing];
+            fs::write(&path, cut).unwrap();
+            wazero.run("none", 0);
+            let expected = if stale.contains(&missing) { &file[..] } else { cut };
+            assert_eq!(fs::read(&path).unwrap(), expected, "{missing}");
+            assert!(Entry::parse(cut, &wazero.identity).is_err());
+        }
+        fs::write(&path, &file[..file.len() - stale.end]).unwrap();
+        let (_, text) = wazero.execute("none");
+        assert!(text.contains("error reading source map presence"), "{text}");
+    }
+}
+
+#[test]
 fn wazero_takes_an_entry_of_another_version_for_stale_and_so_do_we() {
     for wazero in wazeros() {
         let compiled = wazero.compiled_fib();
