@@ -31,7 +31,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     let count = |state: &str| rows.iter().filter(|row| row.last().is_some_and(|cell| cell.starts_with(state))).count();
     let bytes: u64 = rows.iter().filter_map(|row| row.get(3)?.parse::<u64>().ok()).sum();
     let (sound, stale, rejected) = (count("sound"), count("stale"), count("rejected"));
-    println!("\n{} entries, {bytes} bytes: {sound} sound, {stale} stale, {rejected} rejected", rows.len());
+    print!("\n{} entries, {bytes} bytes: {sound} sound, {stale} stale, {rejected} rejected", rows.len());
+    match count("unknown") {
+        0 => println!(),
+        unknown => println!(", {unknown} of an unknown layout"),
+    }
     Ok(())
 }
 
@@ -64,6 +68,7 @@ fn row(store: &Store, key: &Key) -> Result<[String; 9], Box<dyn Error>> {
         }
         Lookup::Stale(version) => format!("stale: written by {version}"),
         Lookup::Rejected(error) => format!("rejected: {error}"),
+        Lookup::UnknownLayout(error) => format!("unknown layout: {error}"),
         Lookup::Miss => "gone".to_owned(),
     };
     let [functions, code, source_rows, tries] = numbers;

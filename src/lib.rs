@@ -61,8 +61,8 @@ mod words;
 
 pub use cache::{Cache, Event, Statistics};
 pub use entry::{
-    Alignment, Builder, Clauses, Entry, FunctionOffsets, Identity, KeyBuilder, MacKey, Revision, Sealing, SourceMap,
-    SourceRow, TryTables,
+    Alignment, Builder, Clauses, Entry, FunctionOffsets, Identity, KeyBuilder, Locals, MacKey, Sealing, SourceMap,
+    SourceRow, TryTable, TryTables,
 };
 pub use error::{Bound, Error, Field};
 pub use format::CatchClause;
@@ -71,7 +71,7 @@ pub use memory::Access;
 pub use registry::Registry;
 pub use store::{Lookup, Store};
 pub use wazero::{WazeroFeatures, WazeroModuleId};
-pub use words::{Arch, CpuFeatures, Key, Magic, Os, Target, Version};
+pub use words::{Arch, CpuFeatures, Key, Magic, Os, Revision, Target, Version};
 
 #[doc = include_str!("../SPEC.md")]
 pub mod spec {}

@@ -38,8 +38,8 @@ impl WazeroModuleId {
 /// The meaning of the word of CPU features in wazero's keys, which has changed between releases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum WazeroFeatures {
-    /// wazero up to 1.9; on x86-64: bit 0 SSE3, bit 1 SSE4.1, bit 2 SSE4.2, bit 3 ABM.
-    UpTo1_9,
+    /// wazero 1.7.3 to 1.10; on x86-64: bit 0 SSE3, bit 1 SSE4.1, bit 2 SSE4.2, bit 3 ABM.
+    UpTo1_10,
     /// wazero from 1.11 on; on x86-64: bit 0 SSE4.1, bit 1 BMI1, bit 2 BMI1 with BMI2 and POPCNT.
     From1_11,
 }
@@ -49,7 +49,7 @@ impl WazeroFeatures {
     #[must_use]
     pub fn word(self, features: CpuFeatures) -> u64 {
         let sets: &[&[&str]] = match (features.arch(), self) {
-            (Arch::Amd64, Self::UpTo1_9) => &[&["sse3"], &["sse4.1"], &["sse4.2"], &["lzcnt"]],
+            (Arch::Amd64, Self::UpTo1_10) => &[&["sse3"], &["sse4.1"], &["sse4.2"], &["lzcnt"]],
             (Arch::Amd64, Self::From1_11) => &[&["sse4.1"], &["bmi1"], &["bmi1", "bmi2", "popcnt"]],
             (Arch::Arm64, _) => &[&["lse"]],
             _ => &[],
@@ -76,10 +76,10 @@ mod tests {
             CpuFeatures::of(Arch::Amd64, &["sse3", "sse4.1", "sse4.2", "lzcnt", "bmi1", "bmi2", "popcnt"]).unwrap();
         let old = CpuFeatures::of(Arch::Amd64, &["sse3", "sse4.1"]).unwrap();
         let partial = CpuFeatures::of(Arch::Amd64, &["bmi1", "bmi2"]).unwrap();
-        for (features, up_to_1_9, from_1_11) in [(all, 15, 7), (old, 3, 1), (partial, 0, 2)] {
-            assert_eq!(WazeroFeatures::UpTo1_9.word(features), up_to_1_9, "{features}");
+        for (features, up_to_1_10, from_1_11) in [(all, 15, 7), (old, 3, 1), (partial, 0, 2)] {
+            assert_eq!(WazeroFeatures::UpTo1_10.word(features), up_to_1_10, "{features}");
             assert_eq!(WazeroFeatures::From1_11.word(features), from_1_11, "{features}");
         }
-        assert_eq!(WazeroFeatures::UpTo1_9.word(CpuFeatures::of(Arch::Arm64, &["lse"]).unwrap()), 1);
+        assert_eq!(WazeroFeatures::UpTo1_10.word(CpuFeatures::of(Arch::Arm64, &["lse"]).unwrap()), 1);
     }
 }

@@ -14,6 +14,8 @@ pub enum Event<'a> {
     Stale(&'a Version),
     /// The entry is wrong, for the reason given: what is compiled takes its place, or it was removed.
     Rejected(&'a Error),
+    /// The entry is of an unknown layout, as the error tells, and was left as it is.
+    UnknownLayout(&'a Error),
     /// The entry could not be read, for the reason given.
     Unread(&'a Error),
     /// The entry could not be removed, for the reason given.
@@ -27,6 +29,7 @@ impl fmt::Display for Event<'_> {
         match self {
             Self::Stale(version) => write!(f, "entry stale: written by version {version}"),
             Self::Rejected(error) => write!(f, "entry rejected: {error}"),
+            Self::UnknownLayout(error) => write!(f, "entry left: {error}"),
             Self::Unread(error) => write!(f, "entry not read: {error}"),
             Self::Unremoved(error) => write!(f, "entry not removed: {error}"),
             Self::Unwritten(error) => write!(f, "entry not written: {error}"),
@@ -48,6 +51,8 @@ pub struct Statistics {
     pub stale: u64,
     /// Modules of which the store had a damaged entry.
     pub rejected: u64,
+    /// Modules of which the store had an entry of an unknown layout.
+    pub unknown_layouts: u64,
     /// System calls on the store that failed: see [`Event`].
     pub failures: u64,
 }
@@ -60,6 +65,7 @@ pub(crate) struct Counters {
     pub(crate) misses: AtomicU64,
     pub(crate) stale: AtomicU64,
     pub(crate) rejected: AtomicU64,
+    pub(crate) unknown_layouts: AtomicU64,
     pub(crate) failures: AtomicU64,
 }
 
@@ -72,6 +78,7 @@ impl Counters {
             misses: read(&self.misses),
             stale: read(&self.stale),
             rejected: read(&self.rejected),
+            unknown_layouts: read(&self.unknown_layouts),
             failures: read(&self.failures),
         }
     }
@@ -91,6 +98,7 @@ mod tests {
         for (event, said) in [
             (Event::Stale(&version), "entry stale: written by version \"1\"".to_owned()),
             (Event::Rejected(&error), format!("entry rejected: {error}")),
+            (Event::UnknownLayout(&error), format!("entry left: {error}")),
             (Event::Unread(&error), format!("entry not read: {error}")),
             (Event::Unremoved(&error), format!("entry not removed: {error}")),
             (Event::Unwritten(&error), format!("entry not written: {error}")),

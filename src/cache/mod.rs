@@ -105,7 +105,9 @@ impl Cache {
     /// Returns the module of a key: from memory, or else from the store, or else compiled by `compile` and stored.
     ///
     /// `compile` hands its results to the builder it is given. Two threads that ask for the same key at the same time may
-    /// both compile; both get the module of the one that was first.
+    /// both compile; both get the module of the one that was first. A module stays in memory
+    /// alone if its try tables have no known layout, or those of its entry in the store, which is left as it is: see
+    /// [`Revision::Unknown`](crate::Revision::Unknown).
     ///
     /// # Errors
     ///
@@ -116,18 +118,20 @@ impl Cache {
         key: &Key,
         compile: impl FnOnce(&mut Builder<'c>) -> Result<(), E>,
     ) -> Result<Arc<Module>, E> {
-        if let Lookup::Hit(module) = self.look_up(key, Remedy::Replace) {
-            return Ok(module);
-        }
+        let add = match self.look_up(key, Remedy::Replace) {
+            Lookup::Hit(module) => return Ok(module),
+            Lookup::UnknownLayout(_) => Self::add_in_memory,
+            Lookup::Miss | Lookup::Stale(_) | Lookup::Rejected(_) => Self::add,
+        };
         let mut builder = Builder::new();
         compile(&mut builder)?;
-        Ok(self.add(key, &mut builder)?)
+        Ok(add(self, key, &mut builder)?)
     }
 
     /// Returns the module of a key from memory, or else from the store.
     ///
-    /// What is stale or rejected is removed, if it is a regular file and still the one that was read. Where the system fails,
-    /// the outcome is a miss.
+    /// What is stale or rejected is removed, if it is a regular file and still the one that was read; what is of an unknown
+    /// layout is left. Where the system fails, the outcome is a miss.
     pub fn get(&self, key: &Key) -> Lookup<Arc<Module>> {
         self.look_up(key, Remedy::Remove)
     }
@@ -158,6 +162,7 @@ impl Cache {
             }
             Lookup::Stale(version) => Lookup::Stale(version),
             Lookup::Rejected(error) => Lookup::Rejected(error),
+            Lookup::UnknownLayout(error) => Lookup::UnknownLayout(error),
         }
     }
 
@@ -180,6 +185,10 @@ impl Cache {
         let (counter, event) = match &found {
             Lookup::Stale(version) => (&self.counters.stale, Event::Stale(version)),
             Lookup::Rejected(error) => (&self.counters.rejected, Event::Rejected(error)),
+            Lookup::UnknownLayout(error) => {
+                self.tell(&self.counters.unknown_layouts, key, Event::UnknownLayout(error));
+                return found;
+            }
             Lookup::Hit(_) | Lookup::Miss => return found,
         };
         let removed = match (remedy, file) {
@@ -199,7 +208,7 @@ impl Cache {
     ///
     /// Those of [`Builder::finish`] and [`Module::load`]. Nothing that is wrong with the store is an error.
     pub fn add(&self, key: &Key, compiled: &mut Builder<'_>) -> Result<Arc<Module>, Error> {
-        let entry = compiled.finish(&self.identity, key)?;
+        let entry = compiled.finish_to_load(&self.identity, key)?;
         let module = self.keep(key, Module::load(&entry)?)?;
         if let Some(store) = &self.store
             && let Err(error) = store.put(key, &entry)
@@ -215,7 +224,7 @@ impl Cache {
     ///
     /// Those of [`Cache::add`].
     pub fn add_in_memory(&self, key: &Key, compiled: &mut Builder<'_>) -> Result<Arc<Module>, Error> {
-        self.keep(key, Module::load(&compiled.finish(&self.identity, key)?)?)
+        self.keep(key, Module::load(&compiled.finish_to_load(&self.identity, key)?)?)
     }
 
     /// Takes a module out of memory, and returns it if it was there. Its entry stays in the store.

@@ -9,15 +9,16 @@ use binrw::BinWrite;
 use binrw::meta::WriteEndian;
 
 use super::digest::{Digest, crc32c};
-use super::identity::{Identity, Revision};
+use super::identity::Identity;
 use super::seal::{METADATA, Sealed};
+use super::tables::Locals;
 use super::view::{Entry, Length};
 use crate::error::{Bound, Error, Field, heap};
 use crate::format::{
     self, Body, Bytes, CatchClause, CatchClauses, Footer, Header, ROWS_BEHIND_CODE, Row, Seal, SealSection, Section,
-    SourceMap, Table, TryTable,
+    SourceMap, Table, TryTable, TryTableLocals,
 };
-use crate::words::{CpuFeatures, Key, TRAP, size};
+use crate::words::{CpuFeatures, Key, Revision, TRAP, size};
 
 /// The parts of an entry, handed in by the engine that compiled it.
 ///
@@ -40,9 +41,11 @@ pub struct Builder<'a> {
     code: Cow<'a, [u8]>,
     functions: Vec<Row<1>>,
     source_map: Option<Vec<Row<2>>>,
-    /// The try tables as they will stand in the file.
+    /// The try tables as they will stand in the file. All of them have locals, or none has, or they fit no revision.
     try_tables: Vec<u8>,
     try_table_count: u32,
+    /// How many of them have locals.
+    with_locals: u32,
     cpu: Option<CpuFeatures>,
     /// The sections as they will stand in the file.
     sections: Vec<u8>,
@@ -91,12 +94,24 @@ impl<'a> Builder<'a> {
     }
 
     /// Adds a try table with its catch clauses, in the order in which they are tried.
+    ///
+    /// It must have no locals in an entry of [`Revision::CatchClauses`], and must have them in one of [`Revision::Locals`].
     pub fn try_table(&mut self, clauses: &[CatchClause]) -> &mut Self {
+        self.add_try_table(None, clauses)
+    }
+
+    /// Does the same for a try table that keeps `locals`.
+    pub fn try_table_with_locals(&mut self, locals: Locals, clauses: &[CatchClause]) -> &mut Self {
+        self.with_locals = self.with_locals.saturating_add(1);
+        self.add_try_table(Some(TryTableLocals { count: locals.count, reuse_flag: locals.reuse.into() }), clauses)
+    }
+
+    fn add_try_table(&mut self, locals: Option<TryTableLocals>, clauses: &[CatchClause]) -> &mut Self {
         let mut rows = Vec::new();
         let added = clauses.iter().try_for_each(|clause| append(&mut rows, clause));
         // More clauses than the count can say are found out by `finish`, which reads the tables back.
         let clause_count = u32::try_from(clauses.len()).unwrap_or(u32::MAX);
-        let table = TryTable { clause_count, clauses: Section::new(&rows) };
+        let table = TryTable { locals, clause_count, clauses: Section::new(&rows) };
         let added = added.and_then(|()| append(&mut self.try_tables, &table));
         self.try_table_count = self.try_table_count.saturating_add(1);
         self.note(added)
@@ -134,14 +149,27 @@ impl<'a> Builder<'a> {
     /// [`Error::Unwritable`], naming a part that no reader would accept; [`Error::Memory`] if there was none for a part, or is
     /// none for the padding.
     pub fn finish<'e>(&'e mut self, identity: &'e Identity, key: &Key) -> Result<Entry<'e>, Error> {
+        self.finish_in(identity.revision(), identity, key)
+    }
+
+    /// Returns the entry to load: where the identity does not know how try tables are laid out, they are as they were handed in. A
+    /// store of the identity refuses that entry.
+    pub(crate) fn finish_to_load<'e>(&'e mut self, identity: &'e Identity, key: &Key) -> Result<Entry<'e>, Error> {
+        let revision = match identity.revision() {
+            Revision::Unknown if self.with_locals > 0 => Revision::Locals,
+            Revision::Unknown => Revision::CatchClauses,
+            known => known,
+        };
+        self.finish_in(revision, identity, key)
+    }
+
+    fn finish_in<'e>(&'e mut self, revision: Revision, identity: &'e Identity, key: &Key) -> Result<Entry<'e>, Error> {
         if let Some(length) = self.missing {
             return Err(Error::Memory { action: "allocate", length, source: ErrorKind::OutOfMemory.into() });
         }
         let code_at = self.align(identity)?;
         let kind = identity.sealing().digest_kind();
-        if identity.revision() == Revision::SourceMap && self.try_table_count > 0 {
-            return Err(unwritable(Field::TryTableCount, Bound::Exactly(0), self.try_table_count.into()));
-        }
+        self.check_try_tables_fit(revision)?;
         if kind.is_none() && !self.sections.is_empty() {
             return Err(unwritable(Field::Section, Bound::Exactly(0), size(&self.sections)));
         }
@@ -153,17 +181,18 @@ impl<'a> Builder<'a> {
         if u32::try_from(functions).is_err() {
             return Err(unwritable(Field::FunctionCount, Bound::AtMost(u32::MAX.into()), functions));
         }
-        let has_catch_clauses = kind.is_some() || identity.revision() == Revision::CatchClauses;
+        let revision = revision.of_body(kind.is_some());
         let rows_at = code_at.saturating_add(size(&self.code)).saturating_add(ROWS_BEHIND_CODE);
         let mut entry = Entry {
             header: Header { magic: Bytes(identity.magic().0), version: Section::new(identity.version().as_bytes()) },
+            revision,
             body: Body {
                 function_offsets: Table::new_at(0, &self.functions),
                 code: Section::new_at(code_at, &self.code),
                 code_checksum: crc32c(0, &self.code),
                 source_map_flag: self.source_map.is_some().into(),
                 source_map: self.source_map.as_deref().map(|rows| SourceMap { rows: Table::new_at(rows_at, rows) }),
-                catch_clauses: has_catch_clauses.then(|| CatchClauses {
+                catch_clauses: (revision != Revision::SourceMap).then(|| CatchClauses {
                     try_table_count: self.try_table_count,
                     try_tables: Section::new(&self.try_tables),
                 }),
@@ -196,6 +225,17 @@ impl<'a> Builder<'a> {
             error => error,
         })?;
         Ok(entry)
+    }
+
+    /// Checks that the try tables, as they were handed in, are laid out as in `revision`.
+    fn check_try_tables_fit(&self, revision: Revision) -> Result<(), Error> {
+        let (tables, with_locals) = (self.try_table_count, self.with_locals);
+        let (field, expected, found) = match revision {
+            Revision::SourceMap | Revision::Unknown => (Field::TryTableCount, 0, tables),
+            Revision::CatchClauses => (Field::LocalCount, 0, with_locals),
+            Revision::Locals => (Field::LocalCount, tables, with_locals),
+        };
+        if found == expected { Ok(()) } else { Err(unwritable(field, Bound::Exactly(expected.into()), found.into())) }
     }
 
     /// Pads the code as `identity` wants it, and returns where it will lie in the file.

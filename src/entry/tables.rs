@@ -1,9 +1,10 @@
-//! The tables of an entry as views: function offsets, source map and catch clauses, read where they lie.
+//! The tables of an entry as views: function offsets, source map and try tables, read where they lie.
 
 use std::fmt;
 
 use crate::error::{Bound, Error, Field};
-use crate::format::{self, CatchClause, CatchClauses, Row, Section, Table, TryTable};
+use crate::format::{self, CatchClause, CatchClauses, Row, Section, Table, TryTableLocals};
+use crate::words::Revision;
 
 /// The function offsets of an entry, read in place. Returned by [`Entry::functions`](crate::Entry::functions).
 #[derive(Clone, Copy)]
@@ -136,7 +137,7 @@ impl fmt::Debug for SourceMap<'_> {
     }
 }
 
-/// The try tables of an entry, each an iterator of its catch clauses. Returned by [`Entry::try_tables`](crate::Entry::try_tables).
+/// The try tables of an entry, in order. Returned by [`Entry::try_tables`](crate::Entry::try_tables).
 ///
 /// The lists have no index, so each is checked when it is met: the first error ends the iteration.
 #[derive(Clone, Debug, Default)]
@@ -144,26 +145,29 @@ pub struct TryTables<'a> {
     tables: Section<'a>,
     at: u64,
     left: u32,
+    revision: Revision,
 }
 
 impl<'a> TryTables<'a> {
-    pub(crate) fn of(clauses: &CatchClauses<'a>) -> Self {
-        Self { tables: clauses.try_tables, at: 0, left: clauses.try_table_count }
+    pub(crate) fn of(clauses: &CatchClauses<'a>, revision: Revision) -> Self {
+        Self { tables: clauses.try_tables, at: 0, left: clauses.try_table_count, revision }
     }
 
-    fn read(&mut self) -> Result<Option<Clauses<'a>>, Error> {
+    fn read(&mut self) -> Result<Option<TryTable<'a>>, Error> {
         let Some(left) = self.left.checked_sub(1) else {
             let (end, found) = (self.tables.at().saturating_add(self.at), self.tables.range().end);
             return if end == found { Ok(None) } else { Err(Error::Trailing { at: end, expected: end, found }) };
         };
-        let (table, end) = format::read::<TryTable<'_>>(self.tables, self.at, self.tables)?;
+        let (table, end) = format::read::<format::TryTable<'_>>(self.tables, self.at, (self.tables, self.revision))?;
+        let at = self.tables.at().saturating_add(self.at);
         (self.at, self.left) = (end, left);
-        Ok(Some(Clauses { clauses: table.clauses, at: 0 }))
+        let locals = table.locals.map(|locals| Locals::read(&locals, at)).transpose()?;
+        Ok(Some(TryTable { locals, clauses: table.clauses }))
     }
 }
 
 impl<'a> Iterator for TryTables<'a> {
-    type Item = Result<Clauses<'a>, Error>;
+    type Item = Result<TryTable<'a>, Error>;
 
     fn next(&mut self) -> Option<Self::Item> {
         let next = self.read().transpose();
@@ -174,7 +178,52 @@ impl<'a> Iterator for TryTables<'a> {
     }
 }
 
-/// The catch clauses of one try table. Returned by [`TryTables`].
+/// A try table: its catch clauses, and its locals. Returned by [`TryTables`].
+#[derive(Clone, Debug)]
+pub struct TryTable<'a> {
+    locals: Option<Locals>,
+    clauses: Section<'a>,
+}
+
+impl<'a> TryTable<'a> {
+    /// Returns the locals that the try table keeps; `None` in an entry that is not of [`Revision::Locals`].
+    #[must_use]
+    pub const fn locals(&self) -> Option<Locals> {
+        self.locals
+    }
+
+    /// Returns the catch clauses, in the order in which they are tried.
+    #[must_use]
+    pub const fn clauses(&self) -> Clauses<'a> {
+        Clauses { clauses: self.clauses, at: 0 }
+    }
+}
+
+/// The locals of a function that a try table keeps, so that a handler finds what they were when the exception was thrown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Locals {
+    /// The number of locals, parameters among them.
+    pub count: u32,
+    /// Whether they are kept where the try table around this one keeps them, which is of the same function.
+    pub reuse: bool,
+}
+
+impl Locals {
+    /// Takes over what stands in a try table that begins at `at`.
+    fn read(&TryTableLocals { count, reuse_flag }: &TryTableLocals, at: u64) -> Result<Self, Error> {
+        match reuse_flag {
+            0 | 1 => Ok(Self { count, reuse: reuse_flag == 1 }),
+            flag => Err(Error::Value {
+                field: Field::ReuseFlag,
+                at: at.saturating_add(TryTableLocals::FLAG_AT),
+                expected: Bound::AtMost(1),
+                found: flag.into(),
+            }),
+        }
+    }
+}
+
+/// The catch clauses of one try table. Returned by [`TryTable::clauses`].
 #[derive(Clone, Debug, Default)]
 pub struct Clauses<'a> {
     clauses: Section<'a>,

@@ -4,12 +4,12 @@ use std::io::{self, Write};
 use std::ops::Range;
 
 use super::digest::{Digest, MacKey, Sum, crc32c};
-use super::identity::{Alignment, Identity, Revision};
+use super::identity::{Alignment, Identity};
 use super::seal::{METADATA, Sealed, SourceMapDigest};
 use super::tables::{FunctionOffsets, SourceMap, TryTables};
 use crate::error::{Bound, Error, Field};
-use crate::format::{self, Body, Header, Section, Violation};
-use crate::words::{Key, Magic, Version, size};
+use crate::format::{self, Body, CatchClauses, Header, Section, Violation};
+use crate::words::{Key, Magic, Revision, Version, size};
 
 /// An entry, borrowed from the bytes of its file or from the [`Builder`](crate::Builder) that made it.
 ///
@@ -32,6 +32,8 @@ use crate::words::{Key, Magic, Version, size};
 #[derive(Clone, Debug)]
 pub struct Entry<'a> {
     pub(crate) header: Header<'a>,
+    /// How the body is laid out.
+    pub(crate) revision: Revision,
     pub(crate) body: Body<'a>,
     pub(crate) sealed: Option<Sealed<'a>>,
     /// The file that the entry was read from; empty if it was built, and then its digest is right by construction.
@@ -57,7 +59,7 @@ impl<'a> Entry<'a> {
     ///
     /// # Errors
     ///
-    /// [`Error::Stale`], or any rejection: see [`Error::is_rejection`].
+    /// [`Error::Stale`], [`Error::UnknownLayout`], or any rejection: see [`Error::is_rejection`].
     pub fn parse(file: &'a [u8], identity: &Identity) -> Result<Self, Error> {
         Self::read(Section::new(file), identity)
     }
@@ -66,10 +68,10 @@ impl<'a> Entry<'a> {
     pub(crate) fn read(file: Section<'a>, identity: &Identity) -> Result<Self, Error> {
         let (header, at) = read_header(file, identity)?;
         let kind = identity.sealing().digest_kind();
-        let has_catch_clauses = kind.is_some() || identity.revision() == Revision::CatchClauses;
+        let revision = identity.revision().of_body(kind.is_some());
         let read_body = |end| {
             let part = file.part(&(0..end));
-            format::read::<Body<'_>>(part, at, (part, has_catch_clauses))
+            format::read::<Body<'_>>(part, at, (part, revision))
         };
         let sealed = kind.map(|kind| Sealed::read(file, at, kind, identity)).transpose().or_else(|error| {
             // A file without the end of a seal was cut, or never sealed: if the cut is in the body, that is the news.
@@ -83,8 +85,9 @@ impl<'a> Entry<'a> {
         let body_end = sealed.as_ref().map_or(file.length(), |sealed| sealed.at);
         let (body, end) = read_body(body_end)?;
         let (alignment, mac_key) = (identity.alignment(), identity.sealing().mac_key().cloned());
-        let entry = Self { header, body, sealed, file, alignment, mac_key };
+        let entry = Self { header, revision, body, sealed, file, alignment, mac_key };
         entry.check_source_map_flag()?;
+        entry.check_revision()?;
         if end != body_end {
             return Err(Error::Trailing { at: end, expected: end, found: body_end });
         }
@@ -168,10 +171,10 @@ impl<'a> Entry<'a> {
         self.body.source_map.as_ref().map(|map| SourceMap::new(map.rows, self.padding()))
     }
 
-    /// Returns the catch clauses of every try table; nothing for an entry of [`Revision::SourceMap`].
+    /// Returns every try table; nothing for an entry of [`Revision::SourceMap`].
     #[must_use]
     pub fn try_tables(&self) -> TryTables<'a> {
-        self.body.catch_clauses.as_ref().map_or_else(TryTables::default, TryTables::of)
+        self.body.catch_clauses.as_ref().map_or_else(TryTables::default, |tables| TryTables::of(tables, self.revision))
     }
 
     /// Returns the key that a sealed entry is bound to.
@@ -303,7 +306,30 @@ impl<'a> Entry<'a> {
     ///
     /// Every load does: without it, a header in front of zeros is an entry without code.
     pub(crate) fn check_try_tables(&self) -> Result<(), Error> {
-        self.try_tables().try_for_each(|table| table?.try_for_each(|clause| clause.map(drop)))
+        self.try_tables().try_for_each(|table| table?.clauses().try_for_each(|clause| clause.map(drop)))
+    }
+
+    /// Checks that there are no try tables in a layout that is not known.
+    fn check_revision(&self) -> Result<(), Error> {
+        match &self.body.catch_clauses {
+            Some(CatchClauses { try_table_count: found @ 1.., try_tables }) if self.revision == Revision::Unknown => {
+                Err(Error::UnknownLayout { at: try_tables.at().saturating_sub(4), found: *found })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Checks that whoever reads entries of `revision` reads this one as it is.
+    pub(crate) fn check_readable_in(&self, revision: Revision) -> Result<(), Error> {
+        match &self.body.catch_clauses {
+            _ if self.revision == revision => Ok(()),
+            Some(CatchClauses { try_table_count: 0, .. }) if revision != Revision::SourceMap => Ok(()),
+            Some(CatchClauses { try_table_count, .. }) if revision == Revision::Unknown => {
+                let (field, expected) = (Field::TryTableCount, Bound::Exactly(0));
+                Err(Error::Unwritable { field, expected, found: u64::from(*try_table_count) })
+            }
+            _ => Err(Error::Invalid { what: "entry", rule: "must be of the revision of the store" }),
+        }
     }
 
     pub(crate) fn check_function_offsets(&self) -> Result<(), Error> {

@@ -16,7 +16,7 @@ impl Error {
     }
 
     /// Returns the number of the error, which never changes: 1 for a stale entry, 2 to 99 for a rejection, from 100 on for
-    /// failures of the machine and mistakes of the caller.
+    /// failures of the machine, mistakes of the caller and what this crate does not know.
     #[must_use]
     pub const fn number(&self) -> u16 {
         self.told().0
@@ -91,6 +91,11 @@ impl Error {
             Self::Unwritable { .. } => {
                 (104, "unwritable", "The engine has to hand over other parts: no reader would accept these.")
             }
+            Self::UnknownLayout { .. } => (
+                105,
+                "unknown-layout",
+                "Leave the entry, and compile: to read it, update jitcache, or give the revision.",
+            ),
         }
     }
 }

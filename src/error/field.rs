@@ -30,6 +30,10 @@ pub enum Field {
     SourceMap,
     /// The number of try tables.
     TryTableCount,
+    /// The number of locals that one try table keeps.
+    LocalCount,
+    /// The byte that tells whether a try table keeps its locals where the one around it does.
+    ReuseFlag,
     /// The number of clauses of one try table.
     CatchClauseCount,
     /// The catch clauses of one try table.
@@ -87,6 +91,8 @@ impl Field {
             Self::SourceMapLength => "source map length",
             Self::SourceMap => "source map",
             Self::TryTableCount => "try table count",
+            Self::LocalCount => "local count",
+            Self::ReuseFlag => "reuse flag",
             Self::CatchClauseCount => "catch clause count",
             Self::CatchClauses => "catch clauses",
             Self::Key => "key",

@@ -15,7 +15,7 @@ pub use field::{Bound, Field};
 ///
 /// The first group of variants are *rejections*: they say what is wrong with the bytes of an entry, `at` being the offset
 /// in the file. The remedy for all of them is to compile again. [`Error::Stale`] is not damage: another version of the
-/// engine wrote the entry. The last group are failures of the machine or mistakes of the caller.
+/// engine wrote the entry. Neither is [`Error::UnknownLayout`]: others can read the entry, so it is to be left. The last group are failures of the machine or mistakes of the caller.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Error {
@@ -36,6 +36,14 @@ pub enum Error {
         expected: Version,
         /// Version in the file.
         found: Version,
+    },
+    /// The entry has try tables, and how its version lays them out is not known: see
+    /// [`Revision::Unknown`](crate::Revision::Unknown).
+    UnknownLayout {
+        /// Offset of the try table count.
+        at: u64,
+        /// The number of try tables.
+        found: u32,
     },
     /// The file ends inside a field.
     Truncated {
@@ -189,6 +197,9 @@ impl fmt::Display for Error {
             }
             Self::Stale { at, expected, found } => {
                 write!(f, "version at {at:#x}: expected {expected}, found {found}")
+            }
+            Self::UnknownLayout { at, found } => {
+                write!(f, "try table count at {at:#x}: expected 0 in a version of unknown layout, found {found}")
             }
             Self::Truncated { field, at, expected, found } => {
                 write!(f, "{field} at {at:#x}: expected {expected} bytes, found {found}")

@@ -16,7 +16,7 @@ use crate::error::Error;
 use crate::words::size;
 pub(crate) use run::{Bytes, Piece, Section, within};
 pub use schema::CatchClause;
-pub(crate) use schema::{Body, CatchClauses, Footer, Header, Seal, SealSection, SourceMap, TryTable};
+pub(crate) use schema::{Body, CatchClauses, Footer, Header, Seal, SealSection, SourceMap, TryTable, TryTableLocals};
 use source::{Source, truncation};
 pub(crate) use table::{Row, Table, Violation};
 

@@ -10,6 +10,7 @@ use binrw::binrw;
 use super::run::{Bytes, Section};
 use super::table::Table;
 use crate::error::Field;
+use crate::words::Revision;
 
 /// The part of an entry that means the same in every version of every engine.
 #[binrw]
@@ -31,7 +32,7 @@ pub(crate) struct Header<'a> {
 /// What follows a header whose magic and version are the expected ones.
 #[binrw]
 #[brw(little)]
-#[br(import(file: Section<'a>, has_catch_clauses: bool))]
+#[br(import(file: Section<'a>, revision: Revision))]
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Body<'a> {
     #[br(temp, err_context(Field::FunctionCount))]
@@ -60,7 +61,7 @@ pub(crate) struct Body<'a> {
     #[br(if(source_map_flag == 1), args_raw = file)]
     pub(crate) source_map: Option<SourceMap<'a>>,
 
-    #[br(if(has_catch_clauses), args_raw = file)]
+    #[br(if(revision != Revision::SourceMap), args_raw = file)]
     pub(crate) catch_clauses: Option<CatchClauses<'a>>,
 }
 
@@ -78,7 +79,7 @@ pub(crate) struct SourceMap<'a> {
     pub(crate) rows: Table<'a, 2>,
 }
 
-/// The catch clauses of every try table of the module.
+/// The try tables of the module, with the catch clauses of each.
 #[binrw]
 #[brw(little)]
 #[br(import_raw(file: Section<'a>))]
@@ -92,18 +93,39 @@ pub(crate) struct CatchClauses<'a> {
     pub(crate) try_tables: Section<'a>,
 }
 
-/// The catch clauses of one try table.
+/// One try table: its catch clauses and, in [`Revision::Locals`], its locals.
 #[binrw]
 #[brw(little)]
-#[br(import_raw(file: Section<'a>))]
+#[br(import(file: Section<'a>, revision: Revision))]
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct TryTable<'a> {
+    #[br(if(revision == Revision::Locals))]
+    pub(crate) locals: Option<TryTableLocals>,
+
     #[br(err_context(Field::CatchClauseCount))]
     pub(crate) clause_count: u32,
 
     /// That many [`CatchClause`]s.
     #[br(args(file, Some(u64::from(clause_count).saturating_mul(CatchClause::SIZE))), err_context(Field::CatchClauses))]
     pub(crate) clauses: Section<'a>,
+}
+
+/// What a try table says of the locals of its function.
+#[binrw]
+#[brw(little)]
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct TryTableLocals {
+    #[br(err_context(Field::LocalCount))]
+    pub(crate) count: u32,
+
+    /// 1 if they are kept where those of the try table around it are, 0 if not.
+    #[br(err_context(Field::ReuseFlag))]
+    pub(crate) reuse_flag: u8,
+}
+
+impl TryTableLocals {
+    /// How far the flag stands behind the start of the try table, in bytes.
+    pub(crate) const FLAG_AT: u64 = 4;
 }
 
 /// One clause of a try table, as WebAssembly's exception handling defines it.
@@ -127,7 +149,7 @@ impl CatchClause {
     pub(crate) const LAST_KIND: u8 = 3;
 }
 
-/// What binds an entry to its key and its machine. It follows a body with catch clauses, up to the footer.
+/// What binds an entry to its key and its machine. It follows a body with a try table count, up to the footer.
 #[binrw]
 #[brw(little)]
 #[br(import_raw(file: Section<'a>))]

@@ -13,7 +13,7 @@ use crate::entry::{
 use crate::error::{Bound, Error, Field, heap};
 use crate::format::{Body, CatchClauses, Section, Table};
 use crate::memory::{Access, Check, CodeMemory, WritableCode};
-use crate::words::{Key, size};
+use crate::words::{Key, Revision, size};
 
 /// Executable code with its functions and its source map. The code is unmapped when the module is dropped.
 ///
@@ -53,8 +53,8 @@ pub struct Module {
 struct Places {
     function_offsets: Range<u64>,
     source_map: Option<Rows>,
-    /// How many try tables there are, and where.
-    try_tables: Option<(u32, Range<u64>)>,
+    /// How many try tables there are, where, and how they are laid out.
+    try_tables: Option<(u32, Range<u64>, Revision)>,
     sections: Option<Range<u64>>,
 }
 
@@ -223,7 +223,7 @@ impl Module {
         let places = Places {
             function_offsets,
             source_map: source_map.as_ref().map(|_| Rows::new(rows, entry.source_map_digest())),
-            try_tables: catch_clauses.as_ref().map(|tables| (tables.try_table_count, clauses)),
+            try_tables: catch_clauses.as_ref().map(|tables| (tables.try_table_count, clauses, entry.revision)),
             sections: entry.sealed.as_ref().map(|_| sections),
         };
         Ok(Self::over(code, entry.padding(), Tables::of(tables), places))
@@ -296,11 +296,14 @@ impl Module {
         self.places.source_map.as_ref().map_or(Ok(()), |rows| rows.check(self.tables.rows(&self.code, &rows.at)?))
     }
 
-    /// Returns the catch clauses of every try table.
+    /// Returns every try table.
     #[must_use]
     pub fn try_tables(&self) -> TryTables<'_> {
-        let Some((try_table_count, place)) = self.places.try_tables.clone() else { return TryTables::default() };
-        TryTables::of(&CatchClauses { try_table_count, try_tables: self.tables.part(&self.code, &place) })
+        let Some((try_table_count, place, revision)) = self.places.try_tables.clone() else {
+            return TryTables::default();
+        };
+        let try_tables = self.tables.part(&self.code, &place);
+        TryTables::of(&CatchClauses { try_table_count, try_tables }, revision)
     }
 
     /// Returns the section with the engine's `tag`, if the entry was sealed and has it.
@@ -353,7 +356,9 @@ impl Places {
         Self {
             function_offsets: function_offsets.section().range(),
             source_map: source_map.as_ref().map(|map| Rows::new(map.rows.section().range(), digest)),
-            try_tables: catch_clauses.as_ref().map(|clauses| (clauses.try_table_count, clauses.try_tables.range())),
+            try_tables: catch_clauses
+                .as_ref()
+                .map(|clauses| (clauses.try_table_count, clauses.try_tables.range(), entry.revision)),
             sections: entry.sealed.as_ref().map(|sealed| sealed.seal.sections.range()),
         }
     }

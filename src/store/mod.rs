@@ -22,6 +22,8 @@ pub enum Lookup<T> {
     Stale(Version),
     /// The entry is damaged or no entry at all, for the reason given: the same remedy.
     Rejected(Error),
+    /// The entry has try tables in a layout that is not known, as the error tells: compile, and leave it to whoever knows.
+    UnknownLayout(Error),
 }
 
 impl<T> Lookup<T> {
@@ -30,7 +32,7 @@ impl<T> Lookup<T> {
     pub fn hit(self) -> Option<T> {
         match self {
             Self::Hit(found) => Some(found),
-            Self::Miss | Self::Stale(_) | Self::Rejected(_) => None,
+            Self::Miss | Self::Stale(_) | Self::Rejected(_) | Self::UnknownLayout(_) => None,
         }
     }
 
@@ -40,6 +42,7 @@ impl<T> Lookup<T> {
             Ok(found) => Ok(Self::Hit(found)),
             Err(Error::Stale { found, .. }) => Ok(Self::Stale(found)),
             Err(error) if error.is_rejection() => Ok(Self::Rejected(error)),
+            Err(error @ Error::UnknownLayout { .. }) => Ok(Self::UnknownLayout(error)),
             Err(error) => Err(error),
         }
     }
@@ -178,12 +181,16 @@ impl Store {
     /// # Errors
     ///
     /// [`Error::Io`], and the directory is as it was, unless syncing it was what failed: then the entry is in place, and may
-    /// not survive a power cut. An entry that is longer than the process may write, `RLIMIT_FSIZE`, is one of them. [`Error::Invalid`] for an entry of another identity, [`Error::Key`] for one that is sealed
-    /// under another key, and [`Error::Unwritable`] for one that this store would not read: see [`Access::with_limit`].
+    /// not survive a power cut. An entry that is longer than the process may write, `RLIMIT_FSIZE`, is one of them.
+    /// [`Error::Invalid`] for an entry of another identity, [`Error::Key`] for one that is sealed under another key, and
+    /// [`Error::Unwritable`] for one that this store would not read: see [`Access::with_limit`] and
+    /// [`Revision::Unknown`](crate::Revision::Unknown).
     pub fn put(&self, key: &Key, entry: &Entry<'_>) -> Result<(), Error> {
         if entry.magic() != self.identity.magic() || entry.version() != self.identity.version().as_bytes() {
             return Err(Error::Invalid { what: "entry", rule: "must have the magic and the version of the store" });
         }
+        let is_sealed = self.identity.sealing().digest_kind().is_some();
+        entry.check_readable_in(self.identity.revision().of_body(is_sealed))?;
         entry.check_key(key)?;
         let (limit, found) = (self.access.limit, entry.length());
         if found > limit {

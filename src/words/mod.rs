@@ -3,12 +3,14 @@
 mod cpu;
 mod key;
 mod magic;
+mod revision;
 mod size;
 mod target;
 
 pub use cpu::CpuFeatures;
 pub use key::Key;
 pub use magic::{Magic, Version};
+pub use revision::Revision;
 pub(crate) use size::{STEP, size};
 pub(crate) use target::TRAP;
 pub use target::{Arch, Os, Target};

@@ -6,8 +6,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use jitcache::{Access, Bound, Builder, Cache, Entry, Error, Event, Field, Identity, Key, Lookup, Store};
+use jitcache::{
+    Access, Bound, Builder, Cache, Entry, Error, Event, Field, Identity, Key, Locals, Lookup, Revision, Statistics,
+    Store,
+};
 
+use crate::generate::add_try_table;
 use crate::machine;
 use crate::scratch::Scratch;
 
@@ -34,6 +38,7 @@ impl Engine {
             let name = match event {
                 Event::Stale(_) => "stale",
                 Event::Rejected(_) => "rejected",
+                Event::UnknownLayout(_) => "unknown layout",
                 Event::Unread(_) => "unread",
                 Event::Unremoved(_) => "unremoved",
                 Event::Unwritten(_) => "unwritten",
@@ -50,10 +55,16 @@ impl Engine {
 
     /// Returns what the module of `n` computes, and whether it had to be compiled.
     fn run(&self, n: u16) -> (i32, bool) {
+        self.run_with(n, &[])
+    }
+
+    /// Does the same for a module that has try tables, each with these locals.
+    fn run_with(&self, n: u16, tables: &[Option<Locals>]) -> (i32, bool) {
         let before = self.compiled.load(Ordering::Relaxed);
         let module = self.cache.get_or_compile(&key(n), |entry| {
             self.compiled.fetch_add(1, Ordering::Relaxed);
             *entry = machine::builder(n);
+            tables.iter().for_each(|&locals| add_try_table(entry, locals, &[]));
             Ok::<(), Error>(())
         });
         (machine::next(&module.unwrap()), self.compiled.load(Ordering::Relaxed) > before)
@@ -141,6 +152,62 @@ fn a_bad_entry_is_removed_and_rebuilt_and_told_once() {
         assert_eq!(fs::read(&path).unwrap(), sound);
         assert_eq!(Engine::start(&scratch).run(1), (2, false));
     }
+}
+
+const TABLES: [(Revision, [Option<Locals>; 2]); 2] =
+    [(Revision::CatchClauses, [None; 2]), (Revision::Locals, [Some(Locals { count: 2, reuse: false }); 2])];
+
+#[test]
+fn an_entry_of_an_unknown_layout_is_left_as_it_is_and_told_and_the_engine_compiles() {
+    for identity in [Identity::wazero("dev").unwrap(), identity().with_revision(Revision::Unknown)] {
+        for (known, tables) in TABLES {
+            let scratch = Scratch::new();
+            let knowing = Cache::open(scratch.path(), identity.clone().with_revision(known)).unwrap();
+            let knowing = Engine::over(knowing);
+            assert_eq!(knowing.run_with(1, &tables), (2, true));
+            let path = knowing.path(1);
+            let written = fs::read(&path).unwrap();
+            for tables in [&tables[..], &[]] {
+                let engine = Engine::over(Cache::open(scratch.path(), identity.clone()).unwrap());
+                assert!(matches!(engine.cache.verify(&key(1)), Lookup::UnknownLayout(_)));
+                match engine.cache.get(&key(1)) {
+                    Lookup::UnknownLayout(Error::UnknownLayout { found: 2, .. }) => {}
+                    other => panic!("{other:?}"),
+                }
+                assert_eq!(engine.run_with(1, tables), (2, true));
+                assert_eq!(engine.run_with(1, tables), (2, false), "it is in memory");
+                assert_eq!(engine.events(), ["unknown layout"; 3]);
+                let Statistics { unknown_layouts, stale, rejected, misses, failures, .. } = engine.cache.statistics();
+                assert_eq!([unknown_layouts, stale, rejected, misses, failures], [3, 0, 0, 0, 0]);
+                assert_eq!(fs::read(&path).unwrap(), written);
+            }
+            let knowing = Cache::open(scratch.path(), identity.clone().with_revision(known)).unwrap();
+            assert_eq!(Engine::over(knowing).run_with(1, &tables), (2, false));
+        }
+    }
+}
+
+#[test]
+fn a_module_whose_try_tables_have_no_known_layout_stays_in_memory_and_one_without_any_is_stored() {
+    for (_, tables) in TABLES {
+        let scratch = Scratch::new();
+        let start = || Engine::over(Cache::open(scratch.path(), Identity::wazero("dev").unwrap()).unwrap());
+        let engine = start();
+        assert_eq!(engine.run_with(1, &tables), (2, true));
+        assert_eq!(engine.run_with(1, &tables), (2, false));
+        let module = engine.cache.get(&key(1)).hit().unwrap();
+        assert_eq!(module.try_tables().map(|table| table.unwrap().locals()).collect::<Vec<_>>(), tables);
+        assert_eq!((engine.events(), engine.path(1).exists()), (vec!["unwritten".to_owned()], false));
+        assert_eq!(engine.run(2), (3, true));
+        assert!(engine.events().is_empty());
+        let engine = start();
+        assert_eq!((engine.run_with(1, &tables), engine.run(2)), ((2, true), (3, false)));
+    }
+    // What no layout has is a mistake of the engine.
+    let cache = Cache::in_memory(Identity::wazero("dev").unwrap());
+    let mut builder = machine::builder(1);
+    builder.try_table(&[]).try_table_with_locals(Locals { count: 0, reuse: false }, &[]);
+    assert!(matches!(cache.add(&key(1), &mut builder), Err(Error::Unwritable { field: Field::LocalCount, .. })));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Valid entries made from arbitrary bytes: the one generator of the property tests and the fuzz targets.
 
 use arbitrary::{Result, Unstructured};
-use jitcache::{Builder, CatchClause, Identity, Key, MacKey, Revision, Sealing};
+use jitcache::{Builder, CatchClause, Identity, Key, Locals, MacKey, Revision, Sealing};
 
 /// The parts of a valid entry.
 #[derive(Debug, Clone, PartialEq)]
@@ -12,7 +12,7 @@ pub struct Parts {
     pub code: Vec<u8>,
     /// Source offset and code offset.
     pub source_map: Option<Vec<(u64, u64)>>,
-    pub try_tables: Vec<Vec<CatchClause>>,
+    pub try_tables: Vec<(Option<Locals>, Vec<CatchClause>)>,
     pub key: Key,
     /// Tag, whether it is required, and bytes.
     pub sections: Vec<(u32, bool, Vec<u8>)>,
@@ -32,7 +32,8 @@ impl Parts {
     }
 
     pub fn take(from: &mut Unstructured<'_>) -> Result<Self> {
-        let revision = if from.arbitrary()? { Revision::CatchClauses } else { Revision::SourceMap };
+        let revisions = [Revision::SourceMap, Revision::CatchClauses, Revision::Unknown, Revision::Locals];
+        let revision = revisions[usize::from(from.arbitrary::<u8>()? % 4)];
         let alignment = *from.choose(&[1, 1, 4, 16])?;
         let in_file = from.ratio(1, 3)?;
         let version = ["v1.9.0", "v1.12.0", "dev", "1", &"x".repeat(128)][from.choose_index(5)?].to_owned();
@@ -46,11 +47,16 @@ impl Parts {
             None
         };
         let mut try_tables = Vec::new();
-        while revision == Revision::CatchClauses && try_tables.len() < 5 && from.ratio(1, 3)? {
+        let has_tables = matches!(revision, Revision::CatchClauses | Revision::Locals);
+        while has_tables && try_tables.len() < 5 && from.ratio(1, 3)? {
+            let locals = match revision {
+                Revision::Locals => Some(Locals { count: from.arbitrary()?, reuse: from.arbitrary()? }),
+                _ => None,
+            };
             let clauses = (0..from.int_in_range(0..=3)?)
                 .map(|_| Ok(CatchClause { kind: from.int_in_range(0..=3)?, tag: from.arbitrary()? }))
                 .collect::<Result<_>>()?;
-            try_tables.push(clauses);
+            try_tables.push((locals, clauses));
         }
         let sealing = match from.int_in_range(0..=3)? {
             0 | 1 => Sealing::Plain,
@@ -95,8 +101,8 @@ impl Parts {
         for &(source, code) in self.source_map.iter().flatten() {
             builder.source(code, source);
         }
-        for clauses in &self.try_tables {
-            builder.try_table(clauses);
+        for (locals, clauses) in &self.try_tables {
+            add_try_table(&mut builder, *locals, clauses);
         }
         for (tag, required, bytes) in &self.sections {
             builder.section(*tag, *required, bytes);
@@ -111,6 +117,14 @@ impl Parts {
     pub fn file(&self) -> Vec<u8> {
         self.builder().finish(&self.identity, &self.key).expect("the generator makes valid parts").to_vec()
     }
+}
+
+/// Adds a try table with or without locals.
+pub fn add_try_table(builder: &mut Builder<'_>, locals: Option<Locals>, clauses: &[CatchClause]) {
+    match locals {
+        Some(locals) => builder.try_table_with_locals(locals, clauses),
+        None => builder.try_table(clauses),
+    };
 }
 
 /// Takes strictly rising multiples of `alignment` below `limit`.

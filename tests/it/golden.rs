@@ -1,9 +1,10 @@
 //! What wazero wrote is read, found sound, and written again as the same bytes.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use jitcache::{Arch, CpuFeatures, Entry, Error, Field, Identity, Key, Lookup, Os, Revision, Store, Target};
+use jitcache::{Arch, CpuFeatures, Entry, Error, Field, Identity, Key, Lookup, Os, Revision, Store, Target, TryTable};
 use jitcache::{WazeroFeatures, WazeroModuleId};
 use sha2::{Digest, Sha256};
 
@@ -16,7 +17,7 @@ pub struct Golden {
 }
 
 impl Golden {
-    /// Returns all 30 of them.
+    /// Returns all 49 of them.
     pub fn all() -> Vec<Self> {
         let manifest = fs::read_to_string(directory().join("manifest.tsv")).unwrap();
         let lines = manifest.lines().skip(1).map(|line| line.split('\t').map(str::to_owned).collect::<Vec<_>>());
@@ -58,7 +59,7 @@ fn digest(bytes: &[u8]) -> String {
 #[test]
 fn every_entry_is_what_the_manifest_says_and_is_written_again_as_the_same_bytes() {
     let golden = Golden::all();
-    assert_eq!(golden.len(), 30);
+    assert_eq!(golden.len(), 49);
     for golden in golden {
         let identity = golden.identity();
         let entry = Entry::parse(&golden.file, &identity).unwrap();
@@ -71,13 +72,28 @@ fn every_entry_is_what_the_manifest_says_and_is_written_again_as_the_same_bytes(
         assert_eq!(format!("{:08x}", entry.code_checksum()), golden.line[9]);
         let rows = entry.source_map().map_or("-".to_owned(), |map| map.len().to_string());
         assert_eq!(rows, golden.line[10]);
-        let clauses = entry.try_tables().map(|table| table.unwrap().count().to_string()).collect::<Vec<_>>().join(",");
-        let catch_table = match identity.revision() {
-            Revision::SourceMap => "-".to_owned(),
-            Revision::CatchClauses if clauses.is_empty() => "none".to_owned(),
-            Revision::CatchClauses => clauses,
+        let tables: Vec<_> = entry.try_tables().map(Result::unwrap).collect();
+        let told = |revisions: &[Revision], tell: fn(&TryTable<'_>) -> String| {
+            let tables = || tables.iter().map(tell).collect::<Vec<_>>().join(",");
+            match revisions.contains(&identity.revision()) {
+                false => "-".to_owned(),
+                true if tables().is_empty() => "none".to_owned(),
+                true => tables(),
+            }
         };
-        assert_eq!(catch_table, golden.line[11]);
+        let with_tables = [Revision::CatchClauses, Revision::Locals];
+        assert_eq!(told(&with_tables, |table| table.clauses().count().to_string()), golden.line[11]);
+        let locals = told(&[Revision::Locals], |table| {
+            let locals = table.locals().unwrap();
+            format!("{}/{}", locals.count, u8::from(locals.reuse))
+        });
+        assert_eq!(locals, golden.line[15]);
+        let clauses = told(&with_tables, |table| {
+            let clauses = table.clauses().map(Result::unwrap).map(|clause| format!("{}:{}", clause.kind, clause.tag));
+            let clauses = clauses.collect::<Vec<_>>().join(" ");
+            if clauses.is_empty() { "none".to_owned() } else { clauses }
+        });
+        assert_eq!(clauses, golden.line[16]);
         assert_eq!(digest(entry.code()), golden.line[13]);
         let offsets: Vec<u8> = entry.functions().iter().flat_map(u64::to_le_bytes).collect();
         assert_eq!(digest(&offsets), golden.line[14]);
@@ -99,7 +115,7 @@ fn the_feature_words_are_those_of_machines_that_have_everything() {
     let amd64 = CpuFeatures::from_bits(Arch::Amd64, u64::MAX);
     let arm64 = CpuFeatures::from_bits(Arch::Arm64, u64::MAX);
     for golden in Golden::all() {
-        let release = if golden.line[5] == "v1.9.0" { WazeroFeatures::UpTo1_9 } else { WazeroFeatures::From1_11 };
+        let release = if golden.line[5] == "v1.9.0" { WazeroFeatures::UpTo1_10 } else { WazeroFeatures::From1_11 };
         let features = if golden.line[2] == "amd64" { amd64 } else { arm64 };
         assert_eq!(release.word(features), golden.number(3) as u64);
     }
@@ -108,9 +124,8 @@ fn the_feature_words_are_those_of_machines_that_have_everything() {
 #[test]
 fn a_directory_of_wazero_opens_as_a_store() {
     let mut found = 0;
-    for (version, arch) in
-        [("v1.9.0", Arch::Amd64), ("v1.12.0", Arch::Amd64), ("v1.9.0", Arch::Arm64), ("v1.12.0", Arch::Arm64)]
-    {
+    let versions = ["v1.9.0", "v1.12.0", "v1.12.1-0.20260714071631-236c2458ed22+dirty"];
+    for (version, arch) in versions.iter().flat_map(|version| [(version, Arch::Amd64), (version, Arch::Arm64)]) {
         let identity = Identity::wazero(version).unwrap().with_target(Target { arch, os: Os::Linux });
         let store = Store::open(directory(), identity).unwrap();
         for key in store.list().unwrap() {
@@ -118,17 +133,46 @@ fn a_directory_of_wazero_opens_as_a_store() {
             found += 1;
         }
     }
-    assert_eq!(found, 30);
+    assert_eq!(found, 49);
 }
 
 #[test]
-fn an_entry_of_1_9_read_as_1_12_is_cut_where_the_catch_clauses_should_be() {
-    for golden in Golden::all().iter().filter(|golden| golden.line[5] == "v1.9.0") {
-        let identity = golden.identity().with_revision(Revision::CatchClauses);
-        let length = golden.file.len() as u64;
-        match Entry::parse(&golden.file, &identity) {
-            Err(Error::Truncated { field: Field::TryTableCount, at, expected: 4, found: 0 }) => assert_eq!(at, length),
-            other => panic!("{other:?}"),
+fn an_entry_read_in_another_revision_is_rejected_left_or_the_same_in_both() {
+    let revisions = [Revision::SourceMap, Revision::CatchClauses, Revision::Locals, Revision::Unknown];
+    let mut outcomes = BTreeMap::new();
+    for golden in Golden::all() {
+        let (own, length) = (golden.identity().revision(), golden.file.len() as u64);
+        let tables = Entry::parse(&golden.file, &golden.identity()).unwrap().try_tables().count() as u64;
+        for revision in revisions.into_iter().filter(|revision| *revision != own) {
+            let identity = golden.identity().with_revision(revision);
+            let parsed = Entry::parse(&golden.file, &identity).and_then(|entry| entry.verify());
+            let outcome = match (revision, parsed) {
+                (_, Err(Error::Truncated { field: Field::TryTableCount, at, expected: 4, found: 0 })) => {
+                    assert_eq!((own, at), (Revision::SourceMap, length));
+                    "cut"
+                }
+                (Revision::SourceMap, Err(Error::Trailing { found, .. })) => {
+                    assert_eq!(found, length);
+                    "trailing"
+                }
+                (Revision::Unknown, Err(Error::UnknownLayout { at, found })) => {
+                    let count = &golden.file[at as usize..][..4];
+                    assert_eq!((count, u64::from(found)), (&found.to_le_bytes()[..], tables));
+                    "left"
+                }
+                (_, Err(error)) if error.is_rejection() => {
+                    assert!(tables > 0, "{error:?}");
+                    "rejected"
+                }
+                (_, Ok(())) => {
+                    assert_eq!(tables, 0, "misread: {}", golden.line[0]);
+                    "the same"
+                }
+                other => panic!("{other:?}"),
+            };
+            *outcomes.entry(outcome).or_insert(0) += 1;
         }
     }
+    let expected = [("cut", 14 * 3), ("left", 7), ("rejected", 7), ("the same", 28 * 2), ("trailing", 35)];
+    assert_eq!(outcomes, BTreeMap::from(expected));
 }

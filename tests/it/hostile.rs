@@ -31,12 +31,14 @@ fn every_length_and_every_two_of_them_with_every_number_are_rejected() {
     for (revision, sealing, fields) in [
         (Revision::SourceMap, Sealing::Plain, 4),
         (Revision::CatchClauses, Sealing::Plain, 7),
-        (Revision::CatchClauses, checksum, 11),
+        (Revision::Locals, Sealing::Plain, 7),
+        (Revision::CatchClauses, checksum.clone(), 11),
+        (Revision::Locals, checksum, 11),
         (Revision::CatchClauses, mac, 11),
     ] {
         let (sound, identity) = match sealing {
             Sealing::Plain => specification::file(revision),
-            _ => specification::sealed(sealing.clone()),
+            _ => specification::sealed(revision, sealing.clone()),
         };
         let lengths = specification::lengths(&sound, revision, &sealing);
         assert_eq!(lengths.len(), fields);

@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::{fs, thread};
 
 use jitcache::{
-    Access, Bound, Builder, CatchClause, Entry, Error, Field, FileBytes, Identity, Location, Lookup, MacKey, Module,
-    Registry, Revision, Sealing, Store,
+    Access, Bound, Builder, CatchClause, Entry, Error, Field, FileBytes, Identity, Locals, Location, Lookup, MacKey,
+    Module, Registry, Revision, Sealing, Store,
 };
 
+use crate::generate::add_try_table;
 use crate::machine::{self, AFTER_CALL, FUNCTIONS, KEY};
 use crate::scratch::Scratch;
 
@@ -449,12 +450,19 @@ fn a_module_keeps_a_file_that_was_read_unless_more_than_half_of_it_is_code() {
 #[test]
 fn a_module_has_the_try_tables_of_its_entry() {
     let clauses = [CatchClause { kind: 0, tag: 7 }, CatchClause { kind: 3, tag: 0 }];
-    let mut builder = machine::builder(1);
-    let file = builder.try_table(&clauses).try_table(&[]).finish(&identity(), &KEY).unwrap().to_vec();
-    let view = Module::load(&Entry::parse(&file, &identity()).unwrap()).unwrap();
-    for module in [view, Module::load_file(file.into(), &identity(), &KEY).unwrap()] {
-        let tables = module.try_tables().map(|table| table.unwrap().map(Result::unwrap).collect::<Vec<_>>());
-        assert_eq!(tables.collect::<Vec<_>>(), [clauses.to_vec(), vec![]]);
+    let locals = [Locals { count: 3, reuse: false }, Locals { count: 1, reuse: true }].map(Some);
+    for (revision, locals) in [(Revision::CatchClauses, [None; 2]), (Revision::Locals, locals)] {
+        let identity = identity().with_revision(revision);
+        let mut builder = machine::builder(1);
+        add_try_table(&mut builder, locals[0], &clauses);
+        add_try_table(&mut builder, locals[1], &[]);
+        let file = builder.finish(&identity, &KEY).unwrap().to_vec();
+        let view = Module::load(&Entry::parse(&file, &identity).unwrap()).unwrap();
+        for module in [view, Module::load_file(file.into(), &identity, &KEY).unwrap()] {
+            let tables = module.try_tables().map(Result::unwrap);
+            let tables = tables.map(|table| (table.locals(), table.clauses().map(Result::unwrap).collect()));
+            assert_eq!(tables.collect::<Vec<_>>(), [(locals[0], clauses.to_vec()), (locals[1], vec![])]);
+        }
     }
 }
 

@@ -18,6 +18,7 @@ mod generate;
 mod golden;
 mod hostile;
 mod house;
+mod layouts;
 mod left;
 mod loader;
 mod machine;

@@ -15,7 +15,7 @@ pub struct Identity<'a> {
     pub function_alignment: u64,
     /// Whether the alignment counts from the start of the file, and not from that of the code.
     pub is_aligned_in_file: bool,
-    /// If there is one, entries must be sealed, and are of revision 1.12 whatever `revision` is.
+    /// If there is one, entries must be sealed, and are of revision `catch clauses` if `revision` is `source map`.
     pub seal: Option<Expected<'a>>,
 }
 
@@ -33,13 +33,12 @@ pub struct Expected<'a> {
     pub mac_key: Option<[u8; 32]>,
 }
 
-/// Named for the last field of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Revision {
-    /// 1.9
     SourceMap,
-    /// 1.12
     CatchClauses,
+    Locals,
+    Unknown,
 }
 
 /// An entry that breaks no rule of the format.
@@ -52,10 +51,18 @@ pub struct Entry {
     pub code_checksum: u32,
     /// Rows of source offset and code offset.
     pub source_map: Option<Vec<(u64, u64)>>,
-    /// For each `try_table` its clauses of kind and tag index. Empty in revision 1.9.
-    pub try_tables: Vec<Vec<(u8, u32)>>,
+    /// Empty in revision `source map`.
+    pub try_tables: Vec<TryTable>,
     /// There if one was expected.
     pub seal: Option<Seal>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TryTable {
+    /// Local count and reuse flag, in revision `locals`.
+    pub locals: Option<(u32, bool)>,
+    /// Kind and tag index.
+    pub clauses: Vec<(u8, u32)>,
 }
 
 /// What a seal says that is not just compared.
@@ -75,6 +82,11 @@ pub struct Seal {
 pub enum Wrong {
     Magic,
     Stale,
+    /// There are `found` try tables in revision `unknown`; `at` is where their count is.
+    UnknownLayout {
+        at: u64,
+        found: u32,
+    },
     /// `at` is where the field starts; both counts are of bytes from there.
     Truncated {
         field: &'static str,
@@ -139,6 +151,7 @@ pub enum Allowed {
 pub struct Opened<'a> {
     function_alignment: u64,
     is_aligned_in_file: bool,
+    revision: Revision,
     body: Body<'a>,
     seal: Option<OpenedSeal<'a>>,
 }
@@ -152,9 +165,9 @@ struct Body<'a> {
     source_map_flag: u8,
     source_map_flag_at: u64,
     source_map: Option<Cursor<'a>>,
-    /// The number of try tables, in revision 1.12.
-    try_table_count: Option<u32>,
-    /// What is behind the last of the fields above: in revision 1.12 the try tables, otherwise nothing that is wanted.
+    /// The number of try tables and where it is, but not in revision `source map`.
+    try_table_count: Option<(u32, u64)>,
+    /// What is behind the last of the fields above: the try tables, or in revision `source map` nothing that is wanted.
     behind: Cursor<'a>,
 }
 
@@ -225,7 +238,7 @@ impl<'a> Cursor<'a> {
 
 /// Checks lengths, magic, version and all of the seal but the digest: what opening an entry finds.
 ///
-/// The insides of the try tables are left to [`verify`], and with them the end of the body in revision 1.12.
+/// The insides of the try tables are left to [`verify`], and with them the end of the body.
 pub fn open<'a>(file: &'a [u8], identity: &Identity<'_>) -> Result<Opened<'a>, Wrong> {
     let mut cursor = Cursor { at: 0, rest: file };
     if cursor.bytes("magic")? != identity.magic {
@@ -236,27 +249,35 @@ pub fn open<'a>(file: &'a [u8], identity: &Identity<'_>) -> Result<Opened<'a>, W
         return Err(Wrong::Stale);
     }
 
-    let mut revision = &identity.revision;
+    let mut revision = identity.revision.clone();
     let mut opened_seal = None;
     if let Some(expected) = &identity.seal {
-        revision = &Revision::CatchClauses;
-        let (in_front, seal) = seal(file, cursor, expected)?;
+        if revision == Revision::SourceMap {
+            revision = Revision::CatchClauses;
+        }
+        let (in_front, seal) = seal(file, cursor, &revision, expected)?;
         cursor = in_front;
         opened_seal = Some(seal);
     }
 
-    let body = body(cursor, revision)?;
+    let body = body(cursor, &revision)?;
     let flag = body.source_map_flag;
     let highest = if body.code.rest.is_empty() { 0 } else { 1 };
     if flag > highest {
         let (field, at) = ("source map flag", body.source_map_flag_at);
         return Err(Wrong::Value { field, at, expected: Allowed::AtMost(highest.into()), found: flag.into() });
     }
-    if *revision == Revision::SourceMap {
+    if revision == Revision::SourceMap {
         body.behind.expect_end()?;
     }
+    if let Some((found, at)) = body.try_table_count
+        && revision == Revision::Unknown
+        && found > 0
+    {
+        return Err(Wrong::UnknownLayout { at, found });
+    }
     let Identity { function_alignment, is_aligned_in_file, .. } = *identity;
-    Ok(Opened { function_alignment, is_aligned_in_file, body, seal: opened_seal })
+    Ok(Opened { function_alignment, is_aligned_in_file, revision, body, seal: opened_seal })
 }
 
 /// Finds nothing but truncated fields.
@@ -274,8 +295,9 @@ fn body<'a>(mut cursor: Cursor<'a>, revision: &Revision) -> Result<Body<'a>, Wro
         source_map = Some(cursor.take("source map", 16 * u128::from(length))?);
     }
     let mut try_table_count = None;
-    if *revision == Revision::CatchClauses {
-        try_table_count = Some(cursor.u32("try table count")?);
+    if *revision != Revision::SourceMap {
+        let at = cursor.at;
+        try_table_count = Some((cursor.u32("try table count")?, at));
     }
     Ok(Body {
         functions,
@@ -293,13 +315,14 @@ fn body<'a>(mut cursor: Cursor<'a>, revision: &Revision) -> Result<Body<'a>, Wro
 fn seal<'a>(
     file: &'a [u8],
     mut behind_version: Cursor<'a>,
+    revision: &Revision,
     expected: &Expected<'_>,
 ) -> Result<(Cursor<'a>, OpenedSeal<'a>), Wrong> {
     const FOOTER: u64 = 89;
     let as_plain = behind_version.clone();
     let room = behind_version.rest.len() as u64;
     let Some(in_front) = room.checked_sub(FOOTER) else {
-        body(as_plain, &Revision::CatchClauses)?;
+        body(as_plain, revision)?;
         let (field, at) = ("seal length", behind_version.at);
         return Err(Wrong::Truncated { field, at, expected: FOOTER, found: room });
     };
@@ -319,7 +342,7 @@ fn seal<'a>(
     let digested = Cursor { at: 0, rest: file }.take("digest", digest_at.into())?.rest;
     let magic_at = footer.at;
     if footer.bytes("seal magic")? != *b"JITSEAL1" {
-        body(as_plain, &Revision::CatchClauses)?;
+        body(as_plain, revision)?;
         return Err(Wrong::Unsealed { at: magic_at });
     }
     let wrong = |field, at, expected, found| Err(Wrong::Value { field, at, expected, found });
@@ -419,8 +442,8 @@ pub fn verify(opened: &Opened<'_>) -> Result<Entry, Wrong> {
     let rows = body.source_map.clone();
     let source_map = rows.map(|rows| source_map(rows, padding(opened), code.len() as u64)).transpose()?;
     let mut tables = Vec::new();
-    if let Some(count) = body.try_table_count {
-        tables = try_tables(count, body.behind.clone())?;
+    if let Some((count, _)) = body.try_table_count {
+        tables = try_tables(count, &opened.revision, body.behind.clone())?;
     }
     let seal = opened.seal.as_ref().map(|seal| Seal {
         key: seal.key,
@@ -532,12 +555,24 @@ fn rising_below(offset: u64, last: Option<u64>, code_length: u64) -> Option<Allo
     last.filter(|&last| offset <= last).map(Allowed::Above)
 }
 
-fn try_tables(count: u32, mut cursor: Cursor<'_>) -> Result<Vec<Vec<(u8, u32)>>, Wrong> {
+fn try_tables(count: u32, revision: &Revision, mut cursor: Cursor<'_>) -> Result<Vec<TryTable>, Wrong> {
     let field = "catch clauses";
     let mut tables = Vec::new();
     for _ in 0..count {
+        let mut locals = None;
+        if *revision == Revision::Locals {
+            let local_count = cursor.u32("local count")?;
+            let flag_at = cursor.at;
+            let [flag] = cursor.bytes("reuse flag")?;
+            locals = Some((local_count, flag, flag_at));
+        }
         let clause_count = cursor.u32("catch clause count")?;
         let mut inside = cursor.take(field, 5 * u128::from(clause_count))?;
+        if let Some((_, flag, at)) = locals
+            && flag > 1
+        {
+            return Err(Wrong::Value { field: "reuse flag", at, expected: Allowed::AtMost(1), found: flag.into() });
+        }
         let mut clauses = Vec::new();
         while !inside.is_at_end() {
             let at = inside.at;
@@ -547,7 +582,7 @@ fn try_tables(count: u32, mut cursor: Cursor<'_>) -> Result<Vec<Vec<(u8, u32)>>,
             }
             clauses.push((kind, inside.u32(field)?));
         }
-        tables.push(clauses);
+        tables.push(TryTable { locals: locals.map(|(count, flag, _)| (count, flag == 1)), clauses });
     }
     cursor.expect_end()?;
     Ok(tables)

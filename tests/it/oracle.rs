@@ -35,6 +35,9 @@ pub fn compare(file: &[u8], identity: &Identity) {
         revision: match identity.revision() {
             Revision::SourceMap => naive::Revision::SourceMap,
             Revision::CatchClauses => naive::Revision::CatchClauses,
+            Revision::Locals => naive::Revision::Locals,
+            Revision::Unknown => naive::Revision::Unknown,
+            revision => panic!("the naive reader does not know {revision:?}"),
         },
         function_alignment: identity.alignment().bytes,
         is_aligned_in_file: identity.alignment().in_file,
@@ -59,9 +62,12 @@ pub fn compare(file: &[u8], identity: &Identity) {
     assert_eq!(rows, theirs.source_map);
     let counted = ours.source_map().map(|map| (map.len(), map.is_empty()));
     assert_eq!(counted, theirs.source_map.as_ref().map(|rows| (rows.len(), rows.is_empty())));
-    let clauses = ours.try_tables().map(|table| table.unwrap().map(Result::unwrap));
-    let clauses = clauses.map(|table| table.map(|clause| (clause.kind, clause.tag)).collect::<Vec<_>>());
-    assert_eq!(clauses.collect::<Vec<_>>(), theirs.try_tables);
+    let tables = ours.try_tables().map(|table| {
+        let table = table.unwrap();
+        let clauses = table.clauses().map(Result::unwrap).map(|clause| (clause.kind, clause.tag)).collect();
+        naive::TryTable { locals: table.locals().map(|locals| (locals.count, locals.reuse)), clauses }
+    });
+    assert_eq!(tables.collect::<Vec<_>>(), theirs.try_tables);
     let seal = theirs.seal.as_ref();
     assert_eq!(ours.key().map(|key| *key.as_bytes()), seal.map(|seal| seal.key));
     for (tag, _, bytes) in seal.iter().flat_map(|seal| &seal.sections) {
@@ -82,6 +88,7 @@ fn wrong(error: Error) -> naive::Wrong {
     match error {
         Error::Magic { at: 0, .. } => naive::Wrong::Magic,
         Error::Stale { .. } => naive::Wrong::Stale,
+        Error::UnknownLayout { at, found } => naive::Wrong::UnknownLayout { at, found },
         Error::Truncated { field, at, expected, found } => {
             naive::Wrong::Truncated { field: field.name(), at, expected, found }
         }

@@ -31,8 +31,9 @@ proptest! {
         prop_assert_eq!(entry.functions().iter().collect::<Vec<_>>(), parts.functions);
         let rows = entry.source_map().map(|map| map.iter().map(|row| (row.source, row.code)).collect::<Vec<_>>());
         prop_assert_eq!(rows, parts.source_map);
-        let clauses = entry.try_tables().map(|table| table.unwrap().map(Result::unwrap).collect::<Vec<_>>());
-        prop_assert_eq!(clauses.collect::<Vec<_>>(), parts.try_tables);
+        let tables = entry.try_tables().map(Result::unwrap);
+        let tables = tables.map(|table| (table.locals(), table.clauses().map(Result::unwrap).collect::<Vec<_>>()));
+        prop_assert_eq!(tables.collect::<Vec<_>>(), parts.try_tables);
         prop_assert_eq!(entry.key(), (*parts.identity.sealing() != Sealing::Plain).then_some(parts.key));
         for (tag, _, bytes) in &parts.sections {
             prop_assert_eq!(entry.section(*tag), Some(&bytes[..]));
@@ -72,7 +73,9 @@ proptest! {
         let identity = sealed.with_sealing(Sealing::Plain);
         compare(&bytes, &identity);
         compare(&[b"ABCDEF\x011", &bytes[..]].concat(), &identity);
-        compare(&[b"ABCDEF\x011", &bytes[..]].concat(), &identity.with_revision(Revision::SourceMap));
+        for revision in [Revision::SourceMap, Revision::Locals, Revision::Unknown] {
+            compare(&[b"ABCDEF\x011", &bytes[..]].concat(), &identity.clone().with_revision(revision));
+        }
     }
 }
 

@@ -1,8 +1,10 @@
 //! The byte table of SPEC.md is the schema: every field is where the table puts it, and as long.
 
-use jitcache::{Arch, Builder, CatchClause, CpuFeatures, Entry, Error, Identity, Os, Revision, Sealing, Target};
+use jitcache::{
+    Arch, Builder, CatchClause, CpuFeatures, Entry, Error, Identity, Locals, Os, Revision, Sealing, Target,
+};
 
-use crate::generate::KNOWN;
+use crate::generate::{KNOWN, add_try_table};
 use crate::machine::KEY;
 
 const V: u64 = 5;
@@ -20,8 +22,11 @@ pub fn file(revision: Revision) -> (Vec<u8>, Identity) {
 fn builder(revision: Revision) -> Builder<'static> {
     let mut builder = Builder::new();
     builder.code(vec![0xcc; C as usize]).function(0).function(8).function(16).source(0, 7).source(16, 5);
-    if revision == Revision::CatchClauses {
-        builder.try_table(&[CatchClause { kind: 0, tag: 1 }]).try_table(&[]);
+    if matches!(revision, Revision::CatchClauses | Revision::Locals) {
+        for (reuse, clauses) in [(false, &[CatchClause { kind: 0, tag: 1 }][..]), (true, &[])] {
+            let locals = Locals { count: 0x0403_0201, reuse };
+            add_try_table(&mut builder, (revision == Revision::Locals).then_some(locals), clauses);
+        }
     }
     builder
 }
@@ -32,13 +37,13 @@ fn table() -> Vec<(String, u64, u64)> {
 }
 
 /// An entry with every field of a seal, all of different lengths.
-pub fn sealed(sealing: Sealing) -> (Vec<u8>, Identity) {
-    let (_, plain) = file(Revision::CatchClauses);
+pub fn sealed(revision: Revision, sealing: Sealing) -> (Vec<u8>, Identity) {
+    let (_, plain) = file(revision);
     let target = Target { arch: Arch::Arm64, os: Os::Darwin };
     let features = CpuFeatures::from_bits(Arch::Arm64, 0x0102_0304_0506_0708);
     let identity = plain.with_sealing(sealing).with_build_id(b"abc").unwrap();
     let identity = identity.with_target(target).with_cpu(features).with_sections(&KNOWN);
-    let mut builder = builder(Revision::CatchClauses);
+    let mut builder = builder(revision);
     builder.cpu(features).section(KNOWN[1], true, b"xy");
     (builder.finish(&identity, &KEY).unwrap().to_vec(), identity)
 }
@@ -50,19 +55,35 @@ pub fn lengths(file: &[u8], revision: Revision, sealing: &Sealing) -> Vec<(usize
     let seal_start = start.wrapping_sub(seal.iter().map(|(_, _, size)| size).sum());
     let section = fields("## 2. Seal", "| field of a section |");
     let sections = seal_start.wrapping_add(seal.iter().find(|(name, ..)| name == "sections").unwrap().1);
-    let clauses = table().pop().unwrap().1;
-    let clauses = [clauses, clauses + 9].map(|at| ("clause count".to_owned(), at, 4));
     let mut tables = vec![(0, table())];
-    if revision == Revision::CatchClauses {
-        tables.push((0, clauses.into()));
+    if revision != Revision::SourceMap {
+        let try_tables = table().pop().unwrap().1;
+        tables.push((try_tables, try_table_fields(revision)));
     }
     if *sealing != Sealing::Plain {
         tables.extend([(seal_start, seal), (sections, section)]);
     }
     let fields = tables.into_iter().flat_map(|(start, fields)| fields.into_iter().map(move |field| (start, field)));
     let lengths = fields.filter(|(_, (name, ..))| name.ends_with(" length") || name.ends_with(" count"));
-    let lengths = lengths.filter(|(_, (name, ..))| revision == Revision::CatchClauses || name != "try table count");
+    // How many locals there are makes nothing in the file longer.
+    let lengths = lengths.filter(|(_, (name, ..))| name != "local count");
+    let lengths = lengths.filter(|(_, (name, ..))| revision != Revision::SourceMap || name != "try table count");
     lengths.map(|(start, (_, at, size))| ((start + at) as usize, size as usize)).collect()
+}
+
+/// Returns name, offset and size of every field of the two try tables that [`builder`] makes, as SPEC.md has them.
+fn try_table_fields(revision: Revision) -> Vec<(String, u64, u64)> {
+    let mut at = 0;
+    let each = [1, 0].into_iter().flat_map(|clauses| {
+        let fields = fields("## 1. Bytes", "| field of a try table |").into_iter();
+        fields.map(move |(name, _, size)| (name.clone(), if name == "catch clauses" { 5 * clauses } else { size }))
+    });
+    let each = each.filter(|(name, _)| revision == Revision::Locals || name.starts_with("catch"));
+    let placed = each.map(|(name, size)| {
+        at += size;
+        (name, at - size, size)
+    });
+    placed.collect()
 }
 
 /// Returns name, offset and size of every field in the first table of a chapter that starts so.
@@ -79,6 +100,7 @@ fn fields(chapter: &str, heading: &str) -> Vec<(String, u64, u64)> {
             "C" => C,
             "16 · N" => 16 * N,
             "to the end" => 4 + 5 + 4,
+            "5 · K" => 5,
             "B" => 3,
             "L" => 2,
             "to the footer" => 15,
@@ -95,7 +117,7 @@ fn fields(chapter: &str, heading: &str) -> Vec<(String, u64, u64)> {
 fn a_cut_at_every_byte_names_the_field_that_the_table_has_there() {
     let table = table();
     assert_eq!(table.len(), 13);
-    for revision in [Revision::SourceMap, Revision::CatchClauses] {
+    for revision in [Revision::SourceMap, Revision::CatchClauses, Revision::Locals, Revision::Unknown] {
         let (file, identity) = file(revision);
         let fields = if revision == Revision::SourceMap { &table[..11] } else { &table[..12] };
         let end = fields.last().map(|(_, at, size)| at + size).unwrap();
@@ -116,26 +138,46 @@ fn a_cut_at_every_byte_names_the_field_that_the_table_has_there() {
 
 #[test]
 fn a_cut_in_the_try_tables_names_the_part_of_them() {
-    let (file, identity) = file(Revision::CatchClauses);
-    let (name, start, size) = table().pop().unwrap();
-    assert_eq!((&name[..], start + size), ("try tables", file.len() as u64));
-    for length in start..file.len() as u64 {
-        let entry = Entry::parse(&file[..length as usize], &identity).unwrap();
-        let (name, at) = match length - start {
-            0..4 => ("catch clause count", start),
-            4..9 => ("catch clauses", start + 4),
-            _ => ("catch clause count", start + 9),
-        };
-        match entry.verify() {
-            Err(Error::Truncated { field, at: found, .. }) => assert_eq!((field.name(), found), (name, at)),
-            other => panic!("{length}: {other:?}"),
+    for (revision, size) in [(Revision::CatchClauses, 13), (Revision::Locals, 23)] {
+        let (file, identity) = file(revision);
+        let (name, start, _) = table().pop().unwrap();
+        let fields = try_table_fields(revision);
+        assert_eq!((&name[..], start + size), ("try tables", file.len() as u64));
+        for length in 0..size {
+            let entry = Entry::parse(&file[..(start + length) as usize], &identity).unwrap();
+            let (name, at, _) = fields.iter().find(|(_, at, size)| (*at..at + size).contains(&length)).unwrap();
+            match entry.verify() {
+                Err(Error::Truncated { field, at: found, .. }) => {
+                    assert_eq!((field.name(), found), (&name[..], start + at));
+                }
+                other => panic!("{length}: {other:?}"),
+            }
         }
     }
 }
 
 #[test]
+fn every_field_of_a_try_table_is_where_its_table_puts_it() {
+    let (file, _) = file(Revision::Locals);
+    let (_, start, _) = table().pop().unwrap();
+    let fields = try_table_fields(Revision::Locals);
+    for (i, (name, at, size)) in fields.iter().enumerate() {
+        let expected = match (&name[..], i / 4) {
+            ("local count", _) => vec![1, 2, 3, 4],
+            ("reuse flag", table) => vec![table as u8],
+            ("catch clause count", table) => vec![1 - table as u8, 0, 0, 0],
+            ("catch clauses", 0) => vec![0, 1, 0, 0, 0],
+            ("catch clauses", _) => vec![],
+            (name, _) => panic!("{name} is not tested"),
+        };
+        assert_eq!(file[(start + at) as usize..][..*size as usize], expected, "{name}");
+    }
+    assert_eq!(fields.len(), 8);
+}
+
+#[test]
 fn every_field_of_the_seal_is_where_its_table_puts_it() {
-    let (file, identity) = sealed(Sealing::Checksum);
+    let (file, identity) = sealed(Revision::CatchClauses, Sealing::Checksum);
     Entry::parse(&file, &identity).unwrap().verify().unwrap();
 
     let seal = fields("## 2. Seal", "| field |");

@@ -7,8 +7,9 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
 use std::{env, thread};
 
-use jitcache::{Builder, Entry, Error, Identity, Key, Lookup, Store};
+use jitcache::{Builder, Entry, Error, Identity, Key, Locals, Lookup, Revision, Sealing, Store};
 
+use crate::generate::add_try_table;
 use crate::machine;
 use crate::scratch::Scratch;
 
@@ -145,6 +146,42 @@ fn an_entry_of_another_identity_is_not_put() {
         assert!(matches!(outcome, Err(Error::Invalid { what: "entry", .. })), "{outcome:?}");
     }
     assert!(names(&store).is_empty());
+}
+
+#[test]
+fn an_entry_that_readers_of_the_store_would_read_in_another_revision_is_not_put() {
+    const REVISIONS: [Revision; 4] = [Revision::SourceMap, Revision::CatchClauses, Revision::Locals, Revision::Unknown];
+    for (ours, tables, is_put) in [
+        (Revision::SourceMap, 0, [true, false, false, false]),
+        (Revision::CatchClauses, 0, [false, true, true, true]),
+        (Revision::Locals, 0, [false, true, true, true]),
+        (Revision::Unknown, 0, [false, true, true, true]),
+        (Revision::CatchClauses, 1, [false, true, false, false]),
+        (Revision::Locals, 1, [false, false, true, false]),
+    ] {
+        let plain = identity().with_sealing(Sealing::Plain);
+        let writer = plain.clone().with_revision(ours);
+        let mut builder = machine::builder(1);
+        let locals = (ours == Revision::Locals).then_some(Locals { count: 1, reuse: false });
+        (0..tables).for_each(|_| add_try_table(&mut builder, locals, &[]));
+        let entry = builder.finish(&writer, &key(1)).unwrap();
+        for (theirs, is_put) in REVISIONS.into_iter().zip(is_put) {
+            let scratch = Scratch::new();
+            let store = Store::open(scratch.path(), plain.clone().with_revision(theirs)).unwrap();
+            match store.put(&key(1), &entry) {
+                Ok(()) => {
+                    assert!(is_put, "{ours:?} {tables} {theirs:?}");
+                    assert!(matches!(store.verify(&key(1)).unwrap(), Lookup::Hit(())));
+                    assert_eq!(store.load(&key(1)).unwrap().hit().unwrap().try_tables().count(), tables);
+                }
+                Err(error) => {
+                    let expected = if theirs == Revision::Unknown && tables > 0 { "unwritable" } else { "invalid" };
+                    assert_eq!((is_put, error.name()), (false, expected), "{ours:?} {tables} {theirs:?}");
+                    assert!(names(&store).is_empty());
+                }
+            }
+        }
+    }
 }
 
 #[test]

@@ -11,17 +11,21 @@ use crate::generate::{KNOWN, MAC_KEY, Parts};
 use crate::oracle::compare;
 use crate::scratch::Scratch;
 
+/// Versions of wazero, one of each revision.
+const WAZERO: [&str; 4] = ["v1.9.0", "v1.12.0", "v1.12.1-0.20260714071631-236c2458ed22+dirty", "dev"];
+
 /// Any bytes are parsed and verified without a panic, to the same outcome as by the naive reader.
 pub fn deserialize(file: &[u8]) {
     // Made once: a run takes little longer than making them.
-    static WAZERO: LazyLock<[Identity; 2]> =
-        LazyLock::new(|| ["v1.9.0", "v1.12.0"].map(|v| Identity::wazero(v).unwrap()));
-    static OTHERS: LazyLock<[Identity; 3]> = LazyLock::new(|| {
+    static OF_WAZERO: LazyLock<[Identity; 4]> = LazyLock::new(|| WAZERO.map(|v| Identity::wazero(v).unwrap()));
+    static OTHERS: LazyLock<[Identity; 6]> = LazyLock::new(|| {
         let sealed = Identity::new("fuzz", *b"FUZZED", "1").unwrap().with_sections(&KNOWN);
         let plain = sealed.clone().with_sealing(Sealing::Plain);
-        [sealed, plain.clone(), plain.with_revision(Revision::SourceMap)]
+        let [map, locals, unknown] = [Revision::SourceMap, Revision::Locals, Revision::Unknown]
+            .map(|revision| plain.clone().with_revision(revision));
+        [sealed.clone(), sealed.with_revision(Revision::Locals), plain, map, locals, unknown]
     });
-    WAZERO.iter().for_each(|identity| compare(file, identity));
+    OF_WAZERO.iter().for_each(|identity| compare(file, identity));
     // The same bytes behind a header that fits, so that the fuzzer need not find one.
     let file = [b"FUZZED\x011", file].concat();
     OTHERS.iter().for_each(|identity| compare(&file, identity));
@@ -40,16 +44,17 @@ pub fn structured(bytes: &[u8]) {
 
 /// What the loader makes executable is what the entry holds; nothing is run.
 pub fn load(file: &[u8]) {
-    static IDENTITIES: LazyLock<[Identity; 3]> = LazyLock::new(|| {
-        [Identity::wazero("v1.9.0"), Identity::wazero("v1.12.0"), Identity::new("fuzz", *b"FUZZED", "1")]
-            .map(Result::unwrap)
+    static IDENTITIES: LazyLock<Vec<Identity>> = LazyLock::new(|| {
+        let wazero = WAZERO.map(Identity::wazero).into_iter();
+        wazero.chain([Identity::new("fuzz", *b"FUZZED", "1")]).map(Result::unwrap).collect()
     });
     for identity in IDENTITIES.iter() {
         let parsed = Entry::parse(file, identity);
         match Module::load_file(file.to_vec().into(), identity, &key_of(file, identity)) {
             Ok(module) => assert_holds(&module, &parsed.expect("what was loaded can be parsed")),
             Err(error) => {
-                assert!(error.is_rejection() || error.is_stale(), "{error}");
+                let is_left = matches!(error, Error::UnknownLayout { .. });
+                assert!(error.is_rejection() || error.is_stale() || is_left, "{error}");
                 assert!(parsed.and_then(|entry| entry.verify()).is_err());
             }
         }
@@ -88,7 +93,11 @@ pub fn place(bytes: &[u8]) {
     for access in [Access::READ, map, in_place].into_iter().chain(is_sound.then_some(unchecked)) {
         let opened = FileBytes::open(&path, access).unwrap().expect("the file is there");
         assert!(*opened == file[..], "{access:?}");
-        let opened = Module::load_file(opened, identity, &key).map_or_else(Lookup::Rejected, Lookup::Hit);
+        let opened = match Module::load_file(opened, identity, &key) {
+            Ok(module) => Lookup::Hit(module),
+            Err(error @ Error::UnknownLayout { .. }) => Lookup::UnknownLayout(error),
+            Err(error) => Lookup::Rejected(error),
+        };
         for found in [opened, store(access).load(&key).unwrap()] {
             match (found, &expected) {
                 (Lookup::Hit(module), Ok(_)) => {
@@ -98,7 +107,7 @@ pub fn place(bytes: &[u8]) {
                     let is_aligned = identity.alignment().in_file && !entry.code().is_empty();
                     assert!(module.is_in_place() || !(may_run_there && is_aligned));
                 }
-                (Lookup::Rejected(found), Err(expected)) => {
+                (Lookup::Rejected(found) | Lookup::UnknownLayout(found), Err(expected)) => {
                     assert_eq!(format!("{found} {found:?}"), format!("{expected} {expected:?}"), "{access:?}");
                 }
                 (Lookup::Stale(found), Err(Error::Stale { found: expected, .. })) => assert_eq!(found, *expected),

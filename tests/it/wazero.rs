@@ -16,12 +16,12 @@ use jitcache::{
 
 use crate::scratch::Scratch;
 
-/// Programs, the versions that their entries carry, and how they tell processors apart.
-const PROGRAMS: [(&str, &str, WazeroFeatures); 4] = [
-    ("wazero", "dev", WazeroFeatures::From1_11),
-    ("buf-v1.9.0", "v1.9.0", WazeroFeatures::UpTo1_9),
-    ("buf-v1.11.0", "v1.11.0", WazeroFeatures::From1_11),
-    ("buf-v1.12.0", "v1.12.0", WazeroFeatures::From1_11),
+/// Programs, the versions that their entries carry, the revisions of these, and how they tell processors apart.
+const PROGRAMS: [(&str, &str, Revision, WazeroFeatures); 4] = [
+    ("wazero", "dev", Revision::CatchClauses, WazeroFeatures::From1_11),
+    ("buf-v1.9.0", "v1.9.0", Revision::SourceMap, WazeroFeatures::UpTo1_10),
+    ("buf-v1.11.0", "v1.11.0", Revision::SourceMap, WazeroFeatures::From1_11),
+    ("buf-v1.12.0", "v1.12.0", Revision::CatchClauses, WazeroFeatures::From1_11),
 ];
 
 /// Modules, and the codes they exit with; those with 0 do not call for an exit.
@@ -108,12 +108,34 @@ fn wazero_reads_try_tables_to_their_last_byte() {
 }
 
 #[test]
+fn wazero_reads_what_follows_empty_code_four_bytes_early() {
+    for wazero in wazeros() {
+        wazero.run("none", 0);
+        let path = wazero.store().path(&wazero.key("none"));
+        let file = fs::read(&path).unwrap();
+        // Checksum and flag follow the code, and try tables are counted behind them.
+        let stale = if wazero.identity.revision() == Revision::SourceMap { 5..5 } else { 5..9 };
+        for missing in (1..5).chain(stale.clone()) {
+            let cut = &file[..file.len() - missing];
+            fs::write(&path, cut).unwrap();
+            wazero.run("none", 0);
+            let expected = if stale.contains(&missing) { &file[..] } else { cut };
+            assert_eq!(fs::read(&path).unwrap(), expected, "{missing}");
+            assert!(Entry::parse(cut, &wazero.identity).is_err());
+        }
+        fs::write(&path, &file[..file.len() - stale.end]).unwrap();
+        let (_, text) = wazero.execute("none");
+        assert!(text.contains("error reading source map presence"), "{text}");
+    }
+}
+
+#[test]
 fn wazero_takes_an_entry_of_another_version_for_stale_and_so_do_we() {
     for wazero in wazeros() {
         let compiled = wazero.compiled_fib();
         let mut version = String::from_utf8(wazero.identity.version().as_bytes().into()).unwrap();
         version.replace_range(version.len() - 1.., "9");
-        let other = Identity::wazero(&version).unwrap();
+        let other = Identity::wazero(&version).unwrap().with_revision(wazero.identity.revision());
         let entry = wazero.fib_of_nine(&compiled).finish(&other, &wazero.key("fib")).unwrap().to_vec();
         fs::write(wazero.path(), entry).unwrap();
 
@@ -165,12 +187,15 @@ fn wazeros() -> Vec<Wazero> {
         io::stderr().write_all(line.as_bytes()).unwrap();
         return Vec::new();
     }
-    let wazero = |(name, version, features): (&str, _, _)| {
+    let wazero = |(name, version, revision, features): (&str, &str, _, _)| {
         let scratch = Scratch::new();
         // Where buf has its cache, below the directory that it is told; the other program is told all of this.
         let cache = scratch.path().join("buf/v3/wasmruntime");
         let (binary, is_buf) = (directory.join(name), name.starts_with("buf"));
-        Wazero { binary, is_buf, identity: Identity::wazero(version).unwrap(), features, scratch, cache }
+        let identity = Identity::wazero(version).unwrap();
+        // Debian's program does not say which version it is.
+        assert!(identity.revision() == revision || version == "dev");
+        Wazero { binary, is_buf, identity: identity.with_revision(revision), features, scratch, cache }
     };
     PROGRAMS.map(wazero).into()
 }
@@ -267,7 +292,7 @@ fn parts<'a>(entry: &Entry<'a>) -> Builder<'a> {
         builder.source(code, source);
     }
     for table in entry.try_tables() {
-        builder.try_table(&table.unwrap().collect::<Result<Vec<_>, _>>().unwrap());
+        builder.try_table(&table.unwrap().clauses().collect::<Result<Vec<_>, _>>().unwrap());
     }
     builder
 }
