@@ -172,6 +172,7 @@ impl<'a> Builder<'a> {
             },
             sealed: None,
             file: Section::default(),
+            target: identity.target(),
             alignment: identity.alignment(),
             mac_key: identity.sealing().mac_key().cloned(),
         };

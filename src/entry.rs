@@ -11,6 +11,7 @@ use crate::key::Key;
 use crate::magic::{Magic, Version};
 use crate::seal::{METADATA, Sealed, SourceMapDigest};
 use crate::tables::{FunctionOffsets, SourceMap, TryTables};
+use crate::target::Target;
 
 /// An entry, borrowed from the bytes of its file or from the [`Builder`](crate::Builder) that made it.
 ///
@@ -37,6 +38,8 @@ pub struct Entry<'a> {
     pub(crate) sealed: Option<Sealed<'a>>,
     /// The file that the entry was read from; empty if it was built, and then its digest is right by construction.
     pub(crate) file: Section<'a>,
+    /// The machine of the identity.
+    pub(crate) target: Target,
     pub(crate) alignment: Alignment,
     pub(crate) mac_key: Option<MacKey>,
 }
@@ -92,8 +95,9 @@ impl<'a> Entry<'a> {
         })?;
         let body_end = sealed.as_ref().map_or(file.length(), |sealed| sealed.at);
         let (body, end) = read_body(body_end)?;
-        let (alignment, mac_key) = (identity.alignment(), identity.sealing().mac_key().cloned());
-        let entry = Self { header, body, sealed, file, alignment, mac_key };
+        let (target, alignment) = (identity.target(), identity.alignment());
+        let mac_key = identity.sealing().mac_key().cloned();
+        let entry = Self { header, body, sealed, file, target, alignment, mac_key };
         entry.check_source_map_flag()?;
         if end != body_end {
             return Err(Error::Trailing { at: end, expected: end, found: body_end });

@@ -14,6 +14,7 @@ use crate::key::Key;
 use crate::memory::{Check, CodeMemory, WritableCode};
 use crate::seal::{METADATA, Sections, SourceMapDigest};
 use crate::tables::{FunctionOffsets, SourceMap, SourceRow, TryTables};
+use crate::target::Target;
 
 /// Executable code with its functions and its source map. The code is unmapped when the module is dropped.
 ///
@@ -105,9 +106,10 @@ impl Module {
     ///
     /// # Errors
     ///
-    /// Any rejection for the entry: see [`Error::is_rejection`]; [`Error::Memory`] and [`Error::UnsupportedMachine`] for
-    /// the machine.
+    /// Any rejection for the entry: see [`Error::is_rejection`]; [`Error::Foreign`] if its identity is for another target than
+    /// this program's; [`Error::Memory`] and [`Error::UnsupportedMachine`] for the machine.
     pub fn load(entry: &Entry<'_>) -> Result<Self, Error> {
+        check_target(entry)?;
         let rows = entry.body.source_map.as_ref().map_or(&[][..], |map| map.rows.section().bytes());
         Self::beside(entry, rows, copy(entry)?)
     }
@@ -124,6 +126,7 @@ impl Module {
     pub fn load_file(file: FileBytes, identity: &Identity, key: &Key) -> Result<Self, Error> {
         let entry = Entry::read(file.section(), identity)?;
         entry.check_key(key)?;
+        check_target(&entry)?;
         let Body { function_offsets, source_map, catch_clauses, .. } = &entry.body;
         let is_aligned = file.place().address(&entry.code_range()).is_some_and(|address| entry.is_aligned_at(address));
         let code = match file.place() {
@@ -296,6 +299,12 @@ impl Module {
             source: self.source_map().and_then(|map| row(map, code)).map(|row| row.source),
         })
     }
+}
+
+/// Checks that the code is for this program's target.
+fn check_target(entry: &Entry<'_>) -> Result<(), Error> {
+    let (expected, found) = (Target::host(), entry.target);
+    if expected == found { Ok(()) } else { Err(Error::Foreign { expected, found }) }
 }
 
 /// Copies the code of an entry, and checks the copy.

@@ -69,7 +69,7 @@ impl Error {
             Self::CpuFeatures { .. } => (
                 11,
                 "cpu-features",
-                "The code needs a newer processor: compile again, for a baseline that all machines share.",
+                "The code needs a better processor: compile again, or give the identity features that all machines share.",
             ),
             Self::BuildId { .. } => (12, "build-id", "Another build of the engine wrote the entry: compile again."),
             Self::UnknownSection { .. } => {
@@ -90,6 +90,9 @@ impl Error {
             Self::Invalid { .. } => (103, "invalid", "The caller has to give another value."),
             Self::Unwritable { .. } => {
                 (104, "unwritable", "The engine has to hand over other parts: no reader would accept these.")
+            }
+            Self::Foreign { .. } => {
+                (105, "foreign", "Load it in a program of its target; here its bytes can be read and verified.")
             }
         }
     }
