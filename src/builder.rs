@@ -18,7 +18,6 @@ use crate::format::{
 use crate::heap;
 use crate::identity::{Alignment, Identity, Revision};
 use crate::key::Key;
-use crate::memory::TRAP;
 use crate::seal::{METADATA, Sealed};
 
 /// The parts of an entry, handed in by the engine that compiled it.
@@ -225,8 +224,14 @@ impl<'a> Builder<'a> {
                     code
                 }
             };
-            code.splice(..self.padded, iter::repeat_n(TRAP, padding));
+            code.splice(..self.padded, iter::repeat_n(0, padding));
             self.padded = padding;
+        }
+        // Those of an architecture that it was finished for before may stand there.
+        if let Cow::Owned(code) = &mut self.code
+            && let Some(front) = code.get_mut(..padding)
+        {
+            front.fill(identity.target().arch.trap());
         }
         if padding != self.padding {
             let columns = self.functions.iter_mut().map(|[offset]| offset);

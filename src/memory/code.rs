@@ -8,9 +8,10 @@ use super::pages::{Pages, WritablePages};
 use super::{FileMap, FilePages};
 use crate::digest::STEP;
 use crate::error::Error;
+use crate::target::Arch;
 
-/// What running off the end of the code runs into: `int3` on x86-64, `udf` on arm64.
-pub(crate) const TRAP: u8 = if cfg!(target_arch = "aarch64") { 0x00 } else { 0xcc };
+/// What running off the end of the code runs into.
+const TRAP: u8 = Arch::host().trap();
 
 /// Whether the crate knows how to keep this machine's instruction caches coherent.
 const IS_SUPPORTED: bool = cfg!(any(target_arch = "x86_64", target_arch = "x86", target_arch = "aarch64"));

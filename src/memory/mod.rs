@@ -13,7 +13,7 @@ mod pages;
 
 use std::num::NonZero;
 
-pub(crate) use code::{CodeMemory, TRAP, WritableCode};
+pub(crate) use code::{CodeMemory, WritableCode};
 pub(crate) use image::{FileMap, FilePages};
 
 /// How the bytes of entries get from their files into memory, and where their code runs.
