@@ -59,12 +59,22 @@ impl Identity {
     /// # Errors
     ///
     /// [`Error::Invalid`] if `name` is empty or holds anything but ASCII letters, digits, `_` and `.`; if `version` is
-    /// empty, longer than 128 bytes or holds anything but those, `-` and `+`; or if either begins with a `.`.
+    /// empty or holds anything but those, `-` and `+`; if either begins with a `.` or is longer than 128 bytes, or both
+    /// together are longer than 224.
     pub fn new(name: &str, magic: [u8; 6], version: &str) -> Result<Self, Error> {
+        let name = directory_part(name, "name of the engine", "")?;
+        let version = directory_part(version, "version of the engine", "-+")?;
+        // With the longest target there is room for, a file name of 255 bytes, which is what file systems take.
+        if name.len().saturating_add(version.len()) > 224 {
+            return Err(Error::Invalid {
+                what: "name of the engine",
+                rule: "must have at most 224 bytes with its version",
+            });
+        }
         Ok(Self {
-            name: directory_part(name, "name of the engine", "")?.into(),
+            name: name.into(),
             magic: Magic(magic),
-            version: Version::of(directory_part(version, "version of the engine", "-+")?.as_bytes()),
+            version: Version::of(version.as_bytes()),
             revision: Revision::CatchClauses,
             alignment: Alignment { bytes: 1, in_file: false },
             target: Target::host(),
@@ -167,7 +177,8 @@ impl Identity {
     /// Sets the alignment of functions in bytes, counted from the start of the file, so that code can run from there: see
     /// [`Access::in_place`](crate::Access::in_place).
     ///
-    /// [`Builder::finish`](crate::Builder::finish) puts padding in front of the code for it, and moves every offset.
+    /// [`Builder::finish`](crate::Builder::finish) puts padding in front of the code for it, bytes that trap on the target, and
+    /// moves every offset.
     ///
     /// # Errors
     ///
