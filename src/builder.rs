@@ -103,8 +103,8 @@ impl<'a> Builder<'a> {
         self.note(added)
     }
 
-    /// Says which features the code needs beyond the baseline of its architecture, which must be the identity's: a machine
-    /// without them rejects a sealed entry.
+    /// Says which features this entry needs, of those that the identity lets its compiler use: a machine without them rejects
+    /// a sealed entry. Without this it needs all of those: see [`Identity::with_cpu`].
     pub fn cpu(&mut self, features: CpuFeatures) -> &mut Self {
         self.cpu = Some(features);
         self
@@ -132,8 +132,8 @@ impl<'a> Builder<'a> {
     ///
     /// # Errors
     ///
-    /// [`Error::Unwritable`], naming a part that no reader would accept; [`Error::Memory`] if there was none for a part, or is
-    /// none for the padding.
+    /// [`Error::Unwritable`], naming a part that no reader would accept; [`Error::CpuFeatures`] if the code needs features
+    /// that the identity does not have; [`Error::Memory`] if there was none for a part, or is none for the padding.
     pub fn finish<'e>(&'e mut self, identity: &'e Identity, key: &Key) -> Result<Entry<'e>, Error> {
         if let Some(length) = self.missing {
             return Err(Error::Memory { action: "allocate", length, source: ErrorKind::OutOfMemory.into() });
@@ -146,9 +146,9 @@ impl<'a> Builder<'a> {
         if kind.is_none() && !self.sections.is_empty() {
             return Err(unwritable(Field::Section, Bound::Exactly(0), size(&self.sections)));
         }
-        let arch = identity.target().arch;
-        if let Some(other) = self.cpu.map(CpuFeatures::arch).filter(|other| *other != arch) {
-            return Err(unwritable(Field::Arch, Bound::Exactly(arch.number().into()), other.number().into()));
+        let (arch, cpu) = (identity.target().arch, self.cpu.unwrap_or(identity.cpu()));
+        if cpu.arch() != arch {
+            return Err(unwritable(Field::Arch, Bound::Exactly(arch.number().into()), cpu.arch().number().into()));
         }
         let functions = u64::try_from(self.functions.len()).unwrap_or(u64::MAX);
         if u32::try_from(functions).is_err() {
@@ -180,11 +180,15 @@ impl<'a> Builder<'a> {
                 key: Bytes(*key.as_bytes()),
                 arch: arch.number(),
                 os: identity.target().os.number(),
-                cpu_features: self.cpu.map_or(0, CpuFeatures::bits),
+                cpu_features: cpu.bits(),
                 build_id: Section::new(identity.build_id()),
                 sections: Section::new(&self.sections),
             };
             entry.sealed = Some(Sealed::over(&entry, seal, kind));
+        }
+        if !cpu.missing_from(identity.cpu()).is_empty() {
+            let at = entry.sealed.as_ref().map_or(0, Sealed::cpu_features_at);
+            return Err(Error::CpuFeatures { at, expected: identity.cpu(), found: cpu });
         }
         let highest =
             entry.sealed.iter().flat_map(Sealed::sections).map_while(Result::ok).map(|section| section.tag).max();

@@ -51,8 +51,8 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Returns the identity of an engine of the caller's, compiling for this machine, whose entries are sealed with a
-    /// checksum and hold catch clauses.
+    /// Returns the identity of an engine of the caller's, compiling for this machine and every feature of its processor,
+    /// whose entries are sealed with a checksum and hold catch clauses.
     ///
     /// `name` and `version` become parts of a directory name. `magic` must be the engine's own.
     ///
@@ -86,7 +86,7 @@ impl Identity {
     }
 
     /// Returns the identity of wazero's optimizing compiler in one of its releases, such as `v1.9.0`, whose entries are
-    /// plain.
+    /// plain, and whose code may use those of the host's features that wazero tells apart.
     ///
     /// The revision follows from the version; `dev`, the version of an unreleased build, is taken for the newest one.
     ///
@@ -101,7 +101,11 @@ impl Identity {
             _ => Revision::CatchClauses,
         };
         let alignment = Alignment { bytes: 16, in_file: false };
-        Ok(Self { alignment, sealing: Sealing::Plain, ..identity.with_revision(revision) })
+        // What its compiler asks the processor for, as its keys have it.
+        let used = ["sse3", "sse4.1", "sse4.2", "lzcnt", "bmi1", "bmi2", "popcnt", "lse"];
+        let used: Vec<_> = used.into_iter().filter(|name| identity.cpu.has(&[name])).collect();
+        let cpu = CpuFeatures::of(identity.target.arch, &used)?;
+        Ok(Self { alignment, sealing: Sealing::Plain, cpu, ..identity.with_revision(revision) })
     }
 
     /// Returns the identity whose directory has that name, as [`Identity::directory_name`] gives it; `None` if it is
@@ -122,14 +126,32 @@ impl Identity {
     }
 
     /// Sets the machine that the code is for; it is the host otherwise.
+    ///
+    /// If the features that were set are of another architecture, they become its baseline.
     #[must_use]
     pub fn with_target(mut self, target: Target) -> Self {
+        if self.cpu.arch() != target.arch {
+            self.cpu = CpuFeatures::baseline(target.arch);
+        }
         self.target = target;
         self
     }
 
-    /// Sets the features of the processor that runs the code; they are the host's otherwise. A sealed entry whose code
+    /// Sets the features of the processor that the compiler may use, those of the host otherwise. They are part of every
+    /// key, a sealed entry says that it needs them unless [`Builder::cpu`](crate::Builder::cpu) names fewer, and one that
     /// needs others is rejected.
+    ///
+    /// An engine whose compiler uses less than the host has says so, and its entries run on every machine that has as much:
+    ///
+    /// ```
+    /// use jitcache::{Arch, CpuFeatures, Identity};
+    ///
+    /// # let engine = || Identity::new("myjit", *b"MYJIT\0", "1.4.2");
+    /// let everywhere = engine()?.with_cpu(CpuFeatures::baseline(Arch::host()));
+    /// # #[cfg(target_arch = "x86_64")]
+    /// let since_2013 = engine()?.with_cpu(CpuFeatures::level("x86-64-v3")?);
+    /// # Ok::<(), jitcache::Error>(())
+    /// ```
     #[must_use]
     pub const fn with_cpu(mut self, features: CpuFeatures) -> Self {
         self.cpu = features;
@@ -223,7 +245,7 @@ impl Identity {
         self.target
     }
 
-    /// Returns the features of the processor that runs the code.
+    /// Returns the features of the processor that the code may use.
     #[must_use]
     pub const fn cpu(&self) -> CpuFeatures {
         self.cpu
@@ -313,6 +335,43 @@ mod tests {
             Identity::new("a-b", *b"ABCDEF", "1").is_err(),
             "a dash in the name would make the directory ambiguous"
         );
+    }
+
+    #[test]
+    fn the_name_of_a_directory_fits_a_file_system_for_every_target() {
+        let longest = |name: usize, version: usize| {
+            Identity::new(&"n".repeat(name), *b"ABCDEF", &"v".repeat(version))
+                .map(|identity| identity.with_target(Target { arch: Arch::Loong64, os: Os::Dragonfly }))
+        };
+        for (name, version) in [(128, 96), (96, 128), (1, 128), (128, 1)] {
+            assert!(longest(name, version).unwrap().directory_name().len() <= 255);
+        }
+        for (name, version) in [(128, 128), (128, 97), (97, 128), (129, 1), (1, 129)] {
+            assert!(longest(name, version).is_err(), "{name} {version}");
+        }
+    }
+
+    #[test]
+    fn features_of_another_architecture_do_not_outlive_a_change_of_target() {
+        let identity = Identity::new("a", *b"ABCDEF", "1").unwrap();
+        let features = CpuFeatures::of(Arch::Arm64, &["lse"]).unwrap();
+        let target = |arch| Target { arch, os: Os::Linux };
+        let foreign = if Arch::host() == Arch::Riscv64 { Arch::S390x } else { Arch::Riscv64 };
+        assert_eq!(identity.clone().with_target(target(Arch::host())).cpu(), CpuFeatures::host());
+        assert_eq!(identity.clone().with_target(target(foreign)).cpu(), CpuFeatures::baseline(foreign));
+        assert_eq!(identity.with_cpu(features).with_target(target(Arch::Arm64)).cpu(), features);
+    }
+
+    #[test]
+    fn code_of_wazero_needs_no_more_than_its_keys_tell_apart() {
+        let needed = Identity::wazero("v1.12.0").unwrap().cpu();
+        let all: &[&str] = match Arch::host() {
+            Arch::Amd64 | Arch::X86 => &["sse3", "sse4.1", "sse4.2", "lzcnt", "bmi1", "bmi2", "popcnt"],
+            Arch::Arm64 => &["lse"],
+            _ => &[],
+        };
+        assert!(needed.missing_from(CpuFeatures::host()).is_empty());
+        assert!(needed.missing_from(CpuFeatures::of(Arch::host(), all).unwrap()).is_empty());
     }
 
     #[test]
