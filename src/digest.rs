@@ -4,6 +4,8 @@ use std::fmt;
 use std::num::NonZero;
 use std::thread;
 
+use sha2::{Digest as _, Sha256};
+
 use crate::format::size;
 
 /// The key of a message authentication code: 32 bytes that whoever writes to the directory must not know.
@@ -17,6 +19,14 @@ impl MacKey {
     #[must_use]
     pub const fn new(bytes: [u8; 32]) -> Self {
         Self(bytes)
+    }
+
+    /// Returns a hash that tells keys apart and that everybody may know.
+    ///
+    /// It is one that no MAC uses, so that it helps nobody make one: what is left is to try keys, which anybody who has an entry
+    /// can do without it.
+    pub(crate) fn fingerprint(&self) -> [u8; 32] {
+        Sha256::new().chain_update(b"jitcache MAC key").chain_update(self.0).finalize().into()
     }
 }
 

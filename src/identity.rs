@@ -47,6 +47,7 @@ pub struct Identity {
     cpu: CpuFeatures,
     sealing: Sealing,
     build_id: Box<[u8]>,
+    /// Rising.
     sections: Box<[u32]>,
 }
 
@@ -182,6 +183,9 @@ impl Identity {
     /// Sets the tags of the sections that the engine understands: an entry that requires another one is rejected.
     #[must_use]
     pub fn with_sections(mut self, tags: &[u32]) -> Self {
+        let mut tags = tags.to_vec();
+        tags.sort_unstable();
+        tags.dedup();
         self.sections = tags.into();
         self
     }
@@ -261,6 +265,10 @@ impl Identity {
     #[must_use]
     pub const fn build_id(&self) -> &[u8] {
         &self.build_id
+    }
+
+    pub(crate) fn sections(&self) -> impl Iterator<Item = u32> {
+        self.sections.iter().copied()
     }
 
     pub(crate) fn knows_section(&self, tag: u32) -> bool {

@@ -7,13 +7,13 @@
 //!
 //! ```
 //! # #[cfg(target_arch = "x86_64")] {
-//! use jitcache::{Cache, CpuFeatures, Error, Identity, Key};
+//! use jitcache::{Cache, Error, Identity, Key};
 //!
 //! # let root = std::env::temp_dir().join(format!("jitcache-lib-{}", std::process::id()));
 //! let cache = Cache::open(&root, Identity::new("myjit", *b"MYJIT\0", env!("CARGO_PKG_VERSION"))?)?;
 //!
 //! let program = b"fn main() { 42 }";
-//! let key = Key::of(cache.identity()).source(program).flag("opt", "2").cpu(CpuFeatures::host()).finish();
+//! let key = Key::of(cache.identity()).source(program).flag("opt", "2").finish();
 //! let module = cache.get_or_compile(&key, |entry| {
 //!     entry.code(vec![0xb8, 0x2a, 0, 0, 0, 0xc3]); // what the compiler made: mov eax, 42; ret
 //!     entry.function(0).source(0, 12);

@@ -24,7 +24,7 @@ use std::time::Instant;
 
 use compiler::Compiled;
 use cranelift_codegen::isa::TargetIsa;
-use jitcache::{Builder, Cache, CpuFeatures, Identity, Key, Module};
+use jitcache::{Builder, Cache, Identity, Key, Module};
 
 const SOURCE: &str = include_str!("almanac.mill");
 
@@ -40,11 +40,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     // What is compiled: everything that changes the code has to be part of the key.
     let isa = compiler::host_isa()?;
     let started = Instant::now();
-    let key = Key::of(cache.identity())
-        .source(SOURCE.as_bytes())
-        .flag("cranelift", &compiler::fingerprint(&*isa))
-        .cpu(CpuFeatures::host())
-        .finish();
+    let key =
+        Key::of(cache.identity()).source(SOURCE.as_bytes()).flag("cranelift", &compiler::fingerprint(&*isa)).finish();
 
     // The closure runs only if the cache does not have the module; what it hands to `entry` is stored.
     let module = cache.get_or_compile(&key, |entry| compile(&*isa, entry))?;
