@@ -155,11 +155,13 @@ impl<'a> Builder<'a> {
             return Err(unwritable(Field::FunctionCount, Bound::AtMost(u32::MAX.into()), functions));
         }
         let has_catch_clauses = kind.is_some() || identity.revision() == Revision::CatchClauses;
+        // The length of the code is in between.
+        let offsets_at = code_at.saturating_sub(functions.saturating_add(1).saturating_mul(8));
         let rows_at = code_at.saturating_add(size(&self.code)).saturating_add(ROWS_BEHIND_CODE);
         let mut entry = Entry {
             header: Header { magic: Bytes(identity.magic().0), version: Section::new(identity.version().as_bytes()) },
             body: Body {
-                function_offsets: Table::new_at(0, &self.functions),
+                function_offsets: Table::new_at(offsets_at, &self.functions),
                 code: Section::new_at(code_at, &self.code),
                 code_checksum: crc32c(0, &self.code),
                 source_map_flag: self.source_map.is_some().into(),

@@ -114,6 +114,29 @@ impl<'a> Entry<'a> {
         self.sealed.as_ref().map_or(Ok(()), |sealed| sealed.check_key(key))
     }
 
+    /// Checks that readers of an identity take the entry. What was read is verified for it; what was built is sound.
+    pub(crate) fn check_identity(&self, identity: &Identity) -> Result<(), Error> {
+        let invalid = |rule| Err(Error::Invalid { what: "entry", rule });
+        let sealing = identity.sealing();
+        let kind = self.sealed.as_ref().map(|sealed| sealed.footer.digest_kind);
+        if self.magic() != identity.magic() || self.version() != identity.version().as_bytes() {
+            return invalid("must have the magic and the version of the store");
+        }
+        if kind != sealing.digest_kind() || self.mac_key.as_ref() != sealing.mac_key() {
+            return invalid("must be sealed as those of the store are, and under its MAC key");
+        }
+        match &self.sealed {
+            Some(sealed) => sealed.check_identity(identity)?,
+            None if self.target != identity.target() => return invalid("must be for the target of the store"),
+            None if self.body.catch_clauses.is_some() != (identity.revision() == Revision::CatchClauses) => {
+                return invalid("must have the revision of the store");
+            }
+            None => {}
+        }
+        let read_there = Entry { alignment: identity.alignment(), ..self.clone() };
+        if self.file.length() > 0 { read_there.verify() } else { read_there.check_function_offsets() }
+    }
+
     /// Checks everything that can be checked: the checksum of the code, every function offset, every row of the source
     /// map, every catch clause and, if the entry is sealed, the digest of every byte.
     ///
