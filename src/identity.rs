@@ -26,8 +26,8 @@ pub struct Alignment {
 
 /// The engine that entries belong to: what they must begin with, how they are laid out and which directory holds them.
 ///
-/// Two builds of an engine that generate different code need different versions; where that is not certain, put more
-/// than a release number into the version, such as the commit.
+/// Two builds of an engine that generate different code need different versions or build ids: an engine under development
+/// takes that of the running program, [`Identity::with_build_of_program`].
 ///
 /// ```
 /// use jitcache::Identity;
@@ -166,8 +166,8 @@ impl Identity {
         self
     }
 
-    /// Sets the build id of the engine, such as a commit or the id that the linker made: sealed entries carry it, and those
-    /// of another build are rejected.
+    /// Sets the build id of the engine, such as a commit or the id that the linker made: it is part of every key, sealed
+    /// entries carry it, and those of another build are rejected. See [`Identity::with_build_of_program`].
     ///
     /// # Errors
     ///

@@ -30,6 +30,10 @@
 //! # Ok::<(), jitcache::Error>(())
 //! ```
 //!
+//! An entry is bound to the machine it was compiled on, and [`Key::of`] names it after all that makes a reader reject it: the
+//! features of the processor - [`Identity::with_cpu`] sets fewer -, the build - [`Identity::with_build_of_program`] -, the
+//! sealing, the alignment. So machines, builds and settings may share a directory.
+//!
 //! Each floor can be used without those above it:
 //!
 //! | floor | types |
@@ -64,6 +68,7 @@ mod key;
 mod magic;
 mod memory;
 mod module;
+mod program;
 mod registry;
 mod seal;
 mod store;

@@ -33,8 +33,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let own = || Path::new(env!("CARGO_MANIFEST_DIR")).join("target/warm_start");
     let root = std::env::args_os().nth(1).map_or_else(own, PathBuf::from);
 
-    // Who compiles: entries of other engines and of other versions of this one are never run.
-    let identity = Identity::new("mill", *b"MILL\0\0", env!("CARGO_PKG_VERSION"))?;
+    // Who compiles, for the processor of this machine: entries of other engines, of other versions and builds of this one, and
+    // for better processors are never run.
+    let identity = Identity::new("mill", *b"MILL\0\0", env!("CARGO_PKG_VERSION"))?.with_build_of_program()?;
     let cache = Cache::open(&root, identity)?.on_event(|key, event| eprintln!("{key}: {event}"));
 
     // What is compiled: everything that changes the code has to be part of the key.
