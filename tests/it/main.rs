@@ -17,6 +17,7 @@ mod damage;
 mod generate;
 mod golden;
 mod hostile;
+mod identity;
 mod left;
 mod loader;
 mod machine;
@@ -24,6 +25,8 @@ mod naive;
 mod oracle;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod planted;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod processor;
 mod properties;
 mod replay;
 mod scratch;
