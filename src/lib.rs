@@ -7,13 +7,13 @@
 //!
 //! ```
 //! # #[cfg(target_arch = "x86_64")] {
-//! use jitcache::{Cache, CpuFeatures, Error, Identity, Key};
+//! use jitcache::{Cache, Error, Identity, Key};
 //!
 //! # let root = std::env::temp_dir().join(format!("jitcache-lib-{}", std::process::id()));
 //! let cache = Cache::open(&root, Identity::new("myjit", *b"MYJIT\0", env!("CARGO_PKG_VERSION"))?)?;
 //!
 //! let program = b"fn main() { 42 }";
-//! let key = Key::of(cache.identity()).source(program).flag("opt", "2").cpu(CpuFeatures::host()).finish();
+//! let key = Key::of(cache.identity()).source(program).flag("opt", "2").finish();
 //! let module = cache.get_or_compile(&key, |entry| {
 //!     entry.code(vec![0xb8, 0x2a, 0, 0, 0, 0xc3]); // what the compiler made: mov eax, 42; ret
 //!     entry.function(0).source(0, 12);
@@ -29,6 +29,10 @@
 //! # }
 //! # Ok::<(), jitcache::Error>(())
 //! ```
+//!
+//! An entry is bound to the machine it was compiled on, and [`Key::of`] names it after all that makes a reader reject it: the
+//! features of the processor - [`Identity::with_cpu`] sets fewer -, the build - [`Identity::with_build_of_program`] -, the
+//! sealing, the alignment. So machines, builds and settings may share a directory.
 //!
 //! Each floor can be used without those above it:
 //!
@@ -54,6 +58,7 @@ mod file;
 mod format;
 mod load;
 mod memory;
+mod program;
 mod registry;
 mod store;
 mod wazero;

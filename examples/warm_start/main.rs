@@ -24,7 +24,7 @@ use std::time::Instant;
 
 use compiler::Compiled;
 use cranelift_codegen::isa::TargetIsa;
-use jitcache::{Builder, Cache, CpuFeatures, Identity, Key, Module};
+use jitcache::{Builder, Cache, Identity, Key, Module};
 
 const SOURCE: &str = include_str!("almanac.mill");
 
@@ -33,18 +33,16 @@ fn main() -> Result<(), Box<dyn Error>> {
     let own = || Path::new(env!("CARGO_MANIFEST_DIR")).join("target/warm_start");
     let root = std::env::args_os().nth(1).map_or_else(own, PathBuf::from);
 
-    // Who compiles: entries of other engines and of other versions of this one are never run.
-    let identity = Identity::new("mill", *b"MILL\0\0", env!("CARGO_PKG_VERSION"))?;
+    // Who compiles, for the processor of this machine: entries of other engines, of other versions and builds of this one, and
+    // for better processors are never run.
+    let identity = Identity::new("mill", *b"MILL\0\0", env!("CARGO_PKG_VERSION"))?.with_build_of_program()?;
     let cache = Cache::open(&root, identity)?.on_event(|key, event| eprintln!("{key}: {event}"));
 
     // What is compiled: everything that changes the code has to be part of the key.
     let isa = compiler::host_isa()?;
     let started = Instant::now();
-    let key = Key::of(cache.identity())
-        .source(SOURCE.as_bytes())
-        .flag("cranelift", &compiler::fingerprint(&*isa))
-        .cpu(CpuFeatures::host())
-        .finish();
+    let key =
+        Key::of(cache.identity()).source(SOURCE.as_bytes()).flag("cranelift", &compiler::fingerprint(&*isa)).finish();
 
     // The closure runs only if the cache does not have the module; what it hands to `entry` is stored.
     let module = cache.get_or_compile(&key, |entry| compile(&*isa, entry))?;

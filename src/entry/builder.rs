@@ -18,7 +18,7 @@ use crate::format::{
     self, Body, Bytes, CatchClause, CatchClauses, Footer, Header, ROWS_BEHIND_CODE, Row, Seal, SealSection, Section,
     SourceMap, Table, TryTable, TryTableLocals,
 };
-use crate::words::{CpuFeatures, Key, Revision, TRAP, size};
+use crate::words::{CpuFeatures, Key, Revision, size};
 
 /// The parts of an entry, handed in by the engine that compiled it.
 ///
@@ -117,8 +117,8 @@ impl<'a> Builder<'a> {
         self.note(added)
     }
 
-    /// Says which features the code needs beyond the baseline of its architecture, which must be the identity's: a machine
-    /// without them rejects a sealed entry.
+    /// Says which features this entry needs, of those that the identity lets its compiler use: a machine without them rejects
+    /// a sealed entry. Without this it needs all of those: see [`Identity::with_cpu`].
     pub fn cpu(&mut self, features: CpuFeatures) -> &mut Self {
         self.cpu = Some(features);
         self
@@ -146,8 +146,8 @@ impl<'a> Builder<'a> {
     ///
     /// # Errors
     ///
-    /// [`Error::Unwritable`], naming a part that no reader would accept; [`Error::Memory`] if there was none for a part, or is
-    /// none for the padding.
+    /// [`Error::Unwritable`], naming a part that no reader would accept; [`Error::CpuFeatures`] if the code needs features
+    /// that the identity does not have; [`Error::Memory`] if there was none for a part, or is none for the padding.
     pub fn finish<'e>(&'e mut self, identity: &'e Identity, key: &Key) -> Result<Entry<'e>, Error> {
         self.finish_in(identity.revision(), identity, key)
     }
@@ -173,21 +173,23 @@ impl<'a> Builder<'a> {
         if kind.is_none() && !self.sections.is_empty() {
             return Err(unwritable(Field::Section, Bound::Exactly(0), size(&self.sections)));
         }
-        let arch = identity.target().arch;
-        if let Some(other) = self.cpu.map(CpuFeatures::arch).filter(|other| *other != arch) {
-            return Err(unwritable(Field::Arch, Bound::Exactly(arch.number().into()), other.number().into()));
+        let (arch, cpu) = (identity.target().arch, self.cpu.unwrap_or(identity.cpu()));
+        if cpu.arch() != arch {
+            return Err(unwritable(Field::Arch, Bound::Exactly(arch.number().into()), cpu.arch().number().into()));
         }
         let functions = u64::try_from(self.functions.len()).unwrap_or(u64::MAX);
         if u32::try_from(functions).is_err() {
             return Err(unwritable(Field::FunctionCount, Bound::AtMost(u32::MAX.into()), functions));
         }
         let revision = revision.of_body(kind.is_some());
+        // The length of the code is in between.
+        let offsets_at = code_at.saturating_sub(functions.saturating_add(1).saturating_mul(8));
         let rows_at = code_at.saturating_add(size(&self.code)).saturating_add(ROWS_BEHIND_CODE);
         let mut entry = Entry {
             header: Header { magic: Bytes(identity.magic().0), version: Section::new(identity.version().as_bytes()) },
             revision,
             body: Body {
-                function_offsets: Table::new_at(0, &self.functions),
+                function_offsets: Table::new_at(offsets_at, &self.functions),
                 code: Section::new_at(code_at, &self.code),
                 code_checksum: crc32c(0, &self.code),
                 source_map_flag: self.source_map.is_some().into(),
@@ -199,6 +201,7 @@ impl<'a> Builder<'a> {
             },
             sealed: None,
             file: Section::default(),
+            target: identity.target(),
             alignment: identity.alignment(),
             mac_key: identity.sealing().mac_key().cloned(),
         };
@@ -207,11 +210,15 @@ impl<'a> Builder<'a> {
                 key: Bytes(*key.as_bytes()),
                 arch: arch.number(),
                 os: identity.target().os.number(),
-                cpu_features: self.cpu.map_or(0, CpuFeatures::bits),
+                cpu_features: cpu.bits(),
                 build_id: Section::new(identity.build_id()),
                 sections: Section::new(&self.sections),
             };
             entry.sealed = Some(sealed(&entry, seal, kind));
+        }
+        if !cpu.missing_from(identity.cpu()).is_empty() {
+            let at = entry.sealed.as_ref().map_or(0, Sealed::cpu_features_at);
+            return Err(Error::CpuFeatures { at, expected: identity.cpu(), found: cpu });
         }
         let highest =
             entry.sealed.iter().flat_map(Sealed::sections).map_while(Result::ok).map(|section| section.tag).max();
@@ -260,8 +267,14 @@ impl<'a> Builder<'a> {
                     code
                 }
             };
-            code.splice(..self.padded, iter::repeat_n(TRAP, padding));
+            code.splice(..self.padded, iter::repeat_n(0, padding));
             self.padded = padding;
+        }
+        // Those of an architecture that it was finished for before may stand there.
+        if let Cow::Owned(code) = &mut self.code
+            && let Some(front) = code.get_mut(..padding)
+        {
+            front.fill(identity.target().arch.trap());
         }
         if padding != self.padding {
             let columns = self.functions.iter_mut().map(|[offset]| offset);
@@ -302,12 +315,14 @@ fn moved(offset: u64, from: usize, to: usize) -> [u8; 8] {
 }
 
 /// Seals an entry: counts its bytes, and makes the digest of all of them.
-fn sealed<'a>(entry: &Entry<'a>, seal: Seal<'a>, digest_kind: u8) -> Sealed<'a> {
+fn sealed<'a>(entry: &Entry<'a>, mut seal: Seal<'a>, digest_kind: u8) -> Sealed<'a> {
     let mac_key = entry.mac_key.as_ref();
     let mut file = Sealing { digest: Digest::new(mac_key), length: 0, rows: entry.source_map_rows() };
     // A digest cannot fail to be written to.
     let written = entry.write(&mut file);
     let at = file.length;
+    seal.build_id = Section::new_at(at.saturating_add(Seal::BUILD_ID), seal.build_id.bytes());
+    seal.sections = Section::new_at(seal.build_id.range().end, seal.sections.bytes());
     let written = written.and_then(|()| format::write(&seal, &mut file));
     let file_length = file.length.saturating_add(Footer::SIZE);
     let rows = entry.body.source_map.as_ref().map_or(&[][..], |map| map.rows.section().bytes());

@@ -73,8 +73,8 @@ impl Sealing {
 
 /// The engine that entries belong to: what they must begin with, how they are laid out and which directory holds them.
 ///
-/// Two builds of an engine that generate different code need different versions; where that is not certain, put more
-/// than a release number into the version, such as the commit.
+/// Two builds of an engine that generate different code need different versions or build ids: an engine under development
+/// takes that of the running program, [`Identity::with_build_of_program`].
 ///
 /// ```
 /// use jitcache::Identity;
@@ -94,24 +94,35 @@ pub struct Identity {
     cpu: CpuFeatures,
     sealing: Sealing,
     build_id: Box<[u8]>,
+    /// Rising.
     sections: Box<[u32]>,
 }
 
 impl Identity {
-    /// Returns the identity of an engine of the caller's, compiling for this machine, whose entries are sealed with a
-    /// checksum and hold catch clauses.
+    /// Returns the identity of an engine of the caller's, compiling for this machine and every feature of its processor,
+    /// whose entries are sealed with a checksum and hold catch clauses.
     ///
     /// `name` and `version` become parts of a directory name. `magic` must be the engine's own.
     ///
     /// # Errors
     ///
     /// [`Error::Invalid`] if `name` is empty or holds anything but ASCII letters, digits, `_` and `.`; if `version` is
-    /// empty, longer than 128 bytes or holds anything but those, `-` and `+`; or if either begins with a `.`.
+    /// empty or holds anything but those, `-` and `+`; if either begins with a `.` or is longer than 128 bytes, or both
+    /// together are longer than 224.
     pub fn new(name: &str, magic: [u8; 6], version: &str) -> Result<Self, Error> {
+        let name = directory_part(name, "name of the engine", "")?;
+        let version = directory_part(version, "version of the engine", "-+")?;
+        // With the longest target there is room for, a file name of 255 bytes, which is what file systems take.
+        if name.len().saturating_add(version.len()) > 224 {
+            return Err(Error::Invalid {
+                what: "name of the engine",
+                rule: "must have at most 224 bytes with its version",
+            });
+        }
         Ok(Self {
-            name: directory_part(name, "name of the engine", "")?.into(),
+            name: name.into(),
             magic: Magic(magic),
-            version: Version::of(directory_part(version, "version of the engine", "-+")?.as_bytes()),
+            version: Version::of(version.as_bytes()),
             revision: Revision::default(),
             alignment: Alignment { bytes: 1, in_file: true },
             target: Target::host(),
@@ -123,7 +134,7 @@ impl Identity {
     }
 
     /// Returns the identity of wazero's optimizing compiler in one of its releases, such as `v1.9.0`, whose entries are
-    /// plain.
+    /// plain, and whose code may use those of the host's features that wazero tells apart.
     ///
     /// The revision follows from the version. It is [`Revision::Unknown`] for a version that nobody has seen, and for `dev`, which
     /// names Debian's 1.12.0 as well as any build that carries no version: who knows better calls [`Identity::with_revision`].
@@ -134,7 +145,11 @@ impl Identity {
     pub fn wazero(version: &str) -> Result<Self, Error> {
         let identity = Self::new("wazero", Magic::WAZERO.0, version)?;
         let alignment = Alignment { bytes: 16, in_file: false };
-        Ok(Self { alignment, sealing: Sealing::Plain, ..identity.with_revision(Revision::of_wazero(version)) })
+        // What its compiler asks the processor for, as its keys have it.
+        let used = ["sse3", "sse4.1", "sse4.2", "lzcnt", "bmi1", "bmi2", "popcnt", "lse"];
+        let used: Vec<_> = used.into_iter().filter(|name| identity.cpu.has(&[name])).collect();
+        let cpu = CpuFeatures::of(identity.target.arch, &used)?;
+        Ok(Self { alignment, sealing: Sealing::Plain, cpu, ..identity.with_revision(Revision::of_wazero(version)) })
     }
 
     /// Returns the identity whose directory has that name, as [`Identity::directory_name`] gives it; `None` if it is
@@ -155,14 +170,32 @@ impl Identity {
     }
 
     /// Sets the machine that the code is for; it is the host otherwise.
+    ///
+    /// If the features that were set are of another architecture, they become its baseline.
     #[must_use]
     pub fn with_target(mut self, target: Target) -> Self {
+        if self.cpu.arch() != target.arch {
+            self.cpu = CpuFeatures::baseline(target.arch);
+        }
         self.target = target;
         self
     }
 
-    /// Sets the features of the processor that runs the code; they are the host's otherwise. A sealed entry whose code
+    /// Sets the features of the processor that the compiler may use, those of the host otherwise. They are part of every
+    /// key, a sealed entry says that it needs them unless [`Builder::cpu`](crate::Builder::cpu) names fewer, and one that
     /// needs others is rejected.
+    ///
+    /// An engine whose compiler uses less than the host has says so, and its entries run on every machine that has as much:
+    ///
+    /// ```
+    /// use jitcache::{Arch, CpuFeatures, Identity};
+    ///
+    /// # let engine = || Identity::new("myjit", *b"MYJIT\0", "1.4.2");
+    /// let everywhere = engine()?.with_cpu(CpuFeatures::baseline(Arch::host()));
+    /// # #[cfg(target_arch = "x86_64")]
+    /// let since_2013 = engine()?.with_cpu(CpuFeatures::level("x86-64-v3")?);
+    /// # Ok::<(), jitcache::Error>(())
+    /// ```
     #[must_use]
     pub const fn with_cpu(mut self, features: CpuFeatures) -> Self {
         self.cpu = features;
@@ -176,8 +209,8 @@ impl Identity {
         self
     }
 
-    /// Sets the build id of the engine, such as a commit or the id that the linker made: sealed entries carry it, and those
-    /// of another build are rejected.
+    /// Sets the build id of the engine, such as a commit or the id that the linker made: it is part of every key, sealed
+    /// entries carry it, and those of another build are rejected. See [`Identity::with_build_of_program`].
     ///
     /// # Errors
     ///
@@ -193,6 +226,9 @@ impl Identity {
     /// Sets the tags of the sections that the engine understands: an entry that requires another one is rejected.
     #[must_use]
     pub fn with_sections(mut self, tags: &[u32]) -> Self {
+        let mut tags = tags.to_vec();
+        tags.sort_unstable();
+        tags.dedup();
         self.sections = tags.into();
         self
     }
@@ -210,7 +246,8 @@ impl Identity {
     /// Sets the alignment of functions in bytes, counted from the start of the file, so that code can run from there: see
     /// [`Access::in_place`](crate::Access::in_place).
     ///
-    /// [`Builder::finish`](crate::Builder::finish) puts padding in front of the code for it, and moves every offset.
+    /// [`Builder::finish`](crate::Builder::finish) puts padding in front of the code for it, bytes that trap on the target, and
+    /// moves every offset.
     ///
     /// # Errors
     ///
@@ -255,7 +292,7 @@ impl Identity {
         self.target
     }
 
-    /// Returns the features of the processor that runs the code.
+    /// Returns the features of the processor that the code may use.
     #[must_use]
     pub const fn cpu(&self) -> CpuFeatures {
         self.cpu
@@ -286,6 +323,10 @@ impl Identity {
         // In front of the code stand 19 bytes, the version, and 8 for each function.
         let header = size(self.version.as_bytes()).saturating_add(19);
         self.alignment.in_file || header.checked_rem(8) == Some(0)
+    }
+
+    pub(crate) fn sections(&self) -> impl Iterator<Item = u32> {
+        self.sections.iter().copied()
     }
 
     pub(crate) fn knows_section(&self, tag: u32) -> bool {
@@ -369,6 +410,43 @@ mod tests {
             Identity::new("a-b", *b"ABCDEF", "1").is_err(),
             "a dash in the name would make the directory ambiguous"
         );
+    }
+
+    #[test]
+    fn the_name_of_a_directory_fits_a_file_system_for_every_target() {
+        let longest = |name: usize, version: usize| {
+            Identity::new(&"n".repeat(name), *b"ABCDEF", &"v".repeat(version))
+                .map(|identity| identity.with_target(Target { arch: Arch::Loong64, os: Os::Dragonfly }))
+        };
+        for (name, version) in [(128, 96), (96, 128), (1, 128), (128, 1)] {
+            assert!(longest(name, version).unwrap().directory_name().len() <= 255);
+        }
+        for (name, version) in [(128, 128), (128, 97), (97, 128), (129, 1), (1, 129)] {
+            assert!(longest(name, version).is_err(), "{name} {version}");
+        }
+    }
+
+    #[test]
+    fn features_of_another_architecture_do_not_outlive_a_change_of_target() {
+        let identity = Identity::new("a", *b"ABCDEF", "1").unwrap();
+        let features = CpuFeatures::of(Arch::Arm64, &["lse"]).unwrap();
+        let target = |arch| Target { arch, os: Os::Linux };
+        let foreign = if Arch::host() == Arch::Riscv64 { Arch::S390x } else { Arch::Riscv64 };
+        assert_eq!(identity.clone().with_target(target(Arch::host())).cpu(), CpuFeatures::host());
+        assert_eq!(identity.clone().with_target(target(foreign)).cpu(), CpuFeatures::baseline(foreign));
+        assert_eq!(identity.with_cpu(features).with_target(target(Arch::Arm64)).cpu(), features);
+    }
+
+    #[test]
+    fn code_of_wazero_needs_no_more_than_its_keys_tell_apart() {
+        let needed = Identity::wazero("v1.12.0").unwrap().cpu();
+        let all: &[&str] = match Arch::host() {
+            Arch::Amd64 | Arch::X86 => &["sse3", "sse4.1", "sse4.2", "lzcnt", "bmi1", "bmi2", "popcnt"],
+            Arch::Arm64 => &["lse"],
+            _ => &[],
+        };
+        assert!(needed.missing_from(CpuFeatures::host()).is_empty());
+        assert!(needed.missing_from(CpuFeatures::of(Arch::host(), all).unwrap()).is_empty());
     }
 
     #[test]

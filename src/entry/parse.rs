@@ -33,6 +33,26 @@ impl FromStr for Key {
 }
 
 impl CpuFeatures {
+    /// Returns the features of a level of x86-64: `x86-64-v1`, the baseline, to `x86-64-v4`.
+    ///
+    /// SPEC.md lists what each has. LAHF and SAHF, which are part of the second, have no bit; OSXSAVE is detected with AVX.
+    ///
+    /// ```
+    /// use jitcache::CpuFeatures;
+    ///
+    /// let level = CpuFeatures::level("x86-64-v3")?;
+    /// assert!(level.has(&["avx2", "bmi2", "sse4.2"]));
+    /// assert!(!level.has(&["avx512f"]));
+    /// # Ok::<(), jitcache::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] for any other name.
+    pub fn level(name: &str) -> Result<Self, Error> {
+        Self::of_level(name).ok_or(Error::Invalid { what: "CPU level", rule: "must be x86-64-v1, -v2, -v3 or -v4" })
+    }
+
     /// Returns the features of those names, such as `avx2` on [`Arch::Amd64`] or `lse` on [`Arch::Arm64`]; SPEC.md has
     /// the list.
     ///

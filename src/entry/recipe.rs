@@ -2,30 +2,52 @@
 
 use sha2::{Digest, Sha256};
 
-use super::identity::Identity;
-use crate::words::{CpuFeatures, Key, size};
+use super::identity::{Alignment, Identity, Sealing};
+use crate::words::{Key, Revision, size};
 
 impl Key {
     /// Begins the key of something that the engine `identity` compiles.
     ///
-    /// Magic, version and target of the identity go in first, so that no two engines, versions or targets share a key.
-    /// Everything else that changes the code has to be handed in:
+    /// What of the identity an entry must agree with goes in first - magic, version, target, CPU features, build id, sealing
+    /// with the MAC key, revision, alignment and sections - so that entries which some of its readers would reject have keys of their
+    /// own, and lie beside each other. Of the MAC key it is a hash, from which nobody finds a key that is as random as
+    /// [`MacKey`](crate::MacKey) wants it. Everything else that changes the code has to be handed in:
     ///
     /// ```
-    /// use jitcache::{CpuFeatures, Identity, Key};
+    /// use jitcache::{Identity, Key};
     ///
     /// let identity = Identity::new("myjit", *b"MYJIT\0", "1.4.2")?;
-    /// let key = Key::of(&identity).source(b"fn main() {}").flag("opt", "2").cpu(CpuFeatures::host()).finish();
-    /// let other = Key::of(&identity).source(b"fn main() {}").flag("opt", "3").cpu(CpuFeatures::host()).finish();
+    /// let key = Key::of(&identity).source(b"fn main() {}").flag("opt", "2").finish();
+    /// let other = Key::of(&identity).source(b"fn main() {}").flag("opt", "3").finish();
     /// assert_ne!(key, other);
     /// # Ok::<(), jitcache::Error>(())
     /// ```
     pub fn of(identity: &Identity) -> KeyBuilder {
+        let Alignment { bytes, in_file } = identity.alignment();
+        let revision: u8 = match identity.revision() {
+            Revision::SourceMap => 0,
+            Revision::CatchClauses => 1,
+            Revision::Locals => 2,
+            Revision::Unknown => 255,
+        };
+        let (sealing, fingerprint) = match identity.sealing() {
+            Sealing::Plain => ("plain", None),
+            Sealing::Checksum => ("checksum", None),
+            Sealing::Mac(key) => ("mac", Some(key.fingerprint())),
+        };
         KeyBuilder(Sha256::new())
-            .part(b"jitcache key 1")
+            .part(b"jitcache key 2")
             .part(&identity.magic().0)
             .part(identity.version().as_bytes())
             .part(identity.target().to_string().as_bytes())
+            .part(&identity.cpu().bits().to_le_bytes())
+            .part(identity.build_id())
+            .part(sealing.as_bytes())
+            .part(fingerprint.as_ref().map_or(&[], <[u8; 32]>::as_slice))
+            .part(&[revision])
+            .part(&bytes.to_le_bytes())
+            .part(&[in_file.into()])
+            .part(identity.sections().map(u32::to_le_bytes).collect::<Vec<_>>().as_flattened())
     }
 }
 
@@ -48,11 +70,6 @@ impl KeyBuilder {
         self.part(b"flag").part(name.as_bytes()).part(value.as_bytes())
     }
 
-    /// Adds the processor features that the compiler may use.
-    pub fn cpu(self, features: CpuFeatures) -> Self {
-        self.part(b"cpu").part(features.arch().name().as_bytes()).part(&features.bits().to_le_bytes())
-    }
-
     /// Returns the key.
     #[must_use]
     pub fn finish(self) -> Key {
@@ -69,7 +86,8 @@ impl KeyBuilder {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::words::{Arch, Os, Target};
+    use crate::entry::MacKey;
+    use crate::words::{Arch, CpuFeatures, Os, Target};
 
     fn identity() -> Identity {
         Identity::new("test", *b"TEST\0\0", "1").unwrap()
@@ -86,10 +104,6 @@ mod tests {
             Key::of(&identity()).flag("a", "b").flag("c", "").finish(),
             Key::of(&identity()).flag("c", "").flag("a", "b").finish(),
             Key::of(&identity()).source(b"flag").finish(),
-            Key::of(&identity()).cpu(CpuFeatures::from_bits(Arch::Amd64, 1)).finish(),
-            Key::of(&identity()).cpu(CpuFeatures::from_bits(Arch::Arm64, 1)).finish(),
-            Key::of(&Identity::new("test", *b"TEST\0\0", "11").unwrap()).finish(),
-            Key::of(&Identity::new("test", *b"TEST\0B", "1").unwrap()).finish(),
         ];
         let mut sorted = keys;
         sorted.sort_unstable();
@@ -97,9 +111,40 @@ mod tests {
     }
 
     #[test]
+    fn whatever_a_reader_compares_is_part_of_the_key() {
+        let mac = |byte| Sealing::Mac(MacKey::new([byte; 32]));
+        let identities = [
+            identity(),
+            Identity::new("test", *b"TEST\0\0", "11").unwrap(),
+            Identity::new("test", *b"TEST\0B", "1").unwrap(),
+            identity().with_target(Target { arch: Arch::S390x, os: Os::Linux }),
+            identity().with_target(Target { arch: Arch::S390x, os: Os::Other }),
+            identity().with_cpu(CpuFeatures::from_bits(Arch::host(), 1 << 100)),
+            identity().with_cpu(CpuFeatures::from_bits(Arch::host(), 1 << 101)),
+            identity().with_build_id(b"1").unwrap(),
+            identity().with_build_id(b"2").unwrap(),
+            identity().with_sealing(Sealing::Plain),
+            identity().with_sealing(mac(1)),
+            identity().with_sealing(mac(2)),
+            identity().with_revision(Revision::SourceMap),
+            identity().with_function_alignment(64).unwrap(),
+            identity().with_alignment_in_file(64).unwrap(),
+            identity().with_sections(&[1]),
+            identity().with_sections(&[1, 2]),
+        ];
+        let mut keys: Vec<_> = identities.iter().map(|identity| Key::of(identity).finish()).collect();
+        keys.sort_unstable();
+        assert!(keys.windows(2).all(|pair| pair[0] != pair[1]), "{keys:?}");
+    }
+
+    #[test]
     fn the_same_parts_are_the_same_key_for_ever() {
         let target = Target { arch: Arch::Amd64, os: Os::Linux };
-        let key = Key::of(&identity().with_target(target)).source(b"x").flag("opt", "2").finish();
-        assert_eq!(key.to_string(), "86e028c3cde6b3524ef469957ee02a5c4c02b294135baef1ec11527df7c2fad4");
+        let features = CpuFeatures::of(Arch::Amd64, &["sse3", "tsc"]).unwrap();
+        let identity = identity().with_cpu(features).with_target(target).with_build_id(b"abc").unwrap();
+        let identity = identity.with_sealing(Sealing::Mac(MacKey::new([7; 32]))).with_alignment_in_file(16).unwrap();
+        let identity = identity.with_sections(&[9, 3, 9]);
+        let key = Key::of(&identity).source(b"x").flag("opt", "2").finish();
+        assert_eq!(key.to_string(), "153cbc51524953a652a09bd8280d5786d357e2abbf9dba2bff904feabefdef15");
     }
 }

@@ -56,8 +56,7 @@ impl<'a> Sealed<'a> {
         let inside = file.part(&(at..footer_at));
         let (seal, _) = format::read::<Seal<'_>>(inside, 0, inside)?;
         let sealed = Self { seal, footer, at };
-        sealed.check_machine(identity)?;
-        sealed.check_sections(|tag| tag == METADATA || identity.knows_section(tag))?;
+        sealed.check_identity(identity)?;
         Ok(sealed)
     }
 
@@ -76,15 +75,19 @@ impl<'a> Sealed<'a> {
         if found == *expected { Ok(()) } else { Err(Error::Key { at: self.at, expected: *expected, found }) }
     }
 
-    /// Compares target, processor features and build id.
-    fn check_machine(&self, identity: &Identity) -> Result<(), Error> {
+    /// Returns where the processor features stand in the file.
+    pub(crate) const fn cpu_features_at(&self) -> u64 {
+        self.at.saturating_add(Seal::CPU_FEATURES)
+    }
+
+    /// Compares target, processor features, build id and sections with what an identity takes.
+    pub(crate) fn check_identity(&self, identity: &Identity) -> Result<(), Error> {
         let Seal { arch, os, cpu_features, build_id, .. } = &self.seal;
-        let at = self.at.saturating_add(32);
-        let unknown =
-            |field, at, number: u16| Error::Value { field, at, expected: Bound::AtMost(4), found: number.into() };
+        let at = self.at.saturating_add(Seal::ARCH);
         let found = Target {
-            arch: Arch::from_number(*arch).ok_or_else(|| unknown(Field::Arch, at, *arch))?,
-            os: Os::from_number(*os).ok_or_else(|| unknown(Field::Os, at.saturating_add(2), *os))?,
+            arch: Arch::from_number(*arch).ok_or_else(|| unknown(Field::Arch, at, *arch, Arch::LAST))?,
+            os: Os::from_number(*os)
+                .ok_or_else(|| unknown(Field::Os, self.at.saturating_add(Seal::OS), *os, Os::LAST))?,
         };
         let expected = identity.target();
         if found != expected {
@@ -92,13 +95,13 @@ impl<'a> Sealed<'a> {
         }
         let (needed, there) = (CpuFeatures::from_bits(found.arch, *cpu_features), identity.cpu());
         if !needed.missing_from(there).is_empty() {
-            return Err(Error::CpuFeatures { at: at.saturating_add(4), expected: there, found: needed });
+            return Err(Error::CpuFeatures { at: self.cpu_features_at(), expected: there, found: needed });
         }
         let (expected, found) = (identity.build_id(), build_id.bytes());
         if expected != found {
             return Err(Error::BuildId { at: build_id.at(), expected: expected.into(), found: found.into() });
         }
-        Ok(())
+        self.check_sections(|tag| tag == METADATA || identity.knows_section(tag))
     }
 
     /// Checks that tags rise, that flags are known ones, and that whatever is required `is_known`.
@@ -145,6 +148,12 @@ impl<'a> Sealed<'a> {
         let digest_at = self.digest_at().saturating_sub(size(&expected.0));
         SourceMapDigest { part: Digested { field: Field::SourceMap, at, digest_at, expected }, mac_key }
     }
+}
+
+/// Returns the error for a number of an architecture or operating system that is none: 0 stands for all that have none.
+fn unknown(field: Field, at: u64, number: u16, last: u16) -> Error {
+    let expected = if number == 0 { Bound::Above(0) } else { Bound::AtMost(last.into()) };
+    Error::Value { field, at, expected, found: number.into() }
 }
 
 /// What the rows of a source map have to be.

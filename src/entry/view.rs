@@ -9,7 +9,7 @@ use super::seal::{METADATA, Sealed, SourceMapDigest};
 use super::tables::{FunctionOffsets, SourceMap, TryTables};
 use crate::error::{Bound, Error, Field};
 use crate::format::{self, Body, CatchClauses, Header, Section, Violation};
-use crate::words::{Key, Magic, Revision, Version, size};
+use crate::words::{Key, Magic, Revision, Target, Version, size};
 
 /// An entry, borrowed from the bytes of its file or from the [`Builder`](crate::Builder) that made it.
 ///
@@ -38,6 +38,8 @@ pub struct Entry<'a> {
     pub(crate) sealed: Option<Sealed<'a>>,
     /// The file that the entry was read from; empty if it was built, and then its digest is right by construction.
     pub(super) file: Section<'a>,
+    /// The machine of the identity.
+    pub(super) target: Target,
     pub(super) alignment: Alignment,
     pub(super) mac_key: Option<MacKey>,
 }
@@ -84,8 +86,9 @@ impl<'a> Entry<'a> {
         })?;
         let body_end = sealed.as_ref().map_or(file.length(), |sealed| sealed.at);
         let (body, end) = read_body(body_end)?;
-        let (alignment, mac_key) = (identity.alignment(), identity.sealing().mac_key().cloned());
-        let entry = Self { header, revision, body, sealed, file, alignment, mac_key };
+        let (target, alignment) = (identity.target(), identity.alignment());
+        let mac_key = identity.sealing().mac_key().cloned();
+        let entry = Self { header, revision, body, sealed, file, target, alignment, mac_key };
         entry.check_source_map_flag()?;
         entry.check_revision()?;
         if end != body_end {
@@ -101,6 +104,27 @@ impl<'a> Entry<'a> {
     /// [`Error::Key`].
     pub fn check_key(&self, key: &Key) -> Result<(), Error> {
         self.sealed.as_ref().map_or(Ok(()), |sealed| sealed.check_key(key))
+    }
+
+    /// Checks that readers of an identity take the entry. What was read is verified for it; what was built is sound.
+    pub(crate) fn check_identity(&self, identity: &Identity) -> Result<(), Error> {
+        let invalid = |rule| Err(Error::Invalid { what: "entry", rule });
+        let sealing = identity.sealing();
+        let kind = self.sealed.as_ref().map(|sealed| sealed.footer.digest_kind);
+        if self.magic() != identity.magic() || self.version() != identity.version().as_bytes() {
+            return invalid("must have the magic and the version of the store");
+        }
+        if kind != sealing.digest_kind() || self.mac_key.as_ref() != sealing.mac_key() {
+            return invalid("must be sealed as those of the store are, and under its MAC key");
+        }
+        match &self.sealed {
+            Some(sealed) => sealed.check_identity(identity)?,
+            None if self.target != identity.target() => return invalid("must be for the target of the store"),
+            None => {}
+        }
+        self.check_readable_in(identity.revision().of_body(kind.is_some()))?;
+        let read_there = Entry { alignment: identity.alignment(), ..self.clone() };
+        if self.file.length() > 0 { read_there.verify() } else { read_there.check_function_offsets() }
     }
 
     /// Checks everything that can be checked: the checksum of the code, every function offset, every row of the source
@@ -338,6 +362,11 @@ impl<'a> Entry<'a> {
         let range = self.padding()..self.body.code.length();
         let checked = self.body.function_offsets.check_column(0, self.alignment.bytes, displacement, range);
         checked.map_err(|violation| violation.of(Field::FunctionOffsets))
+    }
+
+    /// Returns the machine that the code is for.
+    pub(crate) const fn target(&self) -> Target {
+        self.target
     }
 
     /// Returns how the code has to lie in memory.

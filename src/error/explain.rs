@@ -69,7 +69,7 @@ impl Error {
             Self::CpuFeatures { .. } => (
                 11,
                 "cpu-features",
-                "The code needs a newer processor: compile again, for a baseline that all machines share.",
+                "The code needs a better processor: compile again, or give the identity features that all machines share.",
             ),
             Self::BuildId { .. } => (12, "build-id", "Another build of the engine wrote the entry: compile again."),
             Self::UnknownSection { .. } => {
@@ -96,6 +96,9 @@ impl Error {
                 "unknown-layout",
                 "Leave the entry, and compile: to read it, update jitcache, or give the revision.",
             ),
+            Self::Foreign { .. } => {
+                (106, "foreign", "Load it in a program of its target; here its bytes can be read and verified.")
+            }
         }
     }
 }

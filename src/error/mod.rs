@@ -171,6 +171,13 @@ pub enum Error {
     },
     /// Code cannot be made executable on this machine: the crate does not know how to keep its caches coherent.
     UnsupportedMachine,
+    /// The code is for another target than this program's, and cannot run in it.
+    Foreign {
+        /// The target of this program.
+        expected: Target,
+        /// The target of the identity that the entry was read or built with.
+        found: Target,
+    },
     /// A name, version or key given by the caller cannot be used.
     Invalid {
         /// What was given.
@@ -246,6 +253,9 @@ impl fmt::Display for Error {
             Self::Io { action, path, source } => write!(f, "cannot {action} {}: {source}", path.display()),
             Self::Memory { action, length, source } => write!(f, "cannot {action} {length} bytes of memory: {source}"),
             Self::UnsupportedMachine => f.write_str("code cannot be made executable on this machine"),
+            Self::Foreign { expected, found } => {
+                write!(f, "target: expected that of this program, {expected}, found {found}")
+            }
             Self::Invalid { what, rule } => write!(f, "the {what} {rule}"),
             Self::Unwritable { field, expected, found } => {
                 write!(f, "{field}: expected {expected}, was given {found}")

@@ -168,7 +168,7 @@ pub(crate) struct Seal<'a> {
 
     /// Features that the code needs, as [`CpuFeatures`](crate::CpuFeatures) numbers them.
     #[br(err_context(Field::CpuFeatures))]
-    pub(crate) cpu_features: u64,
+    pub(crate) cpu_features: u128,
 
     #[br(temp, err_context(Field::BuildIdLength))]
     #[bw(try_calc(u8::try_from(build_id.bytes().len())))]
@@ -180,6 +180,14 @@ pub(crate) struct Seal<'a> {
     /// [`SealSection`]s up to the end of `file`.
     #[br(args(file, None))]
     pub(crate) sections: Section<'a>,
+}
+
+impl Seal<'_> {
+    /// Offsets of the fields in the seal, in bytes.
+    pub(crate) const ARCH: u64 = 32;
+    pub(crate) const OS: u64 = 34;
+    pub(crate) const CPU_FEATURES: u64 = 36;
+    pub(crate) const BUILD_ID: u64 = 53;
 }
 
 /// Bytes that the engine keeps with the code.

@@ -13,7 +13,7 @@ use crate::entry::{
 use crate::error::{Bound, Error, Field, heap};
 use crate::format::{Body, CatchClauses, Section, Table};
 use crate::memory::{Access, Check, CodeMemory, WritableCode};
-use crate::words::{Key, Revision, size};
+use crate::words::{Key, Revision, Target, size};
 
 /// Executable code with its functions and its source map. The code is unmapped when the module is dropped.
 ///
@@ -112,9 +112,10 @@ impl Module {
     ///
     /// # Errors
     ///
-    /// Any rejection for the entry: see [`Error::is_rejection`]; [`Error::Memory`] and [`Error::UnsupportedMachine`] for
-    /// the machine.
+    /// Any rejection for the entry: see [`Error::is_rejection`]; [`Error::Foreign`] if its identity is for another target than
+    /// this program's; [`Error::Memory`] and [`Error::UnsupportedMachine`] for the machine.
     pub fn load(entry: &Entry<'_>) -> Result<Self, Error> {
+        check_target(entry)?;
         Self::beside(entry, copy(entry)?)
     }
 
@@ -158,6 +159,7 @@ impl Module {
             let pieces = image.pieces();
             let entry = Entry::read(image.run(&pieces), identity)?;
             entry.check_key(key)?;
+            check_target(&entry)?;
             let code = match Self::checked(&image, &entry, sum)? {
                 Some(code) if !image.tables.are_worth_keeping(&code) => return Self::beside(&entry, code),
                 code => code,
@@ -362,6 +364,12 @@ impl Places {
             sections: entry.sealed.as_ref().map(|sealed| sealed.seal.sections.range()),
         }
     }
+}
+
+/// Checks that the code is for this program's target.
+fn check_target(entry: &Entry<'_>) -> Result<(), Error> {
+    let (expected, found) = (Target::host(), entry.target());
+    if expected == found { Ok(()) } else { Err(Error::Foreign { expected, found }) }
 }
 
 /// Copies the code of an entry, and checks the copy.

@@ -7,7 +7,10 @@ use std::sync::Arc;
 use super::map::FileMap;
 use super::pages::{Pages, WritablePages};
 use crate::error::Error;
-use crate::words::{STEP, TRAP};
+use crate::words::{Arch, STEP};
+
+/// What running off the end of the code runs into.
+const TRAP: u8 = Arch::host().trap();
 
 /// Whether the crate knows how to keep this machine's instruction caches coherent.
 const IS_SUPPORTED: bool = cfg!(any(target_arch = "x86_64", target_arch = "x86", target_arch = "aarch64"));

@@ -181,16 +181,13 @@ impl Store {
     /// # Errors
     ///
     /// [`Error::Io`], and the directory is as it was, unless syncing it was what failed: then the entry is in place, and may
-    /// not survive a power cut. An entry that is longer than the process may write, `RLIMIT_FSIZE`, is one of them.
-    /// [`Error::Invalid`] for an entry of another identity, [`Error::Key`] for one that is sealed under another key, and
-    /// [`Error::Unwritable`] for one that this store would not read: see [`Access::with_limit`] and
-    /// [`Revision::Unknown`](crate::Revision::Unknown).
+    /// not survive a power cut. An entry that is longer than the process may write, `RLIMIT_FSIZE`, is one of them. What the
+    /// store would reject when it reads is not written: [`Error::Invalid`] for an entry of another magic, version, sealing, MAC
+    /// key or, if it is plain, target; [`Error::Unwritable`] for one that is larger than [`Access::with_limit`] has it or has try
+    /// tables in a store of [`Revision::Unknown`](crate::Revision::Unknown); and whatever else reading would call it, such as
+    /// [`Error::Target`], [`Error::CpuFeatures`], [`Error::BuildId`], [`Error::UnknownSection`] and [`Error::Key`].
     pub fn put(&self, key: &Key, entry: &Entry<'_>) -> Result<(), Error> {
-        if entry.magic() != self.identity.magic() || entry.version() != self.identity.version().as_bytes() {
-            return Err(Error::Invalid { what: "entry", rule: "must have the magic and the version of the store" });
-        }
-        let is_sealed = self.identity.sealing().digest_kind().is_some();
-        entry.check_readable_in(self.identity.revision().of_body(is_sealed))?;
+        entry.check_identity(&self.identity)?;
         entry.check_key(key)?;
         let (limit, found) = (self.access.limit, entry.length());
         if found > limit {

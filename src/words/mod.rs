@@ -12,5 +12,4 @@ pub use key::Key;
 pub use magic::{Magic, Version};
 pub use revision::Revision;
 pub(crate) use size::{STEP, size};
-pub(crate) use target::TRAP;
 pub use target::{Arch, Os, Target};

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use jitcache::{Bound, Builder, CatchClause, Entry, Error, Field, Identity, Magic, Module, Revision, Sealing};
+use jitcache::{Bound, Builder, CatchClause, Entry, Error, Field, Identity, Magic, Module, Revision, Sealing, Target};
 
 use crate::generate::Parts;
 use crate::golden::Golden;
@@ -163,7 +163,8 @@ fn a_header_in_front_of_zeros_is_not_loaded_as_an_entry_without_code() {
 #[test]
 fn every_cut_and_every_flip_of_what_wazero_wrote_is_a_clean_outcome_of_parsing_and_loading() {
     for golden in Golden::all().iter().filter(|golden| golden.file.len() < 1500) {
-        let identity = golden.identity();
+        // Plain entries do not tell: those of another machine are loaded, and not run.
+        let identity = golden.identity().with_target(Target::host());
         for length in 0..golden.file.len() {
             let outcome = Entry::parse(&golden.file[..length], &identity).and_then(|entry| entry.verify());
             assert!(matches!(outcome, Err(Error::Truncated { .. })), "{length}: {outcome:?}");

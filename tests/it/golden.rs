@@ -112,8 +112,8 @@ fn every_name_is_recomputed_from_the_module() {
 
 #[test]
 fn the_feature_words_are_those_of_machines_that_have_everything() {
-    let amd64 = CpuFeatures::from_bits(Arch::Amd64, u64::MAX);
-    let arm64 = CpuFeatures::from_bits(Arch::Arm64, u64::MAX);
+    let amd64 = CpuFeatures::from_bits(Arch::Amd64, u128::MAX);
+    let arm64 = CpuFeatures::from_bits(Arch::Arm64, u128::MAX);
     for golden in Golden::all() {
         let release = if golden.line[5] == "v1.9.0" { WazeroFeatures::UpTo1_10 } else { WazeroFeatures::From1_11 };
         let features = if golden.line[2] == "amd64" { amd64 } else { arm64 };

@@ -18,6 +18,7 @@ mod generate;
 mod golden;
 mod hostile;
 mod house;
+mod identity;
 mod layouts;
 mod left;
 mod loader;
@@ -26,6 +27,8 @@ mod naive;
 mod oracle;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod planted;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod processor;
 mod properties;
 mod replay;
 mod scratch;

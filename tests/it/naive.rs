@@ -25,7 +25,7 @@ pub struct Expected<'a> {
     pub arch: u16,
     pub os: u16,
     /// What the machine has.
-    pub cpu_features: u64,
+    pub cpu_features: u128,
     pub build_id: &'a [u8],
     /// The tags that the engine knows, beside metadata.
     pub sections: &'a [u32],
@@ -71,7 +71,7 @@ pub struct Seal {
     /// Compared with nothing.
     pub key: [u8; 32],
     /// What the code needs.
-    pub cpu_features: u64,
+    pub cpu_features: u128,
     pub build_id: Vec<u8>,
     /// Tag, flags and content of all sections, those that nobody knows among them.
     pub sections: Vec<(u32, u8, Vec<u8>)>,
@@ -175,7 +175,7 @@ struct Body<'a> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct OpenedSeal<'a> {
     key: [u8; 32],
-    cpu_features: u64,
+    cpu_features: u128,
     build_id: &'a [u8],
     sections: Vec<Section<'a>>,
     mac_key: Option<[u8; 32]>,
@@ -368,14 +368,20 @@ fn seal<'a>(
     let os_at = cursor.at;
     let os = cursor.bytes("operating system").map(u16::from_le_bytes)?;
     let cpu_features_at = cursor.at;
-    let cpu_features = cursor.u64("CPU features")?;
+    let cpu_features = cursor.bytes("CPU features").map(u128::from_le_bytes)?;
     let [build_id_length] = cursor.bytes("build id length")?;
     let build_id = cursor.take("build id", build_id_length.into())?;
-    if arch > 4 {
-        return wrong("architecture", arch_at, Allowed::AtMost(4), arch.into());
+    if arch == 0 {
+        return wrong("architecture", arch_at, Allowed::Above(0), 0);
     }
-    if os > 4 {
-        return wrong("operating system", os_at, Allowed::AtMost(4), os.into());
+    if arch > 9 {
+        return wrong("architecture", arch_at, Allowed::AtMost(9), arch.into());
+    }
+    if os == 0 {
+        return wrong("operating system", os_at, Allowed::Above(0), 0);
+    }
+    if os > 12 {
+        return wrong("operating system", os_at, Allowed::AtMost(12), os.into());
     }
     if (arch, os) != (expected.arch, expected.os) {
         return Err(Wrong::Target { at: arch_at });

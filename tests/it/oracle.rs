@@ -11,14 +11,11 @@ use crate::naive;
 pub fn compare(file: &[u8], identity: &Identity) {
     let (target, cpu) = (identity.target(), identity.cpu());
     let expected = |mac_key| naive::Expected {
-        arch: ["other", "amd64", "arm64", "riscv64", "s390x"]
-            .iter()
-            .position(|&name| name == target.arch.name())
-            .unwrap() as u16,
-        os: ["other", "linux", "darwin", "windows", "freebsd"]
-            .iter()
-            .position(|&name| name == target.os.name())
-            .unwrap() as u16,
+        arch: number("other amd64 arm64 riscv64 s390x 386 arm ppc64le loong64 wasm", target.arch.name()),
+        os: number(
+            "other linux darwin windows freebsd android ios netbsd openbsd dragonfly solaris illumos wasip1",
+            target.os.name(),
+        ),
         cpu_features: cpu.bits(),
         build_id: identity.build_id(),
         sections: &KNOWN,
@@ -81,6 +78,11 @@ pub fn compare(file: &[u8], identity: &Identity) {
         let at = map.and_then(|map| map.at_instruction(offset)).map(|row| row.source);
         assert_eq!(at, naive::source_at_instruction(&theirs, offset));
     }
+}
+
+/// Returns which of `names`, counted from 0, is `name`.
+fn number(names: &str, name: &str) -> u16 {
+    names.split(' ').position(|known| known == name).unwrap() as u16
 }
 
 /// Returns what the naive reader calls an error of the crate.

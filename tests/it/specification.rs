@@ -40,7 +40,7 @@ fn table() -> Vec<(String, u64, u64)> {
 pub fn sealed(revision: Revision, sealing: Sealing) -> (Vec<u8>, Identity) {
     let (_, plain) = file(revision);
     let target = Target { arch: Arch::Arm64, os: Os::Darwin };
-    let features = CpuFeatures::from_bits(Arch::Arm64, 0x0102_0304_0506_0708);
+    let features = CpuFeatures::from_bits(Arch::Arm64, 0x0102_0304_0506_0708_090a_0b0c_0d0e_0f10);
     let identity = plain.with_sealing(sealing).with_build_id(b"abc").unwrap();
     let identity = identity.with_target(target).with_cpu(features).with_sections(&KNOWN);
     let mut builder = builder(revision);
@@ -191,7 +191,7 @@ fn every_field_of_the_seal_is_where_its_table_puts_it() {
         "key" => [7; 32].to_vec(),
         "architecture" => vec![2, 0],
         "operating system" => vec![2, 0],
-        "CPU features" => vec![8, 7, 6, 5, 4, 3, 2, 1],
+        "CPU features" => (1..=16).rev().collect(),
         "build id length" => vec![3],
         "build id" => b"abc".to_vec(),
         "sections" => file[(start + seal[6].1) as usize..][..15].to_vec(),
