@@ -557,6 +557,32 @@ fn what_is_not_a_regular_file_is_not_opened() {
 }
 
 #[test]
+#[cfg(target_os = "linux")]
+fn a_large_file_is_judged_by_its_start_before_more_of_it_is_read() {
+    /// Returns how many bytes this thread has read.
+    fn read() -> u64 {
+        let io = fs::read_to_string("/proc/thread-self/io").unwrap();
+        io.lines().find_map(|line| line.strip_prefix("rchar: ")).unwrap().parse().unwrap()
+    }
+    let scratch = Scratch::new();
+    for (start, is_stale) in [(&b""[..], false), (b"LOADER\x012", true), (b"LOADER\x051.2.3", true)] {
+        for (access, _) in accesses() {
+            let store = Store::open(scratch.path(), identity()).unwrap().with_access(access);
+            // A file that is full of holes costs its writer nothing.
+            fs::write(store.path(&KEY), start).unwrap();
+            fs::File::options().write(true).open(store.path(&KEY)).unwrap().set_len(3 << 30).unwrap();
+            let before = read();
+            match store.load(&KEY).unwrap() {
+                Lookup::Stale(_) => assert!(is_stale),
+                Lookup::Rejected(Error::Magic { at: 0, .. }) => assert!(!is_stale),
+                other => panic!("{other:?}"),
+            }
+            assert!(read() - before < 64 << 10, "{access:?}");
+        }
+    }
+}
+
+#[test]
 fn a_file_that_is_too_large_is_rejected_before_anything_is_allocated_for_it() {
     let scratch = Scratch::new();
     let path = scratch.path().join("entry");
