@@ -83,7 +83,7 @@ pub use identity::{Alignment, Identity, Revision};
 pub use key::{Key, KeyBuilder, WazeroFeatures, WazeroModuleId};
 pub use magic::{Magic, Version};
 pub use memory::Access;
-pub use module::{Location, Module};
+pub use module::{Location, Module, ModuleId};
 pub use registry::Registry;
 pub use seal::Sealing;
 pub use store::{Lookup, Store};

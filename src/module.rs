@@ -1,7 +1,7 @@
 //! A module: code that can be called, and what is known about it.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use crate::bytes::{FileBytes, Place};
 use crate::digest::CodeDigest;
@@ -39,6 +39,7 @@ use crate::tables::{FunctionOffsets, SourceMap, SourceRow, TryTables};
 /// ```
 #[derive(Debug)]
 pub struct Module {
+    id: ModuleId,
     code: CodeMemory,
     /// Where the code lies.
     addresses: Range<usize>,
@@ -85,9 +86,28 @@ impl Rows {
     }
 }
 
+/// Which module it is: a number that no other module of this process has or had. Returned by [`Module::id`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ModuleId(u64);
+
+impl ModuleId {
+    /// Returns the number.
+    #[must_use]
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+
+    fn next() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
 /// Where a program counter is. Returned by [`Module::locate`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Location {
+    /// The module that holds it.
+    pub module: ModuleId,
     /// Index of the function; `None` in front of the first one.
     pub function: Option<usize>,
     /// Offset from the start of the code, in bytes.
@@ -159,7 +179,16 @@ impl Module {
         let source_map = source_map.as_ref().map(|map| Rows::new(map.rows.section().range(), digest));
         let try_tables = catch_clauses.as_ref().map(|clauses| (clauses.try_table_count, clauses.try_tables.range()));
         let sections = entry.sealed.as_ref().map(|sealed| sealed.seal.sections.range());
-        Ok(Self { addresses: code.range(), code, tables: file, function_offsets, source_map, try_tables, sections })
+        Ok(Self {
+            id: ModuleId::next(),
+            addresses: code.range(),
+            code,
+            tables: file,
+            function_offsets,
+            source_map,
+            try_tables,
+            sections,
+        })
     }
 
     /// Puts a copy of an entry's tables beside its code.
@@ -182,6 +211,7 @@ impl Module {
         let try_tables = catch_clauses.as_ref().map(|tables| (tables.try_table_count, clauses));
         let sections = entry.sealed.as_ref().map(|_| sections);
         Ok(Self {
+            id: ModuleId::next(),
             addresses: code.range(),
             code,
             tables: tables.into(),
@@ -190,6 +220,12 @@ impl Module {
             try_tables,
             sections,
         })
+    }
+
+    /// Returns the number that tells this module from all others of the process.
+    #[must_use]
+    pub const fn id(&self) -> ModuleId {
+        self.id
     }
 
     /// Returns whether the code runs from the mapped file, and was neither copied nor read.
@@ -291,6 +327,7 @@ impl Module {
         }
         let code = u64::try_from(pc.checked_sub(range.start)?).ok()?;
         Some(Location {
+            module: self.id,
             function: self.functions().containing(code),
             code,
             source: self.source_map().and_then(|map| row(map, code)).map(|row| row.source),
