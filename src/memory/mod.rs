@@ -8,13 +8,19 @@
 
 mod code;
 mod coherence;
+mod counted;
 mod image;
 mod pages;
+mod readers;
+mod shared;
+mod sync;
 
 use std::num::NonZero;
 
 pub(crate) use code::{CodeMemory, TRAP, WritableCode};
+pub(crate) use counted::Counted;
 pub(crate) use image::{FileMap, FilePages};
+pub(crate) use shared::{Shared, Writing};
 
 /// How the bytes of entries get from their files into memory, and where their code runs.
 ///

@@ -634,6 +634,7 @@ fn a_module_that_is_unregistered_stays_mapped_while_somebody_holds_it() {
     let held = registry.module(range.start).unwrap();
     assert!(registry.module(range.start - 1).is_none() && registry.module(range.end).is_none());
     registry.remove(&module);
+    assert_eq!(Arc::strong_count(&module), 2, "nobody was looking anything up: the registry has given it up");
     drop(module);
     assert_eq!(machine::next(&held), 6);
 }
