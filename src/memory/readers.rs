@@ -36,27 +36,18 @@ impl<P> Readers<P> {
     /// No lock, no memory, no variable of the thread, and a bounded number of steps: this may be a signal handler, and what it
     /// has interrupted may be this.
     pub(super) fn enter(&self, current: &AtomicPtr<P>) -> Reading<'_, P> {
-        let (before, from) = self.lines.split_at_checked(first_line()).unwrap_or_default();
-        for slot in from.iter().chain(before).flat_map(|line| &line.0) {
-            let expected = current.load(Ordering::Acquire);
-            if expected.is_null() {
-                return Reading { held: expected, place: Place::Nowhere };
-            }
-            let is_taken = !slot.load(Ordering::Relaxed).is_null();
-            let take = || slot.compare_exchange(ptr::null_mut(), expected, Ordering::SeqCst, Ordering::Relaxed);
-            if is_taken || take().is_err() {
-                continue;
-            }
+        let line = self.lines.get(first_line()).map_or(&[][..], |line| &line.0);
+        line.iter().find_map(|slot| take(slot, current)).unwrap_or_else(|| self.enter_elsewhere(current))
+    }
+
+    #[cold]
+    fn enter_elsewhere(&self, current: &AtomicPtr<P>) -> Reading<'_, P> {
+        let mut slots = self.lines.iter().flat_map(|line| &line.0);
+        slots.find_map(|slot| take(slot, current)).unwrap_or_else(|| {
+            self.crowd.fetch_add(1, Ordering::SeqCst);
             in_one_order();
-            let held = current.load(Ordering::SeqCst);
-            if held == expected {
-                return Reading { held, place: Place::Slot(slot) };
-            }
-            slot.store(ptr::null_mut(), Ordering::Release);
-        }
-        self.crowd.fetch_add(1, Ordering::SeqCst);
-        in_one_order();
-        Reading { held: current.load(Ordering::SeqCst), place: Place::Crowd(&self.crowd) }
+            Reading { held: current.load(Ordering::SeqCst), place: Place::Crowd(&self.crowd) }
+        })
     }
 
     /// Tells `see` of every value that a reader holds, and returns whether these are all.
@@ -73,6 +64,25 @@ impl<P> Readers<P> {
         }
         self.crowd.load(Ordering::SeqCst) == 0
     }
+}
+
+/// Announces in `slot` what `current` points to; `None` if the slot is taken, or a writer came in between.
+fn take<'a, P>(slot: &'a AtomicPtr<P>, current: &AtomicPtr<P>) -> Option<Reading<'a, P>> {
+    let expected = current.load(Ordering::Acquire);
+    if expected.is_null() {
+        return Some(Reading { held: expected, place: Place::Nowhere });
+    }
+    if !slot.load(Ordering::Relaxed).is_null() {
+        return None;
+    }
+    slot.compare_exchange(ptr::null_mut(), expected, Ordering::SeqCst, Ordering::Relaxed).ok()?;
+    in_one_order();
+    let held = current.load(Ordering::SeqCst);
+    if held == expected {
+        return Some(Reading { held, place: Place::Slot(slot) });
+    }
+    slot.store(ptr::null_mut(), Ordering::Release);
+    None
 }
 
 /// A reader that has come in. It leaves when this is dropped.

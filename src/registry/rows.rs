@@ -59,7 +59,9 @@ impl<V> Run<V> {
 
     /// Returns the index of the last row that starts at `address` or in front of it.
     fn last_from(&self, address: usize) -> Option<usize> {
-        self.starts.get(..self.length)?.partition_point(|&start| start <= address).checked_sub(1)
+        // Jumps that a processor foresees: that takes half the time of halving without them, whether it foresees right or not.
+        let starts = self.starts.get(..self.length)?;
+        starts.iter().position(|&start| start > address).unwrap_or(starts.len()).checked_sub(1)
     }
 
     fn value(&self, at: usize) -> Option<&V> {
