@@ -135,16 +135,17 @@ fn rounds(default: usize) -> usize {
     if std::env::var_os("JITCACHE_LONG").is_some() { 10_000 } else { default }
 }
 
-fn this_thread() -> libc::pthread_t {
+/// Returns a thread as a number, which a pointer is that may go to another thread.
+fn this_thread() -> usize {
     // SAFETY: it has no requirements.
-    unsafe { libc::pthread_self() }
+    unsafe { libc::pthread_self() as usize }
 }
 
 /// Interrupts a thread, which has not ended, with one of the signals, and waits until the handler has left.
-fn interrupt(thread: libc::pthread_t, which: usize) {
+fn interrupt(thread: usize, which: usize) {
     let (left, start) = (LEFT[which].load(SeqCst), Instant::now());
     // SAFETY: by what the caller says, the thread is one.
-    assert_eq!(unsafe { libc::pthread_kill(thread, SIGNALS[which]) }, 0);
+    assert_eq!(unsafe { libc::pthread_kill(thread as libc::pthread_t, SIGNALS[which]) }, 0);
     while LEFT[which].load(SeqCst) == left {
         assert!(start.elapsed() < Duration::from_secs(20), "a handler has not come back");
         thread::yield_now();
