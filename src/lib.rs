@@ -71,7 +71,7 @@ pub use entry::{
 };
 pub use error::{Bound, Error, Field};
 pub use format::CatchClause;
-pub use load::{FileBytes, Location, Module};
+pub use load::{FileBytes, Location, Module, ModuleId};
 pub use memory::Access;
 pub use registry::Registry;
 pub use store::{Lookup, Store};

@@ -497,7 +497,8 @@ fn a_program_counter_is_found_by_the_rules_of_the_specification() {
             (AFTER_CALL, 2, Some(300), Some(310)),
             (AFTER_CALL + 1, 2, Some(310), Some(310)),
         ] {
-            let location = |source| Some(Location { function: Some(function), code: offset, source });
+            let location =
+                |source| Some(Location { module: module.id(), function: Some(function), code: offset, source });
             let pc = range.start + offset as usize;
             assert_eq!(module.locate(pc), location(of_return), "{offset}");
             assert_eq!(module.locate_instruction(pc), location(of_instruction), "{offset}");
@@ -518,7 +519,8 @@ fn bytes_in_front_of_the_first_function_are_in_no_function() {
     builder.code(vec![0xcc; 32]).function(16);
     let module = Module::load(&builder.finish(&identity(), &KEY).unwrap()).unwrap();
     let start = module.address_range().start;
-    assert_eq!(module.locate(start + 15).unwrap(), Location { function: None, code: 15, source: None });
+    let nowhere = Location { module: module.id(), function: None, code: 15, source: None };
+    assert_eq!(module.locate(start + 15), Some(nowhere));
     assert_eq!(module.locate(start + 16).unwrap().function, Some(0));
 }
 
@@ -708,6 +710,7 @@ fn a_module_that_is_unregistered_stays_mapped_while_somebody_holds_it() {
     let held = registry.module(range.start).unwrap();
     assert!(registry.module(range.start - 1).is_none() && registry.module(range.end).is_none());
     registry.remove(&module);
+    assert_eq!(Arc::strong_count(&module), 2, "nobody was looking anything up: the registry has given it up");
     drop(module);
     assert_eq!(machine::next(&held), 6);
 }
