@@ -10,6 +10,9 @@ mod code;
 mod coherence;
 mod counted;
 mod image;
+#[cfg(test)]
+#[cfg(loom)]
+mod orders;
 mod pages;
 mod readers;
 mod shared;
