@@ -12,6 +12,9 @@ mod coherence;
 mod counted;
 mod limits;
 mod map;
+#[cfg(test)]
+#[cfg(loom)]
+mod orders;
 mod pages;
 mod readers;
 mod shared;

@@ -11,8 +11,8 @@ use std::ptr;
 use super::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
 /// Slots on one line of the cache, and lines. Readers with stacks of their own begin on lines of their own, most of the time.
-const SLOTS: usize = if cfg!(loom) { 1 } else { 8 };
-const LINES_LOG: u32 = if cfg!(loom) { 0 } else { 6 };
+const SLOTS: usize = if cfg!(all(test, loom)) { 1 } else { 8 };
+const LINES_LOG: u32 = if cfg!(all(test, loom)) { 0 } else { 6 };
 
 /// What the readers of one place hold.
 pub(super) struct Readers<P> {
@@ -125,6 +125,6 @@ fn first_line() -> usize {
 
 /// Loom knows the one order of `SeqCst` for fences only, and takes the accesses for weaker than they are.
 fn in_one_order() {
-    #[cfg(loom)]
+    #[cfg(all(test, loom))]
     loom::sync::atomic::fence(Ordering::SeqCst);
 }
