@@ -8,7 +8,7 @@ use std::ptr;
 use std::thread;
 use std::time::Duration;
 
-use crate::ways::Outcome;
+use crate::way::Outcome;
 
 /// Drops the pages of a file, and fails if the system keeps them.
 pub fn evict(path: &Path) -> Outcome<()> {

@@ -4,7 +4,7 @@ use std::ffi::{CStr, CString, c_void};
 use std::slice;
 
 use crate::subject::Subject;
-use crate::ways::{Kind, Loaded, Outcome, Way, way};
+use crate::way::{Kind, Loaded, Outcome, Way, way};
 
 struct Library {
     handle: *mut c_void,
@@ -12,10 +12,15 @@ struct Library {
     length: usize,
 }
 
-pub fn dlopen(subject: &Subject) -> Outcome<Way> {
+const DLOPEN: &str = "dlopen";
+
+pub fn ways(subject: &Subject, wanted: impl Fn(&str) -> bool) -> Outcome<Option<Way>> {
+    if !wanted(DLOPEN) {
+        return Ok(None);
+    }
     let path = subject.shared_object();
     let (name, length) = (CString::new(path.to_str().ok_or("the path is no text")?)?, subject.length);
-    Ok(way(Kind::Peer, "dlopen", path, move || Library::open(&name, length)))
+    Ok(Some(way(Kind::Peer, DLOPEN, path, move || Library::open(&name, length))))
 }
 
 impl Library {

@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 
 use jitcache::{Builder, Identity, Key, Module, Registry, Sealing};
 
-use crate::measure::{next, percentile, since};
+use crate::measure::{percentile, since};
+use crate::random::Random;
 use crate::report;
-use crate::ways::Outcome;
+use crate::way::Outcome;
 
 const MODULES: usize = 1000;
 const FUNCTIONS: u64 = 1000;
@@ -17,6 +18,9 @@ const FUNCTION: u64 = 64;
 
 /// Lookups between two looks at the clock.
 const BATCH: usize = 1 << 16;
+
+/// How often each batch is timed at least.
+const LEAST: usize = 5;
 
 /// Returns a table of nanoseconds a lookup, for one and for two threads that look up at once.
 pub fn measure(budget: Duration) -> Outcome<String> {
@@ -38,9 +42,9 @@ pub fn measure(budget: Duration) -> Outcome<String> {
 }
 
 fn random_pcs(modules: &[Arc<Module>]) -> Vec<usize> {
-    let mut state = 1;
-    let mut below = |bound: u64| (next(&mut state) % bound) as usize;
-    let pc = |_| modules[below(modules.len() as u64)].address_range().start + below(FUNCTIONS * FUNCTION);
+    let mut random = Random::new();
+    let pc =
+        |_| modules[random.below(modules.len())].address_range().start + random.below((FUNCTIONS * FUNCTION) as usize);
     (0..BATCH).map(pc).collect()
 }
 
@@ -64,7 +68,7 @@ fn run(registry: &Registry, pcs: &[usize], threads: usize, budget: Duration) -> 
         let mut runs = Vec::new();
         together.wait();
         let end = Instant::now() + budget;
-        while Instant::now() < end {
+        while runs.len() < LEAST || Instant::now() < end {
             let start = Instant::now();
             for &pc in pcs {
                 black_box(registry.locate(black_box(pc)));

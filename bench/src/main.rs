@@ -4,10 +4,12 @@
 
 mod cold;
 mod document;
+mod first;
 mod floors;
 mod library;
 mod lookup;
 mod machine;
+mod many;
 mod measure;
 mod memory;
 mod ours;
@@ -16,23 +18,26 @@ mod pages;
 mod peers;
 mod plot;
 mod publish;
+mod random;
 mod registry;
 mod report;
+mod rows;
 mod subject;
+mod way;
 mod ways;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use measure::Cell;
+use plot::Axis;
 use report::Row;
 use subject::Subject;
-use ways::{Kind, Outcome, Way};
+use way::Outcome;
 
 const HELP: &str = "usage: cargo run --release [--features peers] -- [--quick | --full]
 
-  --quick   half a minute, for a look; results go to target/bench/results
+  --quick   a minute, for a look; results go to target/bench/results
   (none)    some minutes; results go to ../docs
   --full    the same with five times the runs
 
@@ -40,23 +45,45 @@ The real modules take part if ./fetch was run, and then a run with the feature `
 
 /// How much is measured, and where it is written.
 struct Plan {
+    name: &'static str,
     /// Time for each way of each row.
     budget: Duration,
+    /// Bytes of code.
     largest: usize,
+    /// Modules in one process, and how often they are loaded.
+    many: (usize, usize),
+    /// Processes for each way.
+    processes: usize,
     results: PathBuf,
 }
 
 impl Plan {
     fn new(options: &[String]) -> Option<Self> {
-        let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");
-        let plan = |millis, largest, results| Self { budget: Duration::from_millis(millis), largest, results };
-        match options.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-            [] => Some(plan(1000, 64 << 20, docs)),
-            ["--full"] => Some(plan(5000, 64 << 20, docs)),
-            ["--quick"] => Some(plan(50, 16 << 20, subject::work_directory().join("results"))),
-            _ => None,
-        }
+        let (name, millis) = match options.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+            [] => ("An ordinary run", 1000),
+            ["--full"] => ("A full run", 5000),
+            ["--quick"] => ("A quick run", 40),
+            _ => return None,
+        };
+        let (quick, budget) = (millis < 1000, Duration::from_millis(millis));
+        Some(if quick {
+            let results = subject::work_directory().join("results");
+            Self { name, budget, largest: 16 << 20, many: (10_000, 1), processes: 30, results }
+        } else {
+            Self {
+                name,
+                budget,
+                largest: 64 << 20,
+                many: (100_000, 3),
+                processes: 200,
+                results: package().join("../docs"),
+            }
+        })
     }
+}
+
+fn package() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
 const SIZES: [(&str, usize); 9] = [
@@ -77,8 +104,11 @@ fn main() -> Outcome<()> {
     // SAFETY: no other thread is running yet.
     unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, 128 << 10) };
     let options: Vec<String> = std::env::args().skip(1).collect();
-    if let [memory::CHILD, subject, way] = options.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        return memory::child(subject, way);
+    match options.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [memory::CHILD, subject, way] => return memory::child(subject, way),
+        [first::CHILD, subject, way] => return first::child(subject, way),
+        [many::CHILD, count, way] => return many::child(count, way),
+        _ => {}
     }
     let Some(plan) = Plan::new(&options) else {
         println!("{HELP}");
@@ -89,113 +119,108 @@ fn main() -> Outcome<()> {
 
 fn run(plan: &Plan) -> Outcome<()> {
     let machine = machine::describe();
+    let entries = ways::of_entries();
     let sizes = SIZES.into_iter().filter(|(_, length)| *length <= plan.largest);
-    let synthetic = sizes.map(|(name, length)| Subject::synthetic(name, length, 0)).collect::<Outcome<Vec<_>>>()?;
+    let synthetic = sizes.map(|(name, length)| Subject::synthetic(name, length)).collect::<Outcome<Vec<_>>>()?;
     let mut real = Vec::new();
     for name in subject::REAL {
         #[cfg(feature = "peers")]
         peers::compile(name)?;
         // Without the peers there are those that an earlier run left.
-        real.extend(Subject::renew(name).ok());
+        real.extend(Subject::open(name).ok());
     }
+    synthetic.iter().chain(&real).try_for_each(|subject| subject.write_entries(&entries, 0))?;
 
-    let synthetic_rows = synthetic.iter().map(|subject| warm(plan, subject)).collect::<Outcome<Vec<_>>>()?;
-    let real_rows = real.iter().map(|subject| warm(plan, subject)).collect::<Outcome<Vec<_>>>()?;
-    let map_rows = source_map(plan)?;
-    let chosen = || synthetic.iter().filter(|subject| COLD.contains(&&*subject.name)).chain(&real);
-    let (cold_rows, not_cold) = match chosen().map(|subject| cold(plan, subject)).collect::<Outcome<Vec<_>>>() {
+    let warm = |subject| rows::warm(plan.budget, subject);
+    let synthetic_rows = synthetic.iter().map(warm).collect::<Outcome<Vec<_>>>()?;
+    let real_rows = real.iter().map(warm).collect::<Outcome<Vec<_>>>()?;
+    let map_rows = rows::source_map(plan.budget)?;
+    let some = || synthetic.iter().filter(|subject| SOME.contains(&&*subject.name));
+    let cold = |subject| rows::cold(plan.budget, subject);
+    let (cold_rows, not_cold) = match some().chain(&real).map(cold).collect::<Outcome<Vec<_>>>() {
         Ok(rows) => (rows, String::new()),
         Err(error) => (Vec::new(), format!("No cold loads: {error}\n")),
     };
+    let first: Vec<_> = some().take(2).chain(real.first()).collect();
+    let first = first::measure(&first, plan.processes)?;
     let memory_subject =
         real.iter().find(|subject| subject.name == "resvg").or(synthetic.last()).ok_or("no subject")?;
     let (memory, memory_csv) = memory::measure(memory_subject)?;
-
+    let many = many::measure(plan.many.0, plan.many.1)?;
     let lookup = lookup::measure(plan.budget)?;
-    let published: Vec<_> = synthetic.iter().filter(|subject| COLD.contains(&&*subject.name)).cloned().collect();
+    let published = publish::measure(&some().cloned().collect::<Vec<_>>(), plan.budget)?;
 
+    fs::create_dir_all(&plan.results)?;
+    let write = |name: &str, text: &str| fs::write(plan.results.join(name), text);
+    write("performance.svg", &plot_sizes(&synthetic_rows)?)?;
+    write("performance-modules.svg", &plot_modules(&many)?)?;
+    let mut real_loads = "No real modules: they take part after `./fetch`, with the feature `peers`.".to_owned();
+    if !real_rows.is_empty() {
+        write("performance-real.svg", &plot_real(&real_rows)?)?;
+        real_loads = "![Time of the real modules, a line for each way](performance-real.svg)\n\n".to_owned();
+        real_loads += &report::loads(&real_rows);
+    }
+    let kinds = [("warm", &synthetic_rows), ("warm", &real_rows), ("source map", &map_rows), ("cold", &cold_rows)];
+    let csv: String = kinds.into_iter().map(|(measure, rows)| report::csv(rows, measure)).collect();
+    write("performance.csv", &(report::CSV_HEADER.to_owned() + &csv))?;
+    write("performance-memory.csv", &(memory::CSV_HEADER.to_owned() + &memory_csv))?;
+    write("performance-modules.csv", &many::csv(&many))?;
+
+    let told = real_rows.first().or(synthetic_rows.iter().find(|row| row.subject == "1 MB"));
     let blocks = [
-        ("machine", format!("{machine}, at the end {}.\n", machine::load_average())),
+        ("machine", format!("{}: {machine}, at the end {}.", plan.name, machine::load_average())),
         ("load synthetic", report::loads(&synthetic_rows)),
-        ("load real", report::loads(&real_rows)),
+        ("load real", real_loads),
         ("ratio synthetic", report::ratios(&synthetic_rows)),
         ("ratio real", report::ratios(&real_rows)),
+        ("against", report::against(&synthetic_rows) + &report::against(&real_rows)),
         ("touch synthetic", report::touched(&synthetic_rows)),
         ("touch real", report::touched(&real_rows)),
         ("seal", report::seals(&synthetic_rows) + &report::seals(&real_rows)),
         ("source map", report::loads(&map_rows) + &report::seals(&map_rows)),
         ("cold", not_cold + &report::touched(&cold_rows)),
+        ("cold against", report::against(&cold_rows)),
+        ("first", first),
         ("memory", memory),
+        ("many", many::table(&many)),
         ("lookup", lookup),
         ("registry", registry::measure(plan.budget)?),
-        ("publish", publish::measure(&published, plan.budget)?),
+        ("publish", published),
+        ("speed", told.and_then(report::summary).unwrap_or_default()),
     ];
     for (name, block) in &blocks {
         println!("# {name}\n\n{block}");
     }
-
-    fs::create_dir_all(&plan.results)?;
-    let write = |name: &str, text: String| fs::write(plan.results.join(name), text);
-    let csv = [("warm", &synthetic_rows), ("warm", &real_rows), ("source map", &map_rows), ("cold", &cold_rows)];
-    let csv: String = csv.into_iter().map(|(measure, rows)| report::csv(rows, measure)).collect();
-    write("performance.csv", report::CSV_HEADER.to_owned() + &csv)?;
-    write("performance-memory.csv", memory::CSV_HEADER.to_owned() + &memory_csv)?;
-    write("performance.svg", plot::draw("Time until stored code can be executed", &synthetic_rows))?;
-    if !real_rows.is_empty() {
-        write("performance-real.svg", plot::draw("Time until real modules can be executed", &real_rows))?;
+    let docs = package().join("../docs");
+    document::fill(&docs.join("performance.md"), &plan.results.join("performance.md"), &blocks)?;
+    if plan.results == docs {
+        let readme = package().join("../README.md");
+        document::fill(&readme, &readme, &blocks)?;
     }
-    let page = plan.results.join("performance.md");
-    if page.exists() { document::fill(&page, &blocks) } else { Ok(()) }
+    Ok(())
 }
 
-/// The synthetic subjects that are loaded cold and published as well.
-const COLD: [&str; 3] = ["4 KB", "1 MB", "16 MB"];
+/// The synthetic subjects that are also loaded cold, loaded by new processes, and published.
+const SOME: [&str; 3] = ["4 KB", "1 MB", "16 MB"];
 
-fn warm(plan: &Plan, subject: &Subject) -> Outcome<Row> {
-    let ways = ways::of(subject)?;
-    let cells = warm_cells(plan, subject, &ways)?;
-    Ok(Row::new(&subject.name, subject.length, &ways, cells))
+fn plot_sizes(rows: &[Row]) -> Outcome<String> {
+    let marks = [(1 << 10, "1 KB"), (16 << 10, "16 KB"), (256 << 10, "256 KB"), (4 << 20, "4 MB"), (64 << 20, "64 MB")];
+    let marks = marks.map(|(size, name)| (f64::from(size), name.to_owned())).to_vec();
+    let axis = Axis { name: "size of the code", marks };
+    plot::draw("Time until stored code can be executed", &axis, &report::lines(rows, |_, row| row.length as f64))
 }
 
-/// Files are read into the page cache anew some times, since where they lie in memory makes a difference. A way loads before
-/// each load that is timed: it finds in the caches of the processor what it left there itself, and not what another did.
-fn warm_cells(plan: &Plan, subject: &Subject, ways: &[Way]) -> Outcome<Vec<Cell>> {
-    check(subject, ways)?;
-    measure::parts(ways, plan.budget, |way| cold::warm(&way.file), |way| (way.load)().map(drop))
+/// The modules stand at equal distances: their sizes are too much alike to be told apart.
+fn plot_real(rows: &[Row]) -> Outcome<String> {
+    let at = |place: usize, _: &Row| 10_f64.powi(i32::try_from(place).unwrap_or(i32::MAX));
+    let name = |row: &Row| format!("{}, {}", row.subject, report::mebibytes(row.length));
+    let marks = rows.iter().enumerate().map(|(place, row)| (at(place, row), name(row))).collect();
+    let axis = Axis { name: "modules, by the size of their code", marks };
+    plot::draw("Time until real modules can be executed", &axis, &report::lines(rows, at))
 }
 
-fn cold(plan: &Plan, subject: &Subject) -> Outcome<Row> {
-    let ways = ways::of(subject)?;
-    let ways: Vec<_> = ways.into_iter().filter(|way| !IN_MEMORY.contains(&way.name)).collect();
-    check(subject, &ways)?;
-    let cells = measure::row(&ways, plan.budget, |way| cold::evict(&way.file))?;
-    Ok(Row::new(&subject.name, subject.length, &ways, cells))
-}
-
-/// Ways that read no file.
-const IN_MEMORY: [&str; 1] = ["wasmtime, memory"];
-
-/// The same code without a source map, with one of a page or two, and with one of a million rows, in the same rounds: reading the
-/// rows leaves less in the caches for whoever comes next.
-fn source_map(plan: &Plan) -> Outcome<Vec<Row>> {
-    let subjects = [("4 MB, no map", 0), ("4 MB, 300 rows", 300), ("4 MB, a million rows", 1_000_000)];
-    let subjects = subjects.map(|(name, rows)| Subject::synthetic(name, 4 << 20, rows));
-    let subjects = subjects.into_iter().collect::<Outcome<Vec<_>>>()?;
-    let mut ways = Vec::new();
-    for subject in &subjects {
-        ways.extend(ways::of(subject)?.into_iter().filter(|way| way.kind == Kind::Ours));
-    }
-    let mut cells = warm_cells(plan, &subjects[0], &ways)?;
-    let split = |(at, subject): (usize, &Subject)| {
-        let each = ways.len() / subjects.len();
-        Row::new(&subject.name, subject.length, &ways[at * each..], cells.drain(..each).collect())
-    };
-    Ok(subjects.iter().enumerate().map(split).collect())
-}
-
-/// Sees each way load the code of `subject`.
-fn check(subject: &Subject, ways: &[Way]) -> Outcome<()> {
-    eprintln!("{} ...", subject.name);
-    let code = fs::read(subject.code_file())?;
-    ways.iter().try_for_each(|way| ways::check(way, &code))
+fn plot_modules(many: &[many::Figures]) -> Outcome<String> {
+    let marks = many::COUNTS.map(|count| (count as f64, count.to_string())).to_vec();
+    let axis = Axis { name: "modules of 1 KB in the process", marks };
+    plot::draw("Time for each of many modules", &axis, &many::lines(many))
 }

@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use crate::ways::{self, Outcome, Way};
+use crate::random::Random;
+use crate::way::{Outcome, Way, touch};
 
 /// The runs of one way, in nanoseconds.
 #[derive(Default)]
@@ -29,11 +30,12 @@ pub fn parts(
     prepare: impl Fn(&Way) -> Outcome<()>,
     before: impl Fn(&Way) -> Outcome<()>,
 ) -> Outcome<Vec<Cell>> {
-    const PARTS: u32 = 16;
+    // To read the files again takes as long as a short run.
+    let parts = if budget < Duration::from_secs(1) { 4 } else { 16 };
     let mut cells: Vec<Cell> = ways.iter().map(|_| Cell::default()).collect();
-    for _ in 0..PARTS {
+    for _ in 0..parts {
         ways.iter().try_for_each(&prepare)?;
-        let more = row(ways, budget / PARTS, &before)?;
+        let more = row(ways, budget / parts, &before)?;
         cells.iter_mut().zip(more).for_each(|(cell, more)| cell.append(more));
     }
     Ok(cells)
@@ -45,11 +47,11 @@ pub fn row(ways: &[Way], budget: Duration, before: impl Fn(&Way) -> Outcome<()>)
     const MOST: usize = 20_000;
     let mut cells: Vec<Cell> = ways.iter().map(|_| Cell::default()).collect();
     let mut order: Vec<usize> = (0..ways.len()).collect();
-    let mut state = 1;
+    let mut random = Random::new();
     let mut end = Instant::now();
     for round in 0..=MOST {
         // Each way leaves caches behind for the next one, so that must not always be the same.
-        shuffle(&mut order, &mut state);
+        random.shuffle(&mut order);
         for &index in &order {
             let (way, cell) = (&ways[index], &mut cells[index]);
             before(way)?;
@@ -71,7 +73,7 @@ fn run(way: &Way, cell: &mut Cell) -> Outcome<()> {
     cell.load.push(since(start));
     if let Some(code) = loaded.code() {
         let start = Instant::now();
-        ways::touch(code);
+        touch(code);
         cell.touch.push(since(start));
     }
     let start = Instant::now();
@@ -93,19 +95,4 @@ pub fn percentile(runs: &[u64], percent: usize) -> u64 {
 
 pub fn median(runs: &[u64]) -> u64 {
     percentile(runs, 50)
-}
-
-/// The next number of a xorshift generator; `state` must not be 0.
-pub fn next(state: &mut u64) -> u64 {
-    *state ^= *state << 13;
-    *state ^= *state >> 7;
-    *state ^= *state << 17;
-    *state
-}
-
-pub fn shuffle<T>(order: &mut [T], state: &mut u64) {
-    for end in (1..order.len()).rev() {
-        let other = next(state) % (end as u64 + 1);
-        order.swap(end, other as usize);
-    }
 }

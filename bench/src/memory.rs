@@ -7,7 +7,8 @@ use std::process::{Child, Command, Stdio};
 
 use crate::report;
 use crate::subject::Subject;
-use crate::ways::{self, Outcome, Way};
+use crate::way::{Outcome, Way, touch};
+use crate::ways;
 
 pub const CHILD: &str = "--child";
 
@@ -17,13 +18,13 @@ const PROCESSES: usize = 8;
 /// Loads in one way when told to, and keeps what it loaded until it is told to end.
 pub fn child(subject: &str, way: &str) -> Outcome<()> {
     let subject = Subject::open(subject)?;
-    let way = ways::of(&subject)?.into_iter().find(|other| other.name == way).ok_or("no such way")?;
+    let way = ways::named(&subject, way)?;
     let mut told = std::io::stdin().lock();
     println!("ready");
     told.read_line(&mut String::new())?;
     let loaded = (way.load)()?;
     if let Some(code) = loaded.code() {
-        ways::touch(code);
+        touch(code);
     }
     println!("loaded");
     told.read_to_end(&mut Vec::new())?;
@@ -45,7 +46,7 @@ impl Process {
             .spawn()?;
         let mut process = Self { child, before: HashMap::new() };
         process.wait_for("ready\n")?;
-        process.before = process.rollup()?;
+        process.before = rollup(&process.child.id().to_string())?;
         Ok(process)
     }
 
@@ -61,17 +62,17 @@ impl Process {
         if line == word { Ok(()) } else { Err(format!("a child said {line:?} for {word:?}").into()) }
     }
 
-    /// Returns what the system counts, in KiB.
-    fn rollup(&self) -> Outcome<HashMap<String, u64>> {
-        let text = fs::read_to_string(format!("/proc/{}/smaps_rollup", self.child.id()))?;
-        let lines = text.lines().filter_map(|line| line.strip_suffix(" kB")?.split_once(':'));
-        Ok(lines.filter_map(|(name, value)| Some((name.into(), value.trim().parse().ok()?))).collect())
-    }
-
     fn more(&self, what: &str) -> Outcome<u64> {
         let of = |counts: &HashMap<String, u64>| counts.get(what).copied().unwrap_or(0);
-        Ok(of(&self.rollup()?).saturating_sub(of(&self.before)))
+        Ok(of(&rollup(&self.child.id().to_string())?).saturating_sub(of(&self.before)))
     }
+}
+
+/// Returns what the system counts of a process, in KiB.
+pub fn rollup(process: &str) -> Outcome<HashMap<String, u64>> {
+    let text = fs::read_to_string(format!("/proc/{process}/smaps_rollup"))?;
+    let lines = text.lines().filter_map(|line| line.strip_suffix(" kB")?.split_once(':'));
+    Ok(lines.filter_map(|(name, value)| Some((name.into(), value.trim().parse().ok()?))).collect())
 }
 
 impl Drop for Process {
@@ -86,7 +87,7 @@ impl Drop for Process {
 pub fn measure(subject: &Subject) -> Outcome<(String, String)> {
     let mut lines = Vec::new();
     let mut csv = String::new();
-    for way in ways::of(subject)? {
+    for way in ways::of(subject, |_| true)? {
         let mut one = Process::start(subject, &way)?;
         one.load()?;
         let (resident, anonymous) = (one.more("Rss")?, one.more("Anonymous")?);

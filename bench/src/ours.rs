@@ -3,7 +3,7 @@
 use jitcache::{Access, Key, Lookup, Module, Store};
 
 use crate::subject::{Seal, Subject};
-use crate::ways::{Kind, Loaded, Outcome, Way, way};
+use crate::way::{Kind, Loaded, Outcome, Way, way};
 
 impl Loaded for Module {
     fn code(&self) -> Option<&[u8]> {
@@ -33,8 +33,15 @@ pub const WAYS: [(&str, Access, Seal); 10] = [
     ("in place, unchecked", UNCHECKED, Seal::Checksum),
 ];
 
-pub fn ways(subject: &Subject) -> Outcome<Vec<Way>> {
+/// Returns how the way of that name reads.
+pub fn access(way: &str) -> Outcome<Access> {
+    let found = WAYS.into_iter().find(|(name, ..)| *name == way);
+    found.map(|(_, access, _)| access).ok_or_else(|| format!("no way {way:?}").into())
+}
+
+pub fn ways(subject: &Subject, wanted: impl Fn(&str) -> bool) -> Outcome<Vec<Way>> {
     WAYS.into_iter()
+        .filter(|(name, ..)| wanted(name))
         .map(|(name, access, seal)| {
             let store = subject.store(name, seal)?.with_access(access);
             let key = subject.key(&store);

@@ -6,10 +6,15 @@ use std::path::Path;
 use std::rc::Rc;
 
 use crate::subject::{Subject, work_directory};
-use crate::ways::{Kind, Loaded, Outcome, Way, way};
+use crate::way::{Kind, Loaded, Outcome, Way, way};
 
 const WASMTIME: &str = "wasmtime";
 const WASMER: &str = "wasmer";
+
+const FILE: &str = "wasmtime, file";
+const MEMORY: &str = "wasmtime, memory";
+const CHECKED: &str = "wasmer";
+const UNCHECKED: &str = "wasmer, unchecked";
 
 /// Compiles a module that was fetched, unless that was done before. The code that wasmtime made of it becomes the subject's.
 pub fn compile(name: &str) -> Outcome<()> {
@@ -23,20 +28,26 @@ pub fn compile(name: &str) -> Outcome<()> {
     let mut functions: Vec<u64> = module.functions().map(|function| function.offset as u64).collect();
     functions.sort_unstable();
     functions.dedup();
-    let subject = Subject::create(name, module.text(), &functions, 0)?;
+    let subject = Subject::create(name, module.text(), &functions)?;
     fs::write(subject.artifact(WASMTIME), module.serialize()?)?;
     let module = wasmer::Module::new(&wasmer::Store::default(), &wasm)?;
     // Last, because it tells that everything is there.
     Ok(fs::write(subject.artifact(WASMER), module.serialize()?)?)
 }
 
-/// Returns the ways of the peers; none if the subject was no module.
-pub fn ways(subject: &Subject) -> Outcome<Vec<Way>> {
-    if !subject.artifact(WASMER).exists() {
-        return Ok(Vec::new());
+/// Returns the ways of the peers that are wanted; none if the subject was no module.
+pub fn ways(subject: &Subject, wanted: impl Fn(&str) -> bool) -> Outcome<Vec<Way>> {
+    let mut ways = Vec::new();
+    if subject.artifact(WASMER).exists() {
+        // To make their engines takes longer than a load.
+        if [FILE, MEMORY].into_iter().any(&wanted) {
+            ways.extend(wasmtime_ways(&subject.artifact(WASMTIME))?);
+        }
+        if [CHECKED, UNCHECKED].into_iter().any(&wanted) {
+            ways.extend(wasmer_ways(&subject.artifact(WASMER)));
+        }
+        ways.retain(|way| wanted(way.name));
     }
-    let mut ways = wasmtime_ways(&subject.artifact(WASMTIME))?;
-    ways.extend(wasmer_ways(&subject.artifact(WASMER)));
     Ok(ways)
 }
 
@@ -50,11 +61,11 @@ fn wasmtime_ways(file: &Path) -> Outcome<Vec<Way>> {
     let engine = wasmtime::Engine::default();
     let (bytes, path, again) = (fs::read(file)?, file.to_owned(), engine.clone());
     Ok(vec![
-        way(Kind::Peer, "wasmtime, file", file.to_owned(), move || {
+        way(Kind::Peer, FILE, file.to_owned(), move || {
             // SAFETY: the file is what this engine wrote, in `compile`, and nobody changes it.
             Ok(unsafe { wasmtime::Module::deserialize_file(&engine, &path) }?)
         }),
-        way(Kind::Peer, "wasmtime, memory", file.to_owned(), move || {
+        way(Kind::Peer, MEMORY, file.to_owned(), move || {
             // SAFETY: the bytes are what this engine wrote, in `compile`.
             Ok(unsafe { wasmtime::Module::deserialize(&again, &bytes) }?)
         }),
@@ -94,5 +105,5 @@ fn wasmer_ways(file: &Path) -> Vec<Way> {
             Ok(WasmerModule { _module: module, next: Rc::clone(&next) })
         })
     };
-    vec![make("wasmer", true), make("wasmer, unchecked", false)]
+    vec![make(CHECKED, true), make(UNCHECKED, false)]
 }

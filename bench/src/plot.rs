@@ -1,128 +1,122 @@
-//! The plot: time over size, both logarithmic.
+//! Lines over two logarithmic axes, as SVG.
 
-use std::fmt::Write;
+use plotters::coord::Shift;
+use plotters::prelude::*;
 
-use crate::measure::median;
-use crate::report::{self, Row};
-use crate::ways::Kind;
+use crate::way::{Kind, Outcome};
 
-const WIDTH: f64 = 980.0;
-const HEIGHT: f64 = 620.0;
-const LEFT: f64 = 70.0;
-const RIGHT: f64 = 760.0;
-const TOP: f64 = 50.0;
-const BOTTOM: f64 = 560.0;
-
-/// Least distance between the names at the ends of the lines.
-const LINE: f64 = 15.0;
-
-const OURS: [&str; 10] =
-    ["#0b5fa5", "#2f8f2f", "#c2410c", "#4aa3df", "#7cc36a", "#f08a4b", "#5b2ca0", "#b07ae0", "#0f766e", "#5eb8ae"];
-const FLOORS: [&str; 6] = ["#000", "#333", "#666", "#888", "#aaa", "#555"];
-const PEERS: [&str; 5] = ["#be123c", "#e11d8f", "#854d0e", "#a16207", "#6b7280"];
-
-struct Scale {
-    from: f64,
-    to: f64,
-    start: f64,
-    end: f64,
+pub struct Line {
+    pub name: String,
+    pub kind: Kind,
+    /// What it is measured for, and microseconds.
+    pub points: Vec<(f64, f64)>,
 }
 
-impl Scale {
-    fn at(&self, value: f64) -> f64 {
-        let part = (value.log10() - self.from.log10()) / (self.to.log10() - self.from.log10());
-        self.start + part * (self.end - self.start)
-    }
-
-    /// Whole powers of ten within the scale.
-    fn powers(&self) -> impl Iterator<Item = f64> + use<> {
-        let (from, to) = (self.from.log10().ceil() as i32, self.to.log10().floor() as i32);
-        (from..=to).map(|power| 10_f64.powi(power))
-    }
+/// What lines are drawn over.
+pub struct Axis {
+    pub name: &'static str,
+    /// The values that are named, far enough apart for that.
+    pub marks: Vec<(f64, String)>,
 }
 
-/// Draws a line for each way, from what it takes for the rows.
-pub fn draw(title: &str, rows: &[Row]) -> String {
-    let times = rows.iter().flat_map(|row| &row.cells).map(|(.., cell)| median(&cell.load) as f64 / 1000.0);
-    let (low, high) = times.fold((f64::MAX, f64::MIN_POSITIVE), |(low, high), time| (low.min(time), high.max(time)));
-    let sizes = rows.iter().map(|row| row.length as f64);
-    let (small, large) = sizes.fold((f64::MAX, 1.0_f64), |(small, large), size| (small.min(size), large.max(size)));
-    let x = Scale { from: small, to: large, start: LEFT, end: RIGHT };
-    let y = Scale { from: low.max(0.1) * 0.8, to: high * 1.25, start: BOTTOM, end: TOP };
+type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
-    let mut svg = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" font-family=\"sans-serif\" \
-         font-size=\"12\">\n<rect width=\"{WIDTH}\" height=\"{HEIGHT}\" fill=\"#fff\"/>\n\
-         <text x=\"{LEFT}\" y=\"26\" font-size=\"16\">{title}</text>\n"
-    );
-    axes(&mut svg, &x, &y, rows);
-    let mut ends = Vec::new();
-    let (mut ours, mut floors, mut peers) = (OURS.iter().cycle(), FLOORS.iter().cycle(), PEERS.iter().cycle());
-    for (name, kind) in report::names(rows) {
-        let (colors, dash) = match kind {
-            Kind::Ours => (&mut ours, ""),
-            Kind::Floor => (&mut floors, " stroke-dasharray=\"2 4\""),
-            Kind::Peer => (&mut peers, " stroke-dasharray=\"9 4\""),
-        };
-        let color = *colors.next().unwrap_or(&"#000");
-        let points: Vec<(f64, f64)> = rows
-            .iter()
-            .filter_map(|row| Some((row.length, row.cell(name)?)))
-            .map(|(length, cell)| (x.at(length as f64), y.at((median(&cell.load) as f64 / 1000.0).max(0.1))))
-            .collect();
-        let path: String = points.iter().map(|(x, y)| format!("{x:.1},{y:.1} ")).collect();
-        let _ =
-            writeln!(svg, "<polyline points=\"{path}\" fill=\"none\" stroke=\"{color}\" stroke-width=\"1.8\"{dash}/>");
-        for (x, y) in &points {
-            let _ = writeln!(svg, "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"2.4\" fill=\"{color}\"/>");
-        }
-        ends.extend(points.last().map(|&(x, y)| (y, x, name, color)));
+const SIZE: (u32, u32) = (960, 560);
+/// The names of the lines stand beside the plot.
+const NAMES: u32 = 230;
+/// Around the lines, as a place on an axis.
+const MARGIN: i32 = 150;
+const FONT: &str = "sans-serif";
+/// Colors that can be told apart by people who see fewer of them, too.
+const COLORS: [RGBColor; 10] = [
+    RGBColor(0, 114, 178),
+    RGBColor(213, 94, 0),
+    RGBColor(0, 158, 115),
+    RGBColor(120, 120, 120),
+    RGBColor(0, 0, 0),
+    RGBColor(204, 121, 167),
+    RGBColor(86, 180, 233),
+    RGBColor(230, 159, 0),
+    RGBColor(102, 51, 153),
+    RGBColor(139, 69, 19),
+];
+
+/// Draws the lines, of which there are at most ten, or nothing if there are none.
+pub fn draw(title: &str, x: &Axis, lines: &[Line]) -> Outcome<String> {
+    let mut svg = String::new();
+    if !lines.is_empty() {
+        let all = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
+        all.fill(&WHITE)?;
+        let (plot, names) = all.split_horizontally(SIZE.0 - NAMES);
+        let mut lines: Vec<_> = lines.iter().zip(COLORS).filter(|(line, _)| !line.points.is_empty()).collect();
+        // As they end, from above.
+        let end = |line: &Line| line.points.last().map_or(0.0, |(_, time)| *time);
+        lines.sort_by(|(one, _), (other, _)| end(other).total_cmp(&end(one)));
+        draw_lines(&plot, title, x, &lines)?;
+        draw_names(&names, &lines)?;
+        all.present()?;
     }
-    label(&mut svg, ends);
-    svg + "</svg>\n"
+    Ok(svg)
 }
 
-fn axes(svg: &mut String, x: &Scale, y: &Scale, rows: &[Row]) {
-    for time in y.powers() {
-        let at = y.at(time);
-        let name = if time < 1000.0 { format!("{time} µs") } else { format!("{} ms", time / 1000.0) };
-        let _ = writeln!(svg, "<path d=\"M{LEFT} {at:.1}H{RIGHT}\" stroke=\"#ddd\"/>");
-        let _ = writeln!(svg, "<text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{name}</text>", LEFT - 8.0, at + 4.0);
+fn draw_lines(area: &Area<'_>, title: &str, x: &Axis, lines: &[(&Line, RGBColor)]) -> Outcome<()> {
+    let range = |values: &mut dyn Iterator<Item = f64>| {
+        values.map(thousandths).fold((i32::MAX, i32::MIN), |(low, high), at| (low.min(at), high.max(at)))
+    };
+    let points = || lines.iter().flat_map(|(line, _)| &line.points);
+    let (left, right) = range(&mut points().map(|(at, _)| *at));
+    let (bottom, top) = range(&mut points().map(|(_, time)| *time));
+    let named = |at: &i32| x.marks.iter().find(|(value, _)| thousandths(*value) == *at).map(|(_, name)| name.clone());
+    let time = |at: &i32| match at.div_euclid(1000) {
+        power @ ..0 => format!("{} ns", 10_f64.powi(power + 3)),
+        power @ 0..3 => format!("{} µs", 10_f64.powi(power)),
+        power @ 3..6 => format!("{} ms", 10_f64.powi(power - 3)),
+        power @ 6.. => format!("{} s", 10_f64.powi(power - 6)),
+    };
+    let marks = x.marks.iter().map(|(value, _)| thousandths(*value)).filter(|at| (left..=right).contains(at)).collect();
+    let powers = (bottom..=top).filter(|at| at % 1000 == 0).collect();
+    let mut chart = ChartBuilder::on(area)
+        .caption(title, (FONT, 18))
+        .margin(12)
+        .x_label_area_size(50)
+        .y_label_area_size(60)
+        .build_cartesian_2d(
+            (left - MARGIN..right + MARGIN).with_key_points(marks),
+            (bottom - MARGIN..top + MARGIN).with_key_points(powers),
+        )?;
+    let mesh = RGBColor(225, 225, 225);
+    chart
+        .configure_mesh()
+        .bold_line_style(mesh)
+        .light_line_style(TRANSPARENT)
+        .x_desc(x.name)
+        .label_style((FONT, 13))
+        .x_label_formatter(&|at| named(at).unwrap_or_default())
+        .y_label_formatter(&time)
+        .draw()?;
+    for (line, color) in lines {
+        let points = line.points.iter().map(|(at, time)| (thousandths(*at), thousandths(*time)));
+        let style = style(line, *color);
+        chart.draw_series(LineSeries::new(points.clone(), style))?;
+        chart.draw_series(points.map(|at| Circle::new(at, style.stroke_width + 1, color.filled())))?;
     }
-    for row in rows {
-        let at = x.at(row.length as f64);
-        let _ = writeln!(svg, "<path d=\"M{at:.1} {TOP}V{BOTTOM}\" stroke=\"#eee\"/>");
-        // The size is in the name of what was made up.
-        let size = format!(" {:.1} MB", row.length as f64 / f64::from(1 << 20));
-        let name = if row.subject.contains(' ') { row.subject.clone() } else { row.subject.clone() + &size };
-        let _ = writeln!(svg, "<text x=\"{at:.1}\" y=\"{}\" text-anchor=\"middle\">{name}</text>", BOTTOM + 20.0);
-    }
-    let middle = f64::midpoint(LEFT, RIGHT);
-    let _ =
-        writeln!(svg, "<text x=\"{middle}\" y=\"{}\" text-anchor=\"middle\">size of the code</text>", BOTTOM + 42.0);
+    Ok(())
 }
 
-/// Names the lines where they end, moved apart where they end together.
-fn label(svg: &mut String, mut ends: Vec<(f64, f64, &str, &str)>) {
-    ends.sort_by(|a, b| a.0.total_cmp(&b.0));
-    let mut free = TOP.min(BOTTOM - LINE * (ends.len() as f64 - 1.0));
-    let mut places: Vec<f64> = Vec::new();
-    for &(y, ..) in &ends {
-        free = y.max(free);
-        places.push(free);
-        free += LINE;
+fn draw_names(area: &Area<'_>, lines: &[(&Line, RGBColor)]) -> Outcome<()> {
+    for ((line, color), y) in lines.iter().zip((60..).step_by(24)) {
+        area.draw(&PathElement::new([(0, y), (26, y)], style(line, *color)))?;
+        area.draw(&Text::new(line.name.clone(), (34, y - 8), (FONT, 15).into_font().color(&BLACK)))?;
     }
-    // What was pushed out at the bottom goes up again.
-    let mut lowest = BOTTOM;
-    for place in places.iter_mut().rev() {
-        *place = place.min(lowest);
-        lowest = *place - LINE;
-    }
-    for ((y, x, name, color), place) in ends.into_iter().zip(places) {
-        let from = x + 3.0;
-        let to = RIGHT + 20.0;
-        let _ =
-            writeln!(svg, "<path d=\"M{from:.1} {y:.1}L{to} {place:.1}\" stroke=\"{color}\" stroke-width=\"0.6\"/>");
-        let _ = writeln!(svg, "<text x=\"{}\" y=\"{:.1}\" fill=\"{color}\">{name}</text>", to + 4.0, place + 4.0);
-    }
+    Ok(())
+}
+
+/// A place on an axis: thousandths of a power of ten.
+fn thousandths(value: f64) -> i32 {
+    (value.log10() * 1000.0).round() as i32
+}
+
+/// The ways of the crate stand out.
+fn style(line: &Line, color: RGBColor) -> ShapeStyle {
+    color.stroke_width(if line.kind == Kind::Ours { 3 } else { 1 })
 }

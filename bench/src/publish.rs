@@ -2,15 +2,15 @@
 
 use std::fs::{self, File};
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use jitcache::Store;
 
-use crate::measure::{median, since};
+use crate::measure::since;
 use crate::report;
 use crate::subject::{Seal, Subject, entry, work_directory};
-use crate::ways::Outcome;
+use crate::way::Outcome;
 
 /// A way to publish, and the nanoseconds of its runs.
 type Published<'a> = (String, Box<dyn FnMut() -> Outcome<()> + 'a>, Vec<u64>);
@@ -28,25 +28,27 @@ pub fn measure(subjects: &[Subject], budget: Duration) -> Outcome<String> {
 fn table(corner: &str, directory: &Path, subjects: &[Subject], budget: Duration) -> Outcome<String> {
     let mut lines: Vec<(String, Vec<String>)> = Vec::new();
     for subject in subjects {
-        for (line, (name, median)) in row(directory, subject, budget)?.into_iter().enumerate() {
+        for (line, (name, runs)) in row(directory, subject, budget)?.into_iter().enumerate() {
             if lines.len() == line {
                 lines.push((name, Vec::new()));
             }
-            lines[line].1.push(report::micros(median));
+            lines[line].1.push(report::spread_micros(&runs));
         }
     }
     let columns: Vec<_> = subjects.iter().map(|subject| subject.name.clone()).collect();
     Ok(report::table(corner, &columns, &lines))
 }
 
-fn row(directory: &Path, subject: &Subject, budget: Duration) -> Outcome<Vec<(String, u64)>> {
+fn row(directory: &Path, subject: &Subject, budget: Duration) -> Outcome<Vec<(String, Vec<u64>)>> {
     fs::create_dir_all(directory)?;
     let (code, functions) = (fs::read(subject.code_file())?, subject.functions()?);
     let store = Store::open(directory.join("plain"), Seal::Plain.identity()?)?;
     let file = entry(&code, &functions, 0).finish(store.identity(), &subject.key(&store))?.to_vec();
-    let floor = directory.to_owned();
-    let mut ways: Vec<Published<'_>> =
-        vec![("floor: write and sync".into(), Box::new(move || Ok(write_and_sync(&floor, &file)?)), Vec::new())];
+    let mut ways: Vec<Published<'_>> = Vec::new();
+    for (name, sync) in [("floor: write, no sync", false), ("floor: write and sync", true)] {
+        let file = &file;
+        ways.push((name.into(), Box::new(move || Ok(write(directory, file, sync)?)), Vec::new()));
+    }
     for seal in Seal::ALL {
         let store = Store::open(directory.join(seal.name()), seal.identity()?)?;
         let key = subject.key(&store);
@@ -63,15 +65,17 @@ fn row(directory: &Path, subject: &Subject, budget: Duration) -> Outcome<Vec<(St
         }
     }
     fs::remove_dir_all(directory)?;
-    Ok(ways.into_iter().map(|(name, _, runs)| (name, median(&runs))).collect())
+    Ok(ways.into_iter().map(|(name, _, runs)| (name, runs)).collect())
 }
 
-/// What cannot be left out if a file is to survive a power cut whole.
-fn write_and_sync(directory: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let (temporary, path): (PathBuf, _) = (directory.join("temporary"), directory.join("file"));
+/// What cannot be left out if a file is to appear whole, and if it is to survive a power cut.
+fn write(directory: &Path, bytes: &[u8], sync: bool) -> std::io::Result<()> {
+    let (temporary, path) = (directory.join("temporary"), directory.join("file"));
     let mut file = File::create_new(&temporary)?;
     file.write_all(bytes)?;
-    file.sync_all()?;
+    if sync {
+        file.sync_all()?;
+    }
     fs::rename(temporary, path)?;
-    File::open(directory)?.sync_all()
+    if sync { File::open(directory)?.sync_all() } else { Ok(()) }
 }

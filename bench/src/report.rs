@@ -4,7 +4,8 @@ use std::fmt::Write;
 
 use crate::floors;
 use crate::measure::{Cell, median, percentile};
-use crate::ways::{Kind, Way};
+use crate::plot::Line;
+use crate::way::{Kind, Way};
 
 /// One size or module, loaded in every way.
 pub struct Row {
@@ -51,7 +52,6 @@ pub fn names(rows: &[Row]) -> Vec<(&'static str, Kind)> {
 
 fn per_way(rows: &[Row], corner: &str, value: impl Fn(&Row, &str, &Cell) -> Option<String>) -> String {
     let names = names(rows).into_iter().map(|(name, _)| name);
-    let columns: Vec<_> = rows.iter().map(|row| row.subject.clone()).collect();
     let lines: Vec<_> = names
         .map(|name| {
             let values = rows.iter().map(|row| row.cell(name).and_then(|cell| value(row, name, cell)));
@@ -59,15 +59,22 @@ fn per_way(rows: &[Row], corner: &str, value: impl Fn(&Row, &str, &Cell) -> Opti
         })
         .filter(|(_, values)| values.iter().any(|value| !value.is_empty()))
         .collect();
-    table(corner, &columns, &lines)
+    table(corner, &subjects(rows), &lines)
 }
 
-/// Medians in microseconds; `~` where a tenth of the runs took half as long again as another tenth, or longer.
+fn subjects(rows: &[Row]) -> Vec<String> {
+    rows.iter().map(|row| row.subject.clone()).collect()
+}
+
+/// Medians in microseconds, marked where they spread.
 pub fn loads(rows: &[Row]) -> String {
-    per_way(rows, "µs", |_, _, cell| {
-        let unsteady = percentile(&cell.load, 90) > percentile(&cell.load, 10) * 3 / 2;
-        Some(format!("{}{}", if unsteady { "~" } else { "" }, micros(median(&cell.load))))
-    })
+    per_way(rows, "µs", |_, _, cell| Some(spread_micros(&cell.load)))
+}
+
+/// The median in microseconds; `~` where a tenth of the runs took half as long again as another tenth, or longer.
+pub fn spread_micros(runs: &[u64]) -> String {
+    let unsteady = percentile(runs, 90) > percentile(runs, 10) * 3 / 2;
+    format!("{}{}", if unsteady { "~" } else { "" }, micros(median(runs)))
 }
 
 /// Medians of a load and a first look at every page of the code.
@@ -95,6 +102,102 @@ pub fn seals(rows: &[Row]) -> String {
         let plain = row.cell(&format!("{access}, plain"))?;
         ["checksum", "MAC"].contains(&seal).then(|| ratio(median(&cell.load), median(&plain.load)))
     })
+}
+
+/// What is compared with what: the least that can be done for the same, or somebody else's way to do it.
+const AGAINST: [(&str, &str); 14] = [
+    ("read, plain", floors::HUGE),
+    ("read, checksum", floors::HUGE),
+    ("read, MAC", floors::HUGE),
+    ("map, checksum", floors::HUGE),
+    ("read, checksum", floors::COPY),
+    ("in place, plain", floors::CRC),
+    ("in place, checksum", floors::CRC),
+    ("in place, MAC", floors::CRC),
+    ("in place, checksum", floors::DIGEST),
+    ("in place, MAC", floors::DIGEST),
+    ("in place, unchecked", floors::MAP),
+    ("in place, checksum", "wasmtime, file"),
+    ("in place, unchecked", "wasmtime, file"),
+    ("in place, checksum", "read, checksum"),
+];
+
+/// The ratios of those, round by round: their median, and the tenths below and above.
+pub fn against(rows: &[Row]) -> String {
+    let value = |row: &Row, way: &str, other: &str| {
+        let (ours, theirs) = (row.cell(way)?, row.cell(other)?);
+        let millionths = |(ours, theirs): (&u64, &u64)| ours * 1_000_000 / theirs.max(&1);
+        let ratios: Vec<u64> = ours.load.iter().zip(&theirs.load).map(millionths).collect();
+        let [low, middle, high] = [10, 50, 90].map(|percent| ratio(percentile(&ratios, percent), 1_000_000));
+        Some(format!("{middle} ({low}-{high})"))
+    };
+    let line = |(way, other): (&str, &str)| {
+        let values = rows.iter().map(|row| value(row, way, other).unwrap_or_default()).collect::<Vec<_>>();
+        (format!("{way} / {other}"), values)
+    };
+    let lines: Vec<_> =
+        AGAINST.into_iter().map(line).filter(|(_, values)| values.iter().any(|v| !v.is_empty())).collect();
+    table("ratio", &subjects(rows), &lines)
+}
+
+/// The ways that are drawn, the first ten of them that there are.
+const DRAWN: [&str; 12] = [
+    "read, checksum",
+    "in place, checksum",
+    "in place, unchecked",
+    floors::COPY,
+    floors::DIGEST,
+    "wasmtime, file",
+    "wasmtime, memory",
+    "wasmer",
+    "dlopen",
+    floors::HUGE,
+    "naive",
+    "floor: map",
+];
+
+/// Returns the drawn ways over what `at` makes of a row and its place.
+pub fn lines(rows: &[Row], at: impl Fn(usize, &Row) -> f64) -> Vec<Line> {
+    let names = names(rows);
+    let drawn = DRAWN.into_iter().filter_map(|name| names.iter().find(|(other, _)| *other == name)).take(10);
+    drawn
+        .map(|&(name, kind)| {
+            let time = |row: &Row| Some(median(&row.cell(name)?.load) as f64 / 1000.0);
+            let points =
+                rows.iter().enumerate().filter_map(|(place, row)| Some((at(place, row), time(row)?))).collect();
+            Line { name: name.into(), kind, points }
+        })
+        .collect()
+}
+
+/// A sentence about one row, for those who read no table.
+pub fn summary(row: &Row) -> Option<String> {
+    let time = |way: &str| Some(format!("{} µs", micros(median(&row.cell(way)?.load))));
+    // The size is in the name of what was made up.
+    let code = if row.subject.contains(' ') {
+        format!("Random code of {}", row.subject)
+    } else {
+        format!("The code of {}, {},", row.subject, mebibytes(row.length))
+    };
+    let mut text = format!(
+        "{code} is read, checked and executable in {}; mapped and checked in place in {}; vouched for in {}.\n\
+         To read it into fresh pages, unchecked, takes {}.\n",
+        time("read, checksum")?,
+        time("in place, checksum")?,
+        time("in place, unchecked")?,
+        time(floors::COPY)?,
+    );
+    if let (Some(file), Some(memory)) = (time("wasmtime, file"), time("wasmtime, memory")) {
+        let _ = writeln!(
+            text,
+            "wasmtime maps its own artifact of the same module, unchecked, in {file}, and copies it in {memory}."
+        );
+    }
+    Some(text)
+}
+
+pub fn mebibytes(length: usize) -> String {
+    format!("{:.1} MB", length as f64 / f64::from(1 << 20))
 }
 
 /// One line a cell; times in nanoseconds, and the touch empty where the code cannot be seen.
@@ -126,11 +229,13 @@ pub fn csv(rows: &[Row], measure: &str) -> String {
 pub const CSV_HEADER: &str = "measure,subject,code_bytes,way,runs,load_p10_ns,load_median_ns,load_p90_ns,touch_median_ns,drop_median_ns,\
      of_read_floor,of_map_floor\n";
 
-/// Three digits that count.
 pub fn micros(nanos: u64) -> String {
-    let micros = nanos as f64 / 1000.0;
-    let digits = if micros < 10.0 { 2 } else { usize::from(micros < 100.0) };
-    format!("{micros:.digits$}")
+    three_digits(nanos as f64 / 1000.0)
+}
+
+pub fn three_digits(value: f64) -> String {
+    let digits = if value < 10.0 { 2 } else { usize::from(value < 100.0) };
+    format!("{value:.digits$}")
 }
 
 pub fn ratio(value: u64, of: u64) -> String {

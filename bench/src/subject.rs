@@ -7,7 +7,8 @@ use std::process::Command;
 
 use jitcache::{Builder, Identity, Key, MacKey, Sealing, Store};
 
-use crate::ways::{self, Outcome};
+use crate::random::Random;
+use crate::way::Outcome;
 
 /// Bytes of code for each function of synthetic code.
 const FUNCTION: usize = 512;
@@ -69,31 +70,23 @@ impl Subject {
         Ok(Self { name: name.into(), directory, length: usize::try_from(length)? })
     }
 
-    /// Opens a subject that was created before, and writes its entries anew: the crate may write others by now.
-    pub fn renew(name: &str) -> Outcome<Self> {
-        let subject = Self::open(name)?;
-        subject.write_entries(&fs::read(subject.code_file())?, &subject.functions()?, 0)?;
-        Ok(subject)
-    }
-
     /// Returns the offset of each function in the code.
     pub fn functions(&self) -> Outcome<Vec<u64>> {
         let offsets = fs::read(self.directory.join("functions"))?;
         Ok(offsets.as_chunks().0.iter().map(|&offset| u64::from_le_bytes(offset)).collect())
     }
 
-    /// Creates random code of that length, with a source map of `rows` rows if that is not 0.
-    pub fn synthetic(name: &str, length: usize, rows: usize) -> Outcome<Self> {
+    /// Creates random code of that length.
+    pub fn synthetic(name: &str, length: usize) -> Outcome<Self> {
         let functions: Vec<u64> = (0..length).step_by(FUNCTION).map(|offset| offset as u64).collect();
-        Self::create(name, &random(length), &functions, rows)
+        Self::create(name, &Random::new().bytes(length), &functions)
     }
 
-    /// Creates the files that each way reads, in place of those that are there.
-    pub fn create(name: &str, code: &[u8], functions: &[u64], rows: usize) -> Outcome<Self> {
+    /// Creates the files that are no entries, unless they are there.
+    pub fn create(name: &str, code: &[u8], functions: &[u64]) -> Outcome<Self> {
         let directory = directory(name);
         fs::create_dir_all(&directory)?;
         let subject = Self { name: name.into(), directory, length: code.len() };
-        subject.write_entries(code, functions, rows)?;
         if fs::read(subject.code_file()).is_ok_and(|there| there == code) {
             return Ok(subject);
         }
@@ -106,11 +99,14 @@ impl Subject {
         Ok(subject)
     }
 
-    fn write_entries(&self, code: &[u8], functions: &[u64], rows: usize) -> Outcome<()> {
-        for (way, seal) in ways::of_entries() {
-            let store = self.store(way, seal)?;
+    /// Writes the entry of each of those ways, with a source map of `rows` rows if that is not 0. An earlier run may have left
+    /// entries that the crate would write otherwise by now.
+    pub fn write_entries(&self, ways: &[(&str, Seal)], rows: usize) -> Outcome<()> {
+        let (code, functions) = (fs::read(self.code_file())?, self.functions()?);
+        for (way, seal) in ways {
+            let store = self.store(way, *seal)?;
             let key = self.key(&store);
-            store.put(&key, &entry(code, functions, rows).finish(store.identity(), &key)?)?;
+            store.put(&key, &entry(&code, &functions, rows).finish(store.identity(), &key)?)?;
         }
         Ok(())
     }
@@ -168,15 +164,4 @@ pub fn entry<'a>(code: &'a [u8], functions: &[u64], rows: usize) -> Builder<'a> 
         entry.source(row * code.len() as u64 / rows as u64, row);
     }
     entry
-}
-
-/// Returns bytes without a pattern, the same ones each time.
-fn random(length: usize) -> Vec<u8> {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let mut bytes = vec![0; length.next_multiple_of(8)];
-    for word in bytes.chunks_exact_mut(8) {
-        word.copy_from_slice(&crate::measure::next(&mut state).to_le_bytes());
-    }
-    bytes.truncate(length);
-    bytes
 }

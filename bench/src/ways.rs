@@ -1,84 +1,26 @@
 //! The ways to get code from a file into executable memory.
 
-use std::error::Error;
-use std::fs;
-use std::path::PathBuf;
-
 use crate::subject::{Seal, Subject};
+use crate::way::{Outcome, Way};
 use crate::{floors, library, ours};
 
-pub type Outcome<T> = Result<T, Box<dyn Error>>;
-
-/// Code that can be executed, until this is dropped.
-pub trait Loaded {
-    /// The code, if the way lets it be seen.
-    fn code(&self) -> Option<&[u8]>;
-}
-
-/// Whose way it is.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    Ours,
-    /// As little as can be done, by hand: nothing is checked, or the code alone.
-    Floor,
-    Peer,
-}
-
-pub struct Way {
-    pub name: &'static str,
-    pub kind: Kind,
-    /// What is read: it is this file that has to be out of the cache for a cold load.
-    pub file: PathBuf,
-    pub load: Box<dyn Fn() -> Outcome<Box<dyn Loaded>>>,
-}
-
 /// The ways that read entries, each its own: one that shared a file with many would find more of it in the caches.
-pub fn of_entries() -> impl Iterator<Item = (&'static str, Seal)> {
+pub fn of_entries() -> Vec<(&'static str, Seal)> {
     let ours = ours::WAYS.into_iter().map(|(name, _, seal)| (name, seal));
-    ours.chain(floors::names().map(|name| (name, Seal::Plain)))
+    ours.chain(floors::WAYS.into_iter().map(|floor| (floor.name, floor.seal))).collect()
 }
 
-/// Returns every way that can load `subject`.
-pub fn of(subject: &Subject) -> Outcome<Vec<Way>> {
-    let mut ways = ours::ways(subject)?;
-    ways.extend(floors::ways(subject)?);
-    ways.push(library::dlopen(subject)?);
+/// Returns every way that can load `subject` and whose name is `wanted`.
+pub fn of(subject: &Subject, wanted: impl Fn(&str) -> bool) -> Outcome<Vec<Way>> {
+    let mut ways = ours::ways(subject, &wanted)?;
+    ways.extend(floors::ways(subject, &wanted)?);
+    ways.extend(library::ways(subject, &wanted)?);
     #[cfg(feature = "peers")]
-    ways.extend(crate::peers::ways(subject)?);
+    ways.extend(crate::peers::ways(subject, &wanted)?);
     Ok(ways)
 }
 
-pub fn way<T: Loaded + 'static>(
-    kind: Kind,
-    name: &'static str,
-    file: PathBuf,
-    load: impl Fn() -> Outcome<T> + 'static,
-) -> Way {
-    Way { name, kind, file, load: Box::new(move || Ok(Box::new(load()?))) }
-}
-
-/// Reads a byte of every page.
-pub fn touch(code: &[u8]) {
-    for page in code.chunks(4096) {
-        std::hint::black_box(page[0]);
-    }
-}
-
-/// Loads once and checks that what was loaded is the code, and executable.
-pub fn check(way: &Way, expected: &[u8]) -> Outcome<()> {
-    let loaded = (way.load)()?;
-    let Some(code) = loaded.code() else { return Ok(()) };
-    // Padding may stand in front of it.
-    if !code.ends_with(expected) {
-        return Err(format!("{} loaded something else", way.name).into());
-    }
-    let address = code.as_ptr().addr();
-    let maps = fs::read_to_string("/proc/self/maps")?;
-    let executable = maps.lines().any(|line| {
-        let (range, rest) = line.split_once(' ').unwrap_or_default();
-        let (start, end) = range.split_once('-').unwrap_or_default();
-        let bound = |text| usize::from_str_radix(text, 16).unwrap_or(0);
-        (bound(start)..bound(end)).contains(&address) && rest.starts_with("r-x")
-    });
-    if executable { Ok(()) } else { Err(format!("{} left the code without execution", way.name).into()) }
+/// Returns the way of that name.
+pub fn named(subject: &Subject, name: &str) -> Outcome<Way> {
+    of(subject, |other| other == name)?.pop().ok_or_else(|| format!("no way {name:?}").into())
 }
