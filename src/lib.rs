@@ -52,8 +52,8 @@
 //! to the directory can have their code run.
 
 mod cache;
-mod entry;
-mod error;
+pub mod entry;
+pub mod error;
 mod file;
 mod format;
 mod load;
@@ -61,21 +61,18 @@ mod memory;
 mod program;
 mod registry;
 mod store;
-mod wazero;
+pub mod wazero;
 mod words;
 
 pub use cache::{Cache, Event, Statistics};
-pub use entry::{
-    Alignment, Builder, Clauses, Entry, FunctionOffsets, Identity, KeyBuilder, Locals, MacKey, Sealing, SourceMap,
-    SourceRow, TryTable, TryTables,
-};
-pub use error::{Bound, Error, Field};
-pub use format::CatchClause;
+#[doc(inline)]
+pub use entry::{Alignment, Builder, Entry, Identity, MacKey, Sealing};
+#[doc(inline)]
+pub use error::Error;
 pub use load::{FileBytes, Location, Module};
 pub use memory::Access;
 pub use registry::Registry;
 pub use store::{Lookup, Store};
-pub use wazero::{WazeroFeatures, WazeroModuleId};
 pub use words::{Arch, CpuFeatures, Key, Magic, Os, Revision, Target, Version};
 
 #[doc = include_str!("../SPEC.md")]

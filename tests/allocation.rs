@@ -19,8 +19,9 @@ use std::hint::black_box;
 use std::path::PathBuf;
 use std::{fs, ptr};
 
+use jitcache::entry::CatchClause;
 use jitcache::{
-    Access, Builder, Cache, CatchClause, Entry, Error, FileBytes, Identity, Key, Lookup, MacKey, Module, Sealing, Store,
+    Access, Builder, Cache, Entry, Error, FileBytes, Identity, Key, Lookup, MacKey, Module, Sealing, Store,
 };
 
 const KEY: Key = Key::from_bytes([7; 32]);

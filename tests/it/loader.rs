@@ -3,9 +3,11 @@
 use std::sync::Arc;
 use std::{fs, thread};
 
+use jitcache::entry::{CatchClause, Locals};
+use jitcache::error::{Bound, Field};
 use jitcache::{
-    Access, Bound, Builder, CatchClause, Entry, Error, Field, FileBytes, Identity, Locals, Location, Lookup, MacKey,
-    Module, Registry, Revision, Sealing, Store,
+    Access, Builder, Entry, Error, FileBytes, Identity, Location, Lookup, MacKey, Module, Registry, Revision, Sealing,
+    Store,
 };
 
 use crate::generate::add_try_table;

@@ -9,19 +9,18 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs, thread};
 
-use jitcache::{
-    Builder, CatchClause, CpuFeatures, Entry, Error, Identity, Key, Lookup, MacKey, Revision, Sealing, SourceRow,
-    Store, WazeroFeatures, WazeroModuleId,
-};
+use jitcache::entry::{CatchClause, SourceRow};
+use jitcache::wazero;
+use jitcache::{Builder, CpuFeatures, Entry, Error, Identity, Key, Lookup, MacKey, Revision, Sealing, Store};
 
 use crate::scratch::Scratch;
 
 /// Programs, the versions that their entries carry, the revisions of these, and how they tell processors apart.
-const PROGRAMS: [(&str, &str, Revision, WazeroFeatures); 4] = [
-    ("wazero", "dev", Revision::CatchClauses, WazeroFeatures::From1_11),
-    ("buf-v1.9.0", "v1.9.0", Revision::SourceMap, WazeroFeatures::UpTo1_10),
-    ("buf-v1.11.0", "v1.11.0", Revision::SourceMap, WazeroFeatures::From1_11),
-    ("buf-v1.12.0", "v1.12.0", Revision::CatchClauses, WazeroFeatures::From1_11),
+const PROGRAMS: [(&str, &str, Revision, wazero::Features); 4] = [
+    ("wazero", "dev", Revision::CatchClauses, wazero::Features::From1_11),
+    ("buf-v1.9.0", "v1.9.0", Revision::SourceMap, wazero::Features::UpTo1_10),
+    ("buf-v1.11.0", "v1.11.0", Revision::SourceMap, wazero::Features::From1_11),
+    ("buf-v1.12.0", "v1.12.0", Revision::CatchClauses, wazero::Features::From1_11),
 ];
 
 /// Modules, and the codes they exit with; those with 0 do not call for an exit.
@@ -170,7 +169,7 @@ struct Wazero {
     /// buf runs a module as its plugin and closes it when a context is done; the command line program does neither.
     is_buf: bool,
     identity: Identity,
-    features: WazeroFeatures,
+    features: wazero::Features,
     scratch: Scratch,
     cache: PathBuf,
 }
@@ -206,7 +205,7 @@ impl Wazero {
     }
 
     fn key(&self, module: &str) -> Key {
-        let id = WazeroModuleId::new(&fs::read(wasm(module)).unwrap(), &[], self.is_buf);
+        let id = wazero::ModuleId::new(&fs::read(wasm(module)).unwrap(), &[], self.is_buf);
         Key::wazero(id, self.features.word(CpuFeatures::host()))
     }
 
