@@ -85,7 +85,7 @@ pub use entry::{Alignment, Builder, Entry, Identity, MacKey, Sealing};
 #[doc(inline)]
 pub use error::Error;
 #[cfg(feature = "cache")]
-pub use load::{FileBytes, Location, Module};
+pub use load::{FileBytes, Location, Module, ModuleId};
 #[cfg(feature = "cache")]
 pub use memory::Access;
 #[cfg(feature = "cache")]

@@ -8,6 +8,7 @@
     clippy::unwrap_used,
     reason = "a panic is how a test fails, and tests compute with numbers they have chosen"
 )]
+#![allow(unreachable_pub, reason = "a test binary exports nothing")]
 
 mod skip;
 

@@ -16,6 +16,7 @@ mod pages;
 mod peers;
 mod plot;
 mod publish;
+mod registry;
 mod report;
 mod subject;
 mod ways;
@@ -126,6 +127,7 @@ fn run(plan: &Plan) -> Outcome<()> {
         ("cold", not_cold + &report::touched(&cold_rows)),
         ("memory", memory),
         ("lookup", lookup),
+        ("registry", registry::measure(plan.budget)?),
         ("publish", publish::measure(&published, plan.budget)?),
     ];
     for (name, block) in &blocks {

@@ -103,7 +103,7 @@ pub fn next(state: &mut u64) -> u64 {
     *state
 }
 
-fn shuffle(order: &mut [usize], state: &mut u64) {
+pub fn shuffle<T>(order: &mut [T], state: &mut u64) {
     for end in (1..order.len()).rev() {
         let other = next(state) % (end as u64 + 1);
         order.swap(end, other as usize);

@@ -229,20 +229,23 @@ impl Cache {
 
     /// Takes a module out of memory, and returns it if it was there. Its entry stays in the store.
     ///
-    /// No program counter is found in it any more; its code is unmapped when the last [`Arc`] of it is dropped.
+    /// No program counter is found in it any more; its code is unmapped when the last [`Arc`] of it is dropped. For that of the
+    /// cache see [`Registry`].
     pub fn remove(&self, key: &Key) -> Option<Arc<Module>> {
         let module = self.modules().remove(key)?;
         self.registry.remove(&module);
         Some(module)
     }
 
-    /// Returns where the program counter `pc` is, by the rules of [`Module::locate`].
+    /// Returns where the program counter `pc` is, by the rules of [`Module::locate`]. A signal handler may call this: see
+    /// [`Registry`].
     #[must_use]
     pub fn locate(&self, pc: usize) -> Option<Location> {
         self.registry.locate(pc)
     }
 
-    /// Returns where the instruction at `pc` is, by the rules of [`Module::locate_instruction`].
+    /// Returns where the instruction at `pc` is, by the rules of [`Module::locate_instruction`]. A signal handler may call this:
+    /// see [`Registry`].
     #[must_use]
     pub fn locate_instruction(&self, pc: usize) -> Option<Location> {
         self.registry.locate_instruction(pc)

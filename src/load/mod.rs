@@ -8,5 +8,5 @@ mod parts;
 mod source;
 
 pub use bytes::FileBytes;
-pub use module::{Location, Module};
+pub use module::{Location, Module, ModuleId};
 pub(crate) use source::Source;

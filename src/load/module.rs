@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 use std::path::Path;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use super::bytes::FileBytes;
 use super::image::{Code, Image, Tables};
@@ -39,6 +39,7 @@ use crate::words::{Key, Revision, Target, size};
 /// ```
 #[derive(Debug)]
 pub struct Module {
+    id: ModuleId,
     code: CodeMemory,
     /// Where the engine's code lies, and how many bytes of padding stand in front of it.
     addresses: Range<usize>,
@@ -46,6 +47,23 @@ pub struct Module {
     /// What the places below lie in.
     tables: Tables,
     places: Places,
+}
+
+/// Which module it is: a number that no other module of this process has or had. Returned by [`Module::id`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ModuleId(u64);
+
+impl ModuleId {
+    /// Returns the number.
+    #[must_use]
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+
+    fn next() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
 }
 
 /// Where in a file the tables of its entry lie, in bytes.
@@ -95,6 +113,8 @@ impl Rows {
 /// Where a program counter is. Returned by [`Module::locate`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Location {
+    /// The module that holds it.
+    pub module: ModuleId,
     /// Index of the function; `None` in front of the first one.
     pub function: Option<usize>,
     /// Offset from the start of the code, in bytes.
@@ -234,7 +254,13 @@ impl Module {
     fn over(code: CodeMemory, padding: u64, tables: Tables, places: Places) -> Self {
         let Range { start, end } = code.range();
         let start = start.saturating_add(usize::try_from(padding).unwrap_or(usize::MAX)).min(end);
-        Self { addresses: start..end, padding, code, tables, places }
+        Self { id: ModuleId::next(), addresses: start..end, padding, code, tables, places }
+    }
+
+    /// Returns the number that tells this module from all others of the process.
+    #[must_use]
+    pub const fn id(&self) -> ModuleId {
+        self.id
     }
 
     /// Returns whether the code runs from the mapped file, and was neither copied nor read.
@@ -345,6 +371,7 @@ impl Module {
         }
         let code = u64::try_from(pc.checked_sub(range.start)?).ok()?;
         Some(Location {
+            module: self.id,
             function: self.functions().containing(code),
             code,
             source: self.source_map().and_then(|map| row(map, code)).map(|row| row.source),

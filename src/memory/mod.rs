@@ -9,13 +9,22 @@
 mod access;
 mod code;
 mod coherence;
+mod counted;
 mod limits;
 mod map;
+#[cfg(test)]
+#[cfg(loom)]
+mod orders;
 mod pages;
+mod readers;
+mod shared;
+mod sync;
 
 pub use access::Access;
 pub(crate) use access::{Check, Mode, Unchanging};
 pub(crate) use code::{CodeMemory, WritableCode};
+pub(crate) use counted::Counted;
 pub(crate) use limits::{most_bytes_of_a_file, most_open_files};
 pub(crate) use map::FileMap;
 pub(crate) use pages::{Pages, WritablePages};
+pub(crate) use shared::{Shared, Writing};

@@ -131,8 +131,8 @@ const IN_PLACE: [(&str, usize); 7] = [
     ("load-in-place", 0),
     ("load-unchecked", 0),
     ("load-few-rows-in-place", 1),
-    ("load-rows-in-place", 1),
-    // What is around the code is read, or left in the file.
+    // What is around the code is read, mapped apart, or left in the file.
+    ("load-rows-in-place", 0),
     ("load-few-rows-and-much-code-in-place", 0),
     ("load-few-rows-unchecked", 0),
     ("load-rows-unchecked", 0),

@@ -500,7 +500,8 @@ fn a_program_counter_is_found_by_the_rules_of_the_specification() {
             (AFTER_CALL, 2, Some(300), Some(310)),
             (AFTER_CALL + 1, 2, Some(310), Some(310)),
         ] {
-            let location = |source| Some(Location { function: Some(function), code: offset, source });
+            let location =
+                |source| Some(Location { module: module.id(), function: Some(function), code: offset, source });
             let pc = range.start + offset as usize;
             assert_eq!(module.locate(pc), location(of_return), "{offset}");
             assert_eq!(module.locate_instruction(pc), location(of_instruction), "{offset}");
@@ -521,7 +522,8 @@ fn bytes_in_front_of_the_first_function_are_in_no_function() {
     builder.code(vec![0xcc; 32]).function(16);
     let module = Module::load(&builder.finish(&identity(), &KEY).unwrap()).unwrap();
     let start = module.address_range().start;
-    assert_eq!(module.locate(start + 15).unwrap(), Location { function: None, code: 15, source: None });
+    let nowhere = Location { module: module.id(), function: None, code: 15, source: None };
+    assert_eq!(module.locate(start + 15), Some(nowhere));
     assert_eq!(module.locate(start + 16).unwrap().function, Some(0));
 }
 
@@ -556,6 +558,32 @@ fn what_is_not_a_regular_file_is_not_opened() {
         let made = std::process::Command::new("mkfifo").arg(path("pipe")).status().unwrap();
         assert!(made.success());
         ["link", "dangling", "socket", "pipe"].into_iter().for_each(refused);
+    }
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_large_file_is_judged_by_its_start_before_more_of_it_is_read() {
+    /// Returns how many bytes this thread has read.
+    fn read() -> u64 {
+        let io = fs::read_to_string("/proc/thread-self/io").unwrap();
+        io.lines().find_map(|line| line.strip_prefix("rchar: ")).unwrap().parse().unwrap()
+    }
+    let scratch = Scratch::new();
+    for (start, is_stale) in [(&b""[..], false), (b"LOADER\x012", true), (b"LOADER\x051.2.3", true)] {
+        for (access, _) in accesses() {
+            let store = Store::open(scratch.path(), identity()).unwrap().with_access(access);
+            // A file that is full of holes costs its writer nothing.
+            fs::write(store.path(&KEY), start).unwrap();
+            fs::File::options().write(true).open(store.path(&KEY)).unwrap().set_len(3 << 30).unwrap();
+            let before = read();
+            match store.load(&KEY).unwrap() {
+                Lookup::Stale(_) => assert!(is_stale),
+                Lookup::Rejected(Error::Magic { at: 0, .. }) => assert!(!is_stale),
+                other => panic!("{other:?}"),
+            }
+            assert!(read() - before < 64 << 10, "{access:?}");
+        }
     }
 }
 
@@ -685,6 +713,7 @@ fn a_module_that_is_unregistered_stays_mapped_while_somebody_holds_it() {
     let held = registry.module(range.start).unwrap();
     assert!(registry.module(range.start - 1).is_none() && registry.module(range.end).is_none());
     registry.remove(&module);
+    assert_eq!(Arc::strong_count(&module), 2, "nobody was looking anything up: the registry has given it up");
     drop(module);
     assert_eq!(machine::next(&held), 6);
 }
