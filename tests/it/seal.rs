@@ -457,8 +457,7 @@ fn errors_have_names_numbers_and_advice_of_their_own() {
     assert_eq!(errors.iter().filter(|error| error.is_rejection()).count(), 13);
     assert_eq!(errors.iter().filter(|error| error.is_stale()).count(), 1);
     assert!(errors.iter().all(|error| error.explain().ends_with('.')));
-    let caused = errors.iter().filter(|error| std::error::Error::source(error).is_some()).map(Error::name);
-    assert_eq!(caused.collect::<Vec<_>>(), ["io", "memory"]);
+    assert!(errors.iter().all(|error| std::error::Error::source(error).is_none()));
 }
 
 #[test]
