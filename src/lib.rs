@@ -43,6 +43,8 @@
 //! | the store: a directory that processes share | [`Store`], [`Lookup`] |
 //! | the cache: memory over store over compiler | [`Cache`] |
 //!
+//! The tables of an entry are in [`entry`], what an error tells in [`error`], and how wazero names things in [`wazero`].
+//!
 //! The feature `cache`, which is on by default, has all but the first. Without it no operating system is needed: entries are
 //! parsed, verified and built, and keys made, on any machine, WebAssembly among them. `Identity::with_build_of_program` is
 //! left out with it, and no variant of [`Error`] is. It changes no byte of an entry.
