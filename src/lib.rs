@@ -6,7 +6,7 @@
 //! directories open as they are; other engines use it under a magic and version of their own.
 //!
 //! ```
-//! # #[cfg(target_arch = "x86_64")] {
+//! # #[cfg(all(target_arch = "x86_64", feature = "cache"))] {
 //! use jitcache::{Cache, Error, Identity, Key};
 //!
 //! # let root = std::env::temp_dir().join(format!("jitcache-lib-{}", std::process::id()));
@@ -43,6 +43,12 @@
 //! | the store: a directory that processes share | [`Store`], [`Lookup`] |
 //! | the cache: memory over store over compiler | [`Cache`] |
 //!
+//! The tables of an entry are in [`entry`], what an error tells in [`error`], and how wazero names things in [`wazero`].
+//!
+//! The feature `cache`, which is on by default, has all but the first. Without it no operating system is needed: entries are
+//! parsed, verified and built, and keys made, on any machine, WebAssembly among them. `Identity::with_build_of_program` is
+//! left out with it, and no variant of [`Error`] is. It changes no byte of an entry.
+//!
 //! # What is promised
 //!
 //! Any bytes whatever can be parsed, verified and loaded: the outcome is a sound entry or an error that says what is wrong
@@ -51,36 +57,48 @@
 //! everywhere in Rust. *Running* code is the engine's own `unsafe`. Checksums find damage and not malice: whoever can write
 //! to the directory can have their code run.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+#![cfg_attr(not(feature = "cache"), allow(dead_code, unused_imports, reason = "what only the loader asks for"))]
+
+#[cfg(feature = "cache")]
 mod cache;
-mod entry;
-mod error;
+pub mod entry;
+pub mod error;
+#[cfg(feature = "cache")]
 mod file;
 mod format;
+#[cfg(feature = "cache")]
 mod load;
+#[cfg(feature = "cache")]
 mod memory;
+#[cfg(feature = "cache")]
 mod program;
+#[cfg(feature = "cache")]
 mod registry;
+#[cfg(feature = "cache")]
 mod store;
-mod wazero;
+pub mod wazero;
 mod words;
 
+#[cfg(feature = "cache")]
 pub use cache::{Cache, Event, Statistics};
-pub use entry::{
-    Alignment, Builder, Clauses, Entry, FunctionOffsets, Identity, KeyBuilder, Locals, MacKey, Sealing, SourceMap,
-    SourceRow, TryTable, TryTables,
-};
-pub use error::{Bound, Error, Field};
-pub use format::CatchClause;
+#[doc(inline)]
+pub use entry::{Alignment, Builder, Entry, Identity, MacKey, Sealing};
+#[doc(inline)]
+pub use error::Error;
+#[cfg(feature = "cache")]
 pub use load::{FileBytes, Location, Module, ModuleId};
+#[cfg(feature = "cache")]
 pub use memory::Access;
+#[cfg(feature = "cache")]
 pub use registry::Registry;
+#[cfg(feature = "cache")]
 pub use store::{Lookup, Store};
-pub use wazero::{WazeroFeatures, WazeroModuleId};
 pub use words::{Arch, CpuFeatures, Key, Magic, Os, Revision, Target, Version};
 
 #[doc = include_str!("../SPEC.md")]
 pub mod spec {}
 
-#[cfg(doctest)]
+#[cfg(all(doctest, feature = "cache"))]
 #[doc = include_str!("../README.md")]
 mod readme {}

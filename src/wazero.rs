@@ -7,9 +7,9 @@ use crate::words::{Arch, CpuFeatures, Key, Magic};
 impl Key {
     /// Returns the key that wazero gives a module.
     ///
-    /// `feature_word` is what [`WazeroFeatures::word`] gives for the machine and the release.
+    /// `feature_word` is what [`Features::word`] gives for the machine and the release.
     #[must_use]
-    pub fn wazero(module: WazeroModuleId, feature_word: u64) -> Self {
+    pub fn wazero(module: ModuleId, feature_word: u64) -> Self {
         let hash = Sha256::new().chain_update(module.0).chain_update(Magic::WAZERO.0);
         Self::from_bytes(hash.chain_update(feature_word.to_le_bytes()).finalize().into())
     }
@@ -17,9 +17,9 @@ impl Key {
 
 /// What wazero calls a module by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct WazeroModuleId([u8; 32]);
+pub struct ModuleId([u8; 32]);
 
-impl WazeroModuleId {
+impl ModuleId {
     /// Returns the id of a module.
     ///
     /// `listeners` tells of each function whether a listener is attached; it is empty where no listeners are in use.
@@ -37,14 +37,14 @@ impl WazeroModuleId {
 
 /// The meaning of the word of CPU features in wazero's keys, which has changed between releases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum WazeroFeatures {
+pub enum Features {
     /// wazero 1.7.3 to 1.10; on x86-64: bit 0 SSE3, bit 1 SSE4.1, bit 2 SSE4.2, bit 3 ABM.
     UpTo1_10,
     /// wazero from 1.11 on; on x86-64: bit 0 SSE4.1, bit 1 BMI1, bit 2 BMI1 with BMI2 and POPCNT.
     From1_11,
 }
 
-impl WazeroFeatures {
+impl Features {
     /// Returns the word for a machine with these features. On arm64 bit 0 is LSE in every release.
     #[must_use]
     pub fn word(self, features: CpuFeatures) -> u64 {
@@ -64,10 +64,10 @@ mod tests {
 
     #[test]
     fn listeners_and_termination_are_part_of_a_module() {
-        let plain = WazeroModuleId::new(b"wasm", &[], false);
-        assert_ne!(plain, WazeroModuleId::new(b"wasm", &[], true));
-        assert_ne!(plain, WazeroModuleId::new(b"wasm", &[false], false));
-        assert_ne!(WazeroModuleId::new(b"wasm", &[false], false), WazeroModuleId::new(b"wasm", &[true], false));
+        let plain = ModuleId::new(b"wasm", &[], false);
+        assert_ne!(plain, ModuleId::new(b"wasm", &[], true));
+        assert_ne!(plain, ModuleId::new(b"wasm", &[false], false));
+        assert_ne!(ModuleId::new(b"wasm", &[false], false), ModuleId::new(b"wasm", &[true], false));
     }
 
     #[test]
@@ -77,9 +77,9 @@ mod tests {
         let old = CpuFeatures::of(Arch::Amd64, &["sse3", "sse4.1"]).unwrap();
         let partial = CpuFeatures::of(Arch::Amd64, &["bmi1", "bmi2"]).unwrap();
         for (features, up_to_1_10, from_1_11) in [(all, 15, 7), (old, 3, 1), (partial, 0, 2)] {
-            assert_eq!(WazeroFeatures::UpTo1_10.word(features), up_to_1_10, "{features}");
-            assert_eq!(WazeroFeatures::From1_11.word(features), from_1_11, "{features}");
+            assert_eq!(Features::UpTo1_10.word(features), up_to_1_10, "{features}");
+            assert_eq!(Features::From1_11.word(features), from_1_11, "{features}");
         }
-        assert_eq!(WazeroFeatures::UpTo1_10.word(CpuFeatures::of(Arch::Arm64, &["lse"]).unwrap()), 1);
+        assert_eq!(Features::UpTo1_10.word(CpuFeatures::of(Arch::Arm64, &["lse"]).unwrap()), 1);
     }
 }

@@ -20,9 +20,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::{fs, ptr};
 
+use jitcache::entry::CatchClause;
 use jitcache::{
-    Access, Builder, Cache, CatchClause, Entry, Error, FileBytes, Identity, Key, Lookup, MacKey, Module, Registry,
-    Sealing, Store,
+    Access, Builder, Cache, Entry, Error, FileBytes, Identity, Key, Lookup, MacKey, Module, Registry, Sealing, Store,
 };
 
 const KEY: Key = Key::from_bytes([7; 32]);

@@ -9,6 +9,7 @@ mod seal;
 mod tables;
 mod view;
 
+pub use crate::format::CatchClause;
 pub use builder::Builder;
 pub use digest::MacKey;
 pub(crate) use digest::Sum;

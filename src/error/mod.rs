@@ -15,7 +15,11 @@ pub use field::{Bound, Field};
 ///
 /// The first group of variants are *rejections*: they say what is wrong with the bytes of an entry, `at` being the offset
 /// in the file. The remedy for all of them is to compile again. [`Error::Stale`] is not damage: another version of the
-/// engine wrote the entry. Neither is [`Error::UnknownLayout`]: others can read the entry, so it is to be left. The last group are failures of the machine or mistakes of the caller.
+/// engine wrote the entry. Neither is [`Error::UnknownLayout`]: others can read the entry, so it is to be left. The
+/// last group are failures of the machine or mistakes of the caller.
+///
+/// An error prints as one line that is whole: the reason that the system gave is part of it. So that a report does not tell
+/// that twice, [`source`](std::error::Error::source) returns `None`; the [`io::Error`] is in the field of that name.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Error {
@@ -264,11 +268,29 @@ impl fmt::Display for Error {
     }
 }
 
-impl std::error::Error for Error {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Io { source, .. } | Self::Memory { source, .. } => Some(source),
-            _ => None,
+// No `source`: what it would return is told already.
+impl std::error::Error for Error {}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error as _;
+
+    use super::*;
+
+    #[test]
+    fn a_report_that_walks_the_chain_tells_the_reason_of_the_system_once() {
+        let source = || io::Error::other("the reason");
+        for error in [
+            Error::Io { action: "read", path: "file".into(), source: source() },
+            Error::Memory { action: "allocate", length: 8, source: source() },
+        ] {
+            let mut report = error.to_string();
+            let mut cause = error.source();
+            while let Some(error) = cause {
+                report = format!("{report}: {error}");
+                cause = error.source();
+            }
+            assert_eq!(report.matches("the reason").count(), 1, "{report}");
         }
     }
 }

@@ -17,10 +17,10 @@ pub(crate) fn most_bytes_of_a_file() -> u64 {
 }
 
 #[cfg(unix)]
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", any(target_env = "gnu", target_env = "uclibc")))]
 type Resource = libc::__rlimit_resource_t;
 #[cfg(unix)]
-#[cfg(not(target_os = "linux"))]
+#[cfg(not(all(target_os = "linux", any(target_env = "gnu", target_env = "uclibc"))))]
 type Resource = libc::c_int;
 
 #[cfg(unix)]
@@ -31,6 +31,10 @@ fn limit(resource: Resource) -> u64 {
     if limit.rlim_cur == libc::RLIM_INFINITY {
         return u64::MAX;
     }
-    #[allow(clippy::useless_conversion, reason = "the width of a limit, and its sign, are the system's")]
+    #[allow(
+        clippy::useless_conversion,
+        clippy::unnecessary_fallible_conversions,
+        reason = "the width of a limit, and its sign, are the system's"
+    )]
     u64::try_from(limit.rlim_cur).unwrap_or(u64::MAX)
 }

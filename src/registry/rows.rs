@@ -9,7 +9,7 @@ use crate::memory::Counted;
 const MOST: usize = 32;
 
 /// A tree of rows, or a part of one. None is empty.
-#[expect(clippy::large_enum_variant, reason = "values are pointers, too, so that both variants are as large")]
+#[allow(clippy::large_enum_variant, reason = "values are pointers, too, so that both variants are as large")]
 pub(super) enum Node<T> {
     Leaf(Leaf<T>),
     /// Each row is a node, under the start of its first row.

@@ -77,7 +77,7 @@ impl CpuFeatures {
     /// Returns the features that this machine has, of those the crate knows.
     ///
     /// It knows those that the standard library detects; AMX, AVX10 and the vectors of RISC-V are not yet among them. An
-    /// engine that uses such makes them part of its keys: [`KeyBuilder::flag`](crate::KeyBuilder::flag).
+    /// engine that uses such makes them part of its keys: [`KeyBuilder::flag`](crate::entry::KeyBuilder::flag).
     #[must_use]
     pub fn host() -> Self {
         Self { arch: Arch::host(), bits: host_bits() }

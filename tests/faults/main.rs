@@ -31,15 +31,12 @@ mod mount;
 mod odd;
 mod powercut;
 mod scratch;
+#[path = "../skip/mod.rs"]
+mod skip;
 mod stopped;
 mod strace;
 
-use std::io::Write;
-
-/// Says why a test is not run, past the harness, which swallows what passing tests say.
-fn skip(test: &str, reason: &str) {
-    let _ = std::io::stderr().write_all(format!("{test}: skipped, {reason}\n").as_bytes());
-}
+use skip::skip;
 
 /// Whether to run for long.
 fn long() -> bool {

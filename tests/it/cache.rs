@@ -6,10 +6,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use jitcache::{
-    Access, Bound, Builder, Cache, Entry, Error, Event, Field, Identity, Key, Locals, Lookup, Revision, Statistics,
-    Store,
-};
+use jitcache::entry::Locals;
+use jitcache::error::{Bound, Field};
+use jitcache::{Access, Builder, Cache, Entry, Error, Event, Identity, Key, Lookup, Revision, Statistics, Store};
 
 use crate::generate::add_try_table;
 use crate::machine;

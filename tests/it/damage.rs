@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use jitcache::{Bound, Builder, CatchClause, Entry, Error, Field, Identity, Magic, Module, Revision, Sealing, Target};
+use jitcache::entry::CatchClause;
+use jitcache::error::{Bound, Field};
+use jitcache::{Builder, Entry, Error, Identity, Magic, Module, Revision, Sealing, Target};
 
 use crate::generate::Parts;
 use crate::golden::Golden;

@@ -1,7 +1,8 @@
 //! Valid entries made from arbitrary bytes: the one generator of the property tests and the fuzz targets.
 
 use arbitrary::{Result, Unstructured};
-use jitcache::{Builder, CatchClause, Identity, Key, Locals, MacKey, Revision, Sealing};
+use jitcache::entry::{CatchClause, Locals};
+use jitcache::{Builder, Identity, Key, MacKey, Revision, Sealing};
 
 /// The parts of a valid entry.
 #[derive(Debug, Clone, PartialEq)]

@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use jitcache::{Arch, CpuFeatures, Entry, Error, Field, Identity, Key, Lookup, Os, Revision, Store, Target, TryTable};
-use jitcache::{WazeroFeatures, WazeroModuleId};
+use jitcache::entry::TryTable;
+use jitcache::error::Field;
+use jitcache::wazero;
+use jitcache::{Arch, CpuFeatures, Entry, Error, Identity, Key, Lookup, Os, Revision, Store, Target};
 use sha2::{Digest, Sha256};
 
 /// An entry under `tests/golden`, with its line of the manifest.
@@ -104,7 +106,7 @@ fn every_entry_is_what_the_manifest_says_and_is_written_again_as_the_same_bytes(
 #[test]
 fn every_name_is_recomputed_from_the_module() {
     for golden in Golden::all() {
-        let module = WazeroModuleId::new(&golden.module(), &[], false);
+        let module = wazero::ModuleId::new(&golden.module(), &[], false);
         let key = Key::wazero(module, golden.number(3) as u64);
         assert_eq!(key.to_string(), golden.name, "{}", golden.line[0]);
     }
@@ -115,7 +117,7 @@ fn the_feature_words_are_those_of_machines_that_have_everything() {
     let amd64 = CpuFeatures::from_bits(Arch::Amd64, u128::MAX);
     let arm64 = CpuFeatures::from_bits(Arch::Arm64, u128::MAX);
     for golden in Golden::all() {
-        let release = if golden.line[5] == "v1.9.0" { WazeroFeatures::UpTo1_10 } else { WazeroFeatures::From1_11 };
+        let release = if golden.line[5] == "v1.9.0" { wazero::Features::UpTo1_10 } else { wazero::Features::From1_11 };
         let features = if golden.line[2] == "amd64" { amd64 } else { arm64 };
         assert_eq!(release.word(features), golden.number(3) as u64);
     }

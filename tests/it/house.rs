@@ -92,6 +92,13 @@ fn no_files_import_each_other_in_a_circle() {
 }
 
 #[test]
+fn no_floor_knows_a_feature_so_none_changes_a_byte_of_an_entry() {
+    for (name, text) in modules() {
+        assert!(!text.contains("feature = \""), "{name}");
+    }
+}
+
+#[test]
 fn unsafe_code_stands_on_one_floor() {
     for (name, text) in modules() {
         let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));

@@ -1,6 +1,8 @@
 //! Try tables of every revision, and of none that is known.
 
-use jitcache::{Bound, Builder, CatchClause, Entry, Error, Field, Identity, Locals, MacKey, Module, Revision, Sealing};
+use jitcache::entry::{CatchClause, Locals};
+use jitcache::error::{Bound, Field};
+use jitcache::{Builder, Entry, Error, Identity, MacKey, Module, Revision, Sealing};
 
 use crate::generate::add_try_table;
 use crate::machine::KEY;

@@ -4,7 +4,8 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{Seek, SeekFrom, Write};
 use std::thread;
 
-use jitcache::{Access, Builder, Entry, Error, Field, FileBytes, Identity, Lookup, MacKey, Module, Sealing, Store};
+use jitcache::error::Field;
+use jitcache::{Access, Builder, Entry, Error, FileBytes, Identity, Lookup, MacKey, Module, Sealing, Store};
 
 use crate::machine::{self, KEY};
 use crate::scratch::Scratch;

@@ -3,14 +3,17 @@
 use std::sync::Arc;
 use std::{fs, thread};
 
+use jitcache::entry::{CatchClause, Locals};
+use jitcache::error::{Bound, Field};
 use jitcache::{
-    Access, Bound, Builder, CatchClause, Entry, Error, Field, FileBytes, Identity, Locals, Location, Lookup, MacKey,
-    Module, Registry, Revision, Sealing, Store,
+    Access, Builder, Entry, Error, FileBytes, Identity, Location, Lookup, MacKey, Module, Registry, Revision, Sealing,
+    Store,
 };
 
 use crate::generate::add_try_table;
 use crate::machine::{self, AFTER_CALL, FUNCTIONS, KEY};
 use crate::scratch::Scratch;
+use crate::skip::skip;
 
 fn identity() -> Identity {
     Identity::new("loader", *b"LOADER", "1").unwrap()
@@ -139,7 +142,7 @@ fn tells_executable_parts(scratch: &Scratch) -> bool {
 fn of_a_file_that_runs_in_place_no_page_is_executable_but_those_with_code_and_none_before_it_is_loaded() {
     let scratch = Scratch::new();
     if !tells_executable_parts(&scratch) {
-        return println!("skipped: the system does not tell which pages are executable");
+        return skip("executable pages", "the system does not tell which they are");
     }
     let page = region::page::size() as u64;
     let in_file = identity().with_alignment_in_file(16).unwrap();

@@ -33,6 +33,8 @@ mod properties;
 mod replay;
 mod scratch;
 mod seal;
+#[path = "../skip/mod.rs"]
+mod skip;
 mod specification;
 mod store;
 mod targets;

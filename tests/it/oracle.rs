@@ -1,6 +1,7 @@
 //! The crate and the naive reader side by side: they must agree on every file, sound or not.
 
-use jitcache::{Bound, Entry, Error, Identity, Revision, Sealing};
+use jitcache::error::Bound;
+use jitcache::{Entry, Error, Identity, Revision, Sealing};
 
 use crate::generate::{KNOWN, MAC_KEY};
 use crate::naive;

@@ -1,12 +1,12 @@
 //! A directory that machines with different processors share: one of them is emulated.
 
-use std::io::{self, Write};
+use std::env;
 use std::process::Command;
-use std::{env, thread};
 
 use jitcache::{Cache, Error, Identity, Key, Store};
 
 use crate::scratch::Scratch;
+use crate::skip::skip;
 
 fn identity() -> Identity {
     Identity::new("processor", *b"PROCES", "1").unwrap()
@@ -41,17 +41,11 @@ fn engine() {
 
 #[test]
 fn code_for_a_better_processor_is_not_run_on_a_lesser_one_and_both_keep_their_entries() {
-    let test = thread::current().name().unwrap_or("a test").to_owned();
-    let skip = |reason: &str| {
-        assert!(env::var_os("JITCACHE_REQUIRE_QEMU").is_none(), "{reason}");
-        // Not `eprintln!`: of tests that pass, the harness keeps what that writes to itself.
-        io::stderr().write_all(format!("skipped {test}, {reason}\n").as_bytes()).unwrap();
-    };
     if Command::new("qemu-x86_64").arg("--version").output().is_err() {
-        return skip("there is no qemu-x86_64: apt-get install qemu-user");
+        return skip("qemu", "there is no qemu-x86_64: apt-get install qemu-user");
     }
     if !is_x86_feature_detected!("avx") {
-        return skip("this processor has no AVX either");
+        return skip("lesser processor", "this processor has no AVX either");
     }
     let scratch = Scratch::new();
     let lesser = ["qemu-x86_64", "-cpu", "Nehalem"];

@@ -1,6 +1,7 @@
 //! What holds for every entry and for every file.
 
-use jitcache::{Builder, CatchClause, Entry, Identity, Key, Revision, Sealing};
+use jitcache::entry::CatchClause;
+use jitcache::{Builder, Entry, Identity, Key, Revision, Sealing};
 use proptest::collection::vec;
 use proptest::prelude::*;
 

@@ -4,16 +4,21 @@ use std::fs;
 use std::path::Path;
 
 use crate::golden::Golden;
+use crate::skip::skip;
 use crate::targets;
 
 fn replay(name: &str, target: fn(&[u8])) {
     let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(name);
-    let mut replayed = 0;
-    for seed in fs::read_dir(seeds).unwrap() {
-        target(&fs::read(seed.unwrap().path()).unwrap());
-        replayed += 1;
+    if seeds.exists() {
+        let mut replayed = 0;
+        for seed in fs::read_dir(seeds).unwrap() {
+            target(&fs::read(seed.unwrap().path()).unwrap());
+            replayed += 1;
+        }
+        assert!(replayed > 0);
+    } else {
+        skip("replay", "the seeds of the fuzz targets are not in the package");
     }
-    assert!(replayed > 0);
     // What wazero wrote is where the fuzzer starts from.
     Golden::all().iter().filter(|golden| golden.file.len() < 3000).for_each(|golden| target(&golden.file));
 }

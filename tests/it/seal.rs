@@ -2,9 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use jitcache::{
-    Arch, Bound, Builder, CpuFeatures, Entry, Error, Field, Identity, Key, Lookup, MacKey, Module, Os, Sealing,
-};
+use jitcache::error::{Bound, Field};
+use jitcache::{Arch, Builder, CpuFeatures, Entry, Error, Identity, Key, Lookup, MacKey, Module, Os, Sealing};
 use jitcache::{Store, Target};
 
 use crate::generate::{KNOWN, MAC_KEY, add_try_table};
@@ -458,8 +457,7 @@ fn errors_have_names_numbers_and_advice_of_their_own() {
     assert_eq!(errors.iter().filter(|error| error.is_rejection()).count(), 13);
     assert_eq!(errors.iter().filter(|error| error.is_stale()).count(), 1);
     assert!(errors.iter().all(|error| error.explain().ends_with('.')));
-    let caused = errors.iter().filter(|error| std::error::Error::source(error).is_some()).map(Error::name);
-    assert_eq!(caused.collect::<Vec<_>>(), ["io", "memory"]);
+    assert!(errors.iter().all(|error| std::error::Error::source(error).is_none()));
 }
 
 #[test]
@@ -470,7 +468,7 @@ fn parts_that_two_entries_exchange_are_found_out_whichever_they_are() {
         let code: Vec<u8> = (0..3000_u32).map(|i| (i.wrapping_mul(97) >> 3) as u8 ^ n.wrapping_mul(0x5b)).collect();
         builder.code(code).function(u64::from(n) * 16).function(1024 + u64::from(n) * 16);
         builder.source(u64::from(n), 7).source(900, u64::from(n));
-        builder.try_table(&[jitcache::CatchClause { kind: 0, tag: n.into() }]).metadata(&[n; 9]);
+        builder.try_table(&[jitcache::entry::CatchClause { kind: 0, tag: n.into() }]).metadata(&[n; 9]);
         builder.finish(identity, &Key::from_bytes([n; 32])).unwrap().to_vec()
     };
     for sealing in sealings() {

@@ -1,8 +1,7 @@
 //! The byte table of SPEC.md is the schema: every field is where the table puts it, and as long.
 
-use jitcache::{
-    Arch, Builder, CatchClause, CpuFeatures, Entry, Error, Identity, Locals, Os, Revision, Sealing, Target,
-};
+use jitcache::entry::{CatchClause, Locals};
+use jitcache::{Arch, Builder, CpuFeatures, Entry, Error, Identity, Os, Revision, Sealing, Target};
 
 use crate::generate::{KNOWN, add_try_table};
 use crate::machine::KEY;

@@ -7,7 +7,8 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
 use std::{env, thread};
 
-use jitcache::{Builder, Entry, Error, Identity, Key, Locals, Lookup, Revision, Sealing, Store};
+use jitcache::entry::Locals;
+use jitcache::{Builder, Entry, Error, Identity, Key, Lookup, Revision, Sealing, Store};
 
 use crate::generate::add_try_table;
 use crate::machine;
