@@ -10,7 +10,8 @@
 //! use jitcache::{Cache, Error, Identity, Key};
 //!
 //! # let root = std::env::temp_dir().join(format!("jitcache-lib-{}", std::process::id()));
-//! let cache = Cache::open(&root, Identity::new("myjit", *b"MYJIT\0", env!("CARGO_PKG_VERSION"))?)?;
+//! let identity = Identity::new("myjit", *b"MYJIT\0", env!("CARGO_PKG_VERSION"))?;
+//! let cache = Cache::open_or_in_memory(&root, identity);
 //!
 //! let program = b"fn main() { 42 }";
 //! let key = Key::of(cache.identity()).source(program).flag("opt", "2").finish();
@@ -40,7 +41,7 @@
 //! |---|---|
 //! | the format: bytes in, a borrowed view out | [`Entry`], [`Builder`], [`Identity`], [`Key`] |
 //! | the loader: code in executable pages | [`Module`], [`FileBytes`], [`Access`], [`Registry`] |
-//! | the store: a directory that processes share | [`Store`], [`Lookup`] |
+//! | the store: a directory that processes share | [`Store`], [`Lookup`], [`Verified`] |
 //! | the cache: memory over store over compiler | [`Cache`] |
 //!
 //! # What is promised
@@ -69,12 +70,14 @@ pub use entry::{
     Alignment, Builder, Clauses, Entry, FunctionOffsets, Identity, KeyBuilder, Locals, MacKey, Sealing, SourceMap,
     SourceRow, TryTable, TryTables,
 };
-pub use error::{Bound, Error, Field};
+pub use error::{Bound, Error, Field, Result};
+#[cfg(unix)]
+pub use file::Modes;
 pub use format::CatchClause;
 pub use load::{FileBytes, Location, Module};
 pub use memory::Access;
 pub use registry::Registry;
-pub use store::{Lookup, Store};
+pub use store::{Lookup, Store, Verified};
 pub use wazero::{WazeroFeatures, WazeroModuleId};
 pub use words::{Arch, CpuFeatures, Key, Magic, Os, Revision, Target, Version};
 

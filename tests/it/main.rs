@@ -14,8 +14,10 @@
 
 mod cache;
 mod damage;
+mod flight;
 mod generate;
 mod golden;
+mod hook;
 mod hostile;
 mod house;
 mod identity;
@@ -33,6 +35,8 @@ mod properties;
 mod replay;
 mod scratch;
 mod seal;
+#[cfg(unix)]
+mod shared;
 mod specification;
 mod store;
 mod targets;
