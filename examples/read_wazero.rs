@@ -19,7 +19,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let directory = PathBuf::from(std::env::args_os().nth(1).ok_or("usage: read_wazero DIRECTORY")?).canonicalize()?;
     let mut rows = Vec::new();
     for (root, identity) in caches(&directory)? {
-        let store = Store::open(root, identity)?;
+        let store = Store::open_read_only(root, identity)?;
         let mut keys = store.list()?.collect::<Result<Vec<Key>, _>>()?;
         keys.sort_unstable();
         for key in keys {
@@ -39,7 +39,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Finds the caches in a directory, or the one that it is: what `Store::open` takes, which creates what is not there.
+/// Finds the caches in a directory, or the one that it is: what `Store::open_read_only` takes.
 fn caches(directory: &Path) -> Result<Vec<(PathBuf, Identity)>, Box<dyn Error>> {
     let cache = |path: PathBuf| {
         let identity = Identity::wazero_from_directory_name(path.file_name()?.to_str()?)?;
@@ -70,6 +70,7 @@ fn row(store: &Store, key: &Key) -> Result<[String; 9], Box<dyn Error>> {
         Lookup::Rejected(error) => format!("rejected: {error}"),
         Lookup::UnknownLayout(error) => format!("unknown layout: {error}"),
         Lookup::Miss => "gone".to_owned(),
+        other => format!("{other:?}"),
     };
     let [functions, code, source_rows, tries] = numbers;
     let version = String::from_utf8_lossy(store.identity().version().as_bytes()).into_owned();

@@ -10,7 +10,8 @@
 //! use jitcache::{Cache, Error, Identity, Key};
 //!
 //! # let root = std::env::temp_dir().join(format!("jitcache-lib-{}", std::process::id()));
-//! let cache = Cache::open(&root, Identity::new("myjit", *b"MYJIT\0", env!("CARGO_PKG_VERSION"))?)?;
+//! let identity = Identity::new("myjit", *b"MYJIT\0", env!("CARGO_PKG_VERSION"))?;
+//! let cache = Cache::open_or_in_memory(&root, identity);
 //!
 //! let program = b"fn main() { 42 }";
 //! let key = Key::of(cache.identity()).source(program).flag("opt", "2").finish();
@@ -40,7 +41,7 @@
 //! |---|---|
 //! | the format: bytes in, a borrowed view out | [`Entry`], [`Builder`], [`Identity`], [`Key`] |
 //! | the loader: code in executable pages | [`Module`], [`FileBytes`], [`Access`], [`Registry`] |
-//! | the store: a directory that processes share | [`Store`], [`Lookup`] |
+//! | the store: a directory that processes share | [`Store`], [`Lookup`], [`Verified`] |
 //! | the cache: memory over store over compiler | [`Cache`] |
 //!
 //! The tables of an entry are in [`entry`], what an error tells in [`error`], and how wazero names things in [`wazero`].
@@ -85,7 +86,9 @@ pub use cache::{Cache, Event, Statistics};
 #[doc(inline)]
 pub use entry::{Alignment, Builder, Entry, Identity, MacKey, Sealing};
 #[doc(inline)]
-pub use error::Error;
+pub use error::{Error, Result};
+#[cfg(all(feature = "cache", unix))]
+pub use file::Modes;
 #[cfg(feature = "cache")]
 pub use load::{FileBytes, Location, Module, ModuleId};
 #[cfg(feature = "cache")]
@@ -93,7 +96,7 @@ pub use memory::Access;
 #[cfg(feature = "cache")]
 pub use registry::Registry;
 #[cfg(feature = "cache")]
-pub use store::{Lookup, Store};
+pub use store::{Lookup, Store, Verified};
 pub use words::{Arch, CpuFeatures, Key, Magic, Os, Revision, Target, Version};
 
 #[doc = include_str!("../SPEC.md")]

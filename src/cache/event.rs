@@ -6,13 +6,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::error::Error;
 use crate::words::Version;
 
-/// What a cache had to do, or could not do, on the way to a module that it handed out all the same.
+/// What a cache had to do, or could not do, on the way to a module. It is told when all is done: see
+/// [`Cache::on_event`](crate::Cache::on_event).
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Event<'a> {
-    /// The entry is of another version, which is given here: what is compiled takes its place, or it was removed.
+    /// There is no store, because it could not be opened, for the reason given. Told of the first key that is missed for it.
+    Unopened(&'a Error),
+    /// The entry was of another version, which is given here. What was compiled has taken its place, or it was removed; it
+    /// stays if an [`Event::Unwritten`] or [`Event::Unremoved`] follows, the compiler failed, or the store is read only.
     Stale(&'a Version),
-    /// The entry is wrong, for the reason given: what is compiled takes its place, or it was removed.
+    /// The entry was wrong, for the reason given. What became of it is the same.
     Rejected(&'a Error),
     /// The entry is of an unknown layout, as the error tells, and was left as it is.
     UnknownLayout(&'a Error),
@@ -27,6 +31,7 @@ pub enum Event<'a> {
 impl fmt::Display for Event<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Unopened(error) => write!(f, "store not opened: {error}"),
             Self::Stale(version) => write!(f, "entry stale: written by version {version}"),
             Self::Rejected(error) => write!(f, "entry rejected: {error}"),
             Self::UnknownLayout(error) => write!(f, "entry left: {error}"),
@@ -53,7 +58,7 @@ pub struct Statistics {
     pub rejected: u64,
     /// Modules of which the store had an entry of an unknown layout.
     pub unknown_layouts: u64,
-    /// System calls on the store that failed: see [`Event`].
+    /// What could not be done with the store, opening it included: see [`Event`].
     pub failures: u64,
 }
 
@@ -96,6 +101,7 @@ mod tests {
     fn an_event_says_what_is_wrong_and_why() {
         let (version, error) = (Version::of(b"1"), Error::UnsupportedMachine);
         for (event, said) in [
+            (Event::Unopened(&error), format!("store not opened: {error}")),
             (Event::Stale(&version), "entry stale: written by version \"1\"".to_owned()),
             (Event::Rejected(&error), format!("entry rejected: {error}")),
             (Event::UnknownLayout(&error), format!("entry left: {error}")),

@@ -1,42 +1,44 @@
 //! The whole: modules in memory, over entries on disk, over the compiler.
 
 mod event;
+mod flight;
+mod hook;
+mod tier;
 
 use std::collections::HashMap;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, RefUnwindSafe, UnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
-use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use crate::entry::{Builder, Identity};
-use crate::error::{Error, heap};
+use crate::error::Error;
 use crate::load::{Location, Module};
 use crate::registry::Registry;
-use crate::store::{Found, Lookup, Store};
+use crate::store::{Lookup, Store};
 use crate::words::Key;
-use event::{Counters, count};
+use event::Counters;
 pub use event::{Event, Statistics};
-
-/// What becomes of an entry that is stale or rejected.
-#[derive(Clone, Copy)]
-enum Remedy {
-    /// A put follows, which takes its place.
-    Replace,
-    Remove,
-}
-
-type Hook = Box<dyn Fn(&Key, Event<'_>) + Send + Sync>;
+use flight::{Flights, Seat};
+use hook::Hook;
 
 /// A cache of modules: those in use in memory, the others in a [`Store`].
 ///
 /// It never makes an engine fail: whatever is wrong with an entry or the directory, the engine compiles, and the reason
 /// goes to the hook of [`Cache::on_event`] and into the [`Statistics`]. Threads may share it.
 ///
+/// Nothing is evicted: a module stays in memory until [`Cache::forget`] takes it out, and an entry in the store until
+/// [`Cache::remove`] does. A module takes executable pages of its own, at least one, and with it one or two of the mappings of
+/// which Linux lets a process have 65530 (`vm.max_map_count`): an engine with tens of thousands of small functions puts many
+/// of them into one entry.
+///
 /// ```
 /// use jitcache::{Cache, Error, Identity, Key};
 ///
 /// # let root = std::env::temp_dir().join(format!("jitcache-cache-{}", std::process::id()));
-/// let cache = Cache::open(&root, Identity::new("myjit", *b"MYJIT\0", "1.4.2")?)?;
+/// let cache = Cache::open_or_in_memory(&root, Identity::new("myjit", *b"MYJIT\0", "1.4.2")?);
 /// let key = Key::of(cache.identity()).source(b"fn main() {}").finish();
 /// let module = cache.get_or_compile(&key, |entry| {
 ///     entry.code(vec![0xc3]).function(0); // what the compiler made
@@ -49,20 +51,64 @@ type Hook = Box<dyn Fn(&Key, Event<'_>) + Send + Sync>;
 pub struct Cache {
     identity: Identity,
     store: Option<Store>,
+    unopened: Option<Unopened>,
     modules: Mutex<HashMap<Key, Arc<Module>>>,
+    flights: Flights,
+    patience: Duration,
     registry: Registry,
-    hook: Option<Hook>,
+    hook: Hook,
     counters: Counters,
 }
+
+/// Why there is no store.
+struct Unopened {
+    error: Error,
+    is_told: AtomicBool,
+}
+
+/// How long a thread waits for another one's compilation unless the engine says otherwise.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 impl Cache {
     /// Returns a cache over the directory of `identity` under `root`, whose entries are read: see [`Store::open`].
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] if the directory cannot be created; the engine may go on with [`Cache::in_memory`].
+    /// [`Error::Io`] if the directory cannot be created. [`Cache::open_or_in_memory`] goes on without it.
     pub fn open(root: impl AsRef<Path>, identity: Identity) -> Result<Self, Error> {
         Store::open(root, identity).map(Self::over)
+    }
+
+    /// Returns a cache over the directory of `identity` under `root`, or one in memory if that cannot be opened.
+    ///
+    /// [`Cache::unopened`] tells why; so does [`Event::Unopened`], when the first module is missed for it.
+    #[must_use]
+    pub fn open_or_in_memory(root: impl AsRef<Path>, identity: Identity) -> Self {
+        Self::over_or_in_memory(Store::open(root, identity.clone()), identity)
+    }
+
+    /// Does the same with a store that was opened in another way.
+    ///
+    /// ```
+    /// use jitcache::{Access, Cache, Identity, Store};
+    ///
+    /// let identity = Identity::new("myjit", *b"MYJIT\0", "1.4.2")?;
+    /// let below_a_file = std::env::current_exe().unwrap().join("cache");
+    /// let store = Store::open(below_a_file, identity.clone());
+    /// let store = store.map(|store| store.with_access(Access::READ.with_limit(1 << 20)));
+    /// let cache = Cache::over_or_in_memory(store, identity);
+    /// assert!(cache.unopened().is_some() && cache.store().is_none());
+    /// # Ok::<(), jitcache::Error>(())
+    /// ```
+    #[must_use]
+    pub fn over_or_in_memory(store: Result<Store, Error>, identity: Identity) -> Self {
+        match store {
+            Ok(store) => Self::over(store),
+            Err(error) => {
+                let unopened = Unopened { error, is_told: AtomicBool::new(false) };
+                Self { unopened: Some(unopened), ..Self::in_memory(identity) }
+            }
+        }
     }
 
     /// Returns a cache over a store, which may be one that maps its entries.
@@ -88,24 +134,44 @@ impl Cache {
         Self {
             identity,
             store: None,
+            unopened: None,
             modules: Mutex::default(),
+            flights: Flights::default(),
+            patience: PATIENCE,
             registry: Registry::new(),
-            hook: None,
+            hook: Hook::default(),
             counters: Counters::default(),
         }
     }
 
-    /// Sets what is told of every [`Event`], once, by the thread that meets it.
+    /// Sets what is called with every [`Event`], once, by the thread that meets it.
+    ///
+    /// All that the call is for is done by then: what is bad was removed or replaced, the module is in memory, those who wait
+    /// for it go on, and no lock is held. So the hook may use the cache; what it meets there itself is counted, and not told,
+    /// by whichever cache. A panic in it ends there.
     #[must_use]
     pub fn on_event(mut self, hook: impl Fn(&Key, Event<'_>) + Send + Sync + 'static) -> Self {
-        self.hook = Some(Box::new(hook));
+        self.hook = Hook::new(hook);
+        self
+    }
+
+    /// Sets how long a thread waits in [`Cache::get_or_compile`] while another compiles the same key; it is ten seconds
+    /// otherwise. After that it compiles, too. With zero, nobody waits.
+    #[must_use]
+    pub const fn with_patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
         self
     }
 
     /// Returns the module of a key: from memory, or else from the store, or else compiled by `compile` and stored.
     ///
-    /// `compile` hands its results to the builder it is given. Two threads that ask for the same key at the same time may
-    /// both compile; both get the module of the one that was first. A module stays in memory
+    /// `compile` hands its results to the builder it is given. Of the threads that ask for the same key at the same time, one
+    /// looks into the store and compiles, and the others wait for it, for as long as [`Cache::with_patience`] has it; if its
+    /// compiler fails or panics, the next one tries. A compiler may ask for other modules, and compiles one itself that
+    /// somebody else compiles who waits for this one. Processes do not wait for each other.
+    ///
+    /// What was compiled is stored first and made executable then, so that an engine which is refused executable memory finds
+    /// it in its next process. A module stays in memory
     /// alone if its try tables have no known layout, or those of its entry in the store, which is left as it is: see
     /// [`Revision::Unknown`](crate::Revision::Unknown).
     ///
@@ -113,57 +179,41 @@ impl Cache {
     ///
     /// Those of `compile`; [`Error::Unwritable`] if what it built is no entry; [`Error::Memory`] and
     /// [`Error::UnsupportedMachine`] if code cannot be made executable. Nothing that is wrong with the store is an error.
+    ///
+    /// # Panics
+    ///
+    /// If `compile` does.
     pub fn get_or_compile<'c, E: From<Error>>(
         &self,
         key: &Key,
         compile: impl FnOnce(&mut Builder<'c>) -> Result<(), E>,
     ) -> Result<Arc<Module>, E> {
-        let add = match self.look_up(key, Remedy::Replace) {
-            Lookup::Hit(module) => return Ok(module),
-            Lookup::UnknownLayout(_) => Self::add_in_memory,
-            Lookup::Miss | Lookup::Stale(_) | Lookup::Rejected(_) => Self::add,
+        if let Some(module) = self.kept(key) {
+            return Ok(module);
+        }
+        let lead = match self.flights.join(key, self.patience, || self.kept(key)) {
+            Seat::Passenger(module) => return Ok(module),
+            Seat::Pilot(lead) => lead,
+        };
+        let (is_left, found) = match self.look_up(key) {
+            Ok((Lookup::Hit(module), _)) => return Ok(module),
+            found => (matches!(found, Ok((Lookup::UnknownLayout(_), _))), found),
         };
         let mut builder = Builder::new();
-        compile(&mut builder)?;
-        Ok(add(self, key, &mut builder)?)
+        let added = catch_unwind(AssertUnwindSafe(|| compile(&mut builder)))
+            .map(|compiled| compiled.map(|()| self.publish(key, &mut builder, !is_left)));
+        drop(lead);
+        self.tell_found(key, &found);
+        let added = added.unwrap_or_else(|panic| resume_unwind(panic))?;
+        Ok(self.tell_added(key, added)?)
     }
 
     /// Returns the module of a key from memory, or else from the store.
     ///
     /// What is stale or rejected is removed, if it is a regular file and still the one that was read; what is of an unknown
-    /// layout is left. Where the system fails, the outcome is a miss.
+    /// layout is left. Where the system fails, the outcome is a miss. Nobody is waited for, not even who compiles it.
     pub fn get(&self, key: &Key) -> Lookup<Arc<Module>> {
-        self.look_up(key, Remedy::Remove)
-    }
-
-    fn look_up(&self, key: &Key, remedy: Remedy) -> Lookup<Arc<Module>> {
-        if let Some(module) = self.modules().get(key) {
-            count(&self.counters.memory_hits);
-            return Lookup::Hit(Arc::clone(module));
-        }
-        let Some(store) = &self.store else {
-            count(&self.counters.misses);
-            return Lookup::Miss;
-        };
-        match self.taken(store, key, store.find(key), remedy) {
-            Lookup::Hit(module) => match self.keep(key, module) {
-                Ok(module) => {
-                    count(&self.counters.hits);
-                    Lookup::Hit(module)
-                }
-                Err(error) => {
-                    count(&self.counters.misses);
-                    self.unread(key, &error)
-                }
-            },
-            Lookup::Miss => {
-                count(&self.counters.misses);
-                Lookup::Miss
-            }
-            Lookup::Stale(version) => Lookup::Stale(version),
-            Lookup::Rejected(error) => Lookup::Rejected(error),
-            Lookup::UnknownLayout(error) => Lookup::UnknownLayout(error),
-        }
+        self.kept(key).map_or_else(|| self.settle(key, self.look_up(key)), Lookup::Hit)
     }
 
     /// Checks every byte of the entry of a key in the store, of which a load leaves the source map for when it is used.
@@ -171,51 +221,20 @@ impl Cache {
     /// What is stale or rejected is removed as by [`Cache::get`], so that the next process compiles it. To be called for a module that has no
     /// [`Module::source_map`] though it should.
     pub fn verify(&self, key: &Key) -> Lookup<()> {
-        let Some(store) = &self.store else { return Lookup::Miss };
-        self.taken(store, key, store.find_and_verify(key), Remedy::Remove)
-    }
-
-    /// Takes what was found in the store: tells what is stale or rejected, once it is removed if it is to be; where the system
-    /// fails, it is a miss.
-    fn taken<T>(&self, store: &Store, key: &Key, found: Result<Found<T>, Error>, remedy: Remedy) -> Lookup<T> {
-        let (found, file) = match found {
-            Ok(found) => found,
-            Err(error) => return self.unread(key, &error),
-        };
-        let (counter, event) = match &found {
-            Lookup::Stale(version) => (&self.counters.stale, Event::Stale(version)),
-            Lookup::Rejected(error) => (&self.counters.rejected, Event::Rejected(error)),
-            Lookup::UnknownLayout(error) => {
-                self.tell(&self.counters.unknown_layouts, key, Event::UnknownLayout(error));
-                return found;
-            }
-            Lookup::Hit(_) | Lookup::Miss => return found,
-        };
-        let removed = match (remedy, file) {
-            (Remedy::Remove, Some(file)) => store.remove_read(key, file),
-            _ => Ok(false),
-        };
-        self.tell(counter, key, event);
-        if let Err(error) = removed {
-            self.tell(&self.counters.failures, key, Event::Unremoved(&error));
+        match &self.store {
+            Some(store) => self.settle(key, store.find_and_verify(key)),
+            None => Lookup::Miss,
         }
-        found
     }
 
-    /// Adds a module that was compiled, to memory and to the store, and returns it.
+    /// Adds a module that was compiled, to the store and to memory, and returns it.
     ///
     /// # Errors
     ///
-    /// Those of [`Builder::finish`] and [`Module::load`]. Nothing that is wrong with the store is an error.
+    /// Those of [`Builder::finish`] and [`Module::load`]; in the latter case it is in the store. Nothing that is wrong with the
+    /// store is an error.
     pub fn add(&self, key: &Key, compiled: &mut Builder<'_>) -> Result<Arc<Module>, Error> {
-        let entry = compiled.finish_to_load(&self.identity, key)?;
-        let module = self.keep(key, Module::load(&entry)?)?;
-        if let Some(store) = &self.store
-            && let Err(error) = store.put(key, &entry)
-        {
-            self.tell(&self.counters.failures, key, Event::Unwritten(&error));
-        }
-        Ok(module)
+        self.tell_added(key, self.publish(key, compiled, true))
     }
 
     /// Adds a module that must not be written, such as one whose code holds addresses of this process.
@@ -224,17 +243,27 @@ impl Cache {
     ///
     /// Those of [`Cache::add`].
     pub fn add_in_memory(&self, key: &Key, compiled: &mut Builder<'_>) -> Result<Arc<Module>, Error> {
-        self.keep(key, Module::load(&compiled.finish_to_load(&self.identity, key)?)?)
+        self.tell_added(key, self.publish(key, compiled, false))
     }
 
     /// Takes a module out of memory, and returns it if it was there. Its entry stays in the store.
     ///
     /// No program counter is found in it any more; its code is unmapped when the last [`Arc`] of it is dropped. For that of the
     /// cache see [`Registry`].
-    pub fn remove(&self, key: &Key) -> Option<Arc<Module>> {
+    pub fn forget(&self, key: &Key) -> Option<Arc<Module>> {
         let module = self.modules().remove(key)?;
         self.registry.remove(&module);
         Some(module)
+    }
+
+    /// Takes a module out of memory and its entry out of the store, and returns whether either was there.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Store::remove`]; the module is out of memory then.
+    pub fn remove(&self, key: &Key) -> Result<bool, Error> {
+        let was_kept = self.forget(key).is_some();
+        Ok(self.store.as_ref().map_or(Ok(false), |store| store.remove(key))? || was_kept)
     }
 
     /// Returns where the program counter `pc` is, by the rules of [`Module::locate`]. A signal handler may call this: see
@@ -269,44 +298,22 @@ impl Cache {
         self.store.as_ref()
     }
 
+    /// Returns why there is no store, if it was to be opened and could not be: see [`Cache::open_or_in_memory`].
+    #[must_use]
+    pub fn unopened(&self) -> Option<&Error> {
+        self.unopened.as_ref().map(|unopened| &unopened.error)
+    }
+
     /// Returns how often the cache did what since it was opened.
     #[must_use]
     pub fn statistics(&self) -> Statistics {
         self.counters.read()
     }
-
-    /// Keeps a module in memory, unless another thread was faster: then that thread's module is the one.
-    fn keep(&self, key: &Key, module: Module) -> Result<Arc<Module>, Error> {
-        let mut modules = self.modules();
-        if let Some(kept) = modules.get(key) {
-            return Ok(Arc::clone(kept));
-        }
-        let count = modules.len().saturating_add(1);
-        modules.try_reserve(1).map_err(heap::refused::<(Key, Arc<Module>)>(count))?;
-        let module = Arc::new(module);
-        self.registry.insert(Arc::clone(&module))?;
-        modules.insert(*key, Arc::clone(&module));
-        Ok(module)
-    }
-
-    /// Tells an entry that could not be read, which is a miss.
-    fn unread<T>(&self, key: &Key, error: &Error) -> Lookup<T> {
-        self.tell(&self.counters.failures, key, Event::Unread(error));
-        Lookup::Miss
-    }
-
-    fn tell(&self, counter: &AtomicU64, key: &Key, event: Event<'_>) {
-        count(counter);
-        if let Some(hook) = &self.hook {
-            hook(key, event);
-        }
-    }
-
-    fn modules(&self) -> MutexGuard<'_, HashMap<Key, Arc<Module>>> {
-        // A thread that panicked here was about to return: the map is whole.
-        self.modules.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
+
+/// A panic leaves nothing half done: compilers and hooks, which may panic, are called with no lock held.
+impl UnwindSafe for Cache {}
+impl RefUnwindSafe for Cache {}
 
 impl fmt::Debug for Cache {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -66,7 +66,13 @@ impl<'a> Builder<'a> {
 
     /// Sets the machine code, borrowed or owned; it is not copied.
     ///
-    /// The code must be position independent: its calls and jumps within itself relative, nothing else in it an address.
+    /// The code must be position independent: its calls and jumps within itself relative, nothing else in it an address. What
+    /// it calls outside, such as helpers of the engine, it reaches through a table of addresses that the engine hands in
+    /// when it runs the code; those of one process are of no use to the next.
+    ///
+    /// It begins at a multiple of 16 bytes, or of [`Alignment::bytes`](crate::Alignment) if that is more, wherever it is loaded: that is
+    /// what constants in it may count on. Data may stand between the functions and behind them; it is executable there, and
+    /// belongs to the function in front of it. All offsets that are handed in or given out count from the first byte of it.
     pub fn code(&mut self, code: impl Into<Cow<'a, [u8]>>) -> &mut Self {
         self.code = code.into();
         self.padded = 0;
@@ -125,6 +131,9 @@ impl<'a> Builder<'a> {
     }
 
     /// Adds a section for the engine, which a sealed entry keeps with the code. Tags are below 2^31, and must rise.
+    ///
+    /// The bytes are kept as they are. An offset in them that counts from the start of the engine's code stays right: the padding
+    /// that [`Builder::finish`] may put in front of it is counted nowhere.
     ///
     /// A reader that does not know the tag rejects the entry if the section is `required`, and passes over it if not: see
     /// [`Identity::with_sections`].
@@ -292,6 +301,39 @@ impl<'a> Builder<'a> {
             self.missing = Some(length);
         }
         self
+    }
+}
+
+/// Takes an entry apart again: finished for the identity and the key that it is of, it is the same bytes. The code is
+/// borrowed.
+///
+/// What is wrong with the tables of an entry that was not verified, [`Builder::finish`] tells; code that is damaged gets a
+/// checksum of its own there.
+impl<'a> From<&Entry<'a>> for Builder<'a> {
+    fn from(entry: &Entry<'a>) -> Self {
+        let mut builder = Self::new();
+        builder.code(entry.code());
+        for offset in entry.functions().iter() {
+            builder.function(offset);
+        }
+        if let Some(map) = entry.source_map() {
+            builder.with_source_map();
+            for row in map.iter() {
+                builder.source(row.code, row.source);
+            }
+        }
+        if let Some(CatchClauses { try_table_count, try_tables }) = &entry.body.catch_clauses {
+            builder.try_table_count = *try_table_count;
+            builder.with_locals = if entry.revision == Revision::Locals { *try_table_count } else { 0 };
+            let added = heap::append(&mut builder.try_tables, try_tables.bytes());
+            builder.note(added);
+        }
+        if let Some(Sealed { seal, .. }) = &entry.sealed {
+            builder.cpu = Some(CpuFeatures::from_bits(entry.target().arch, seal.cpu_features));
+            let added = heap::append(&mut builder.sections, seal.sections.bytes());
+            builder.note(added);
+        }
+        builder
     }
 }
 

@@ -8,6 +8,7 @@ mod recipe;
 mod seal;
 mod tables;
 mod view;
+mod within;
 
 pub use crate::format::CatchClause;
 pub use builder::Builder;

@@ -99,6 +99,7 @@ impl Error {
             Self::Foreign { .. } => {
                 (106, "foreign", "Load it in a program of its target; here its bytes can be read and verified.")
             }
+            Self::ReadOnly { .. } => (107, "read-only", "Open the store with `Store::open` to write to it."),
         }
     }
 }

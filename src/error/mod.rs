@@ -11,6 +11,9 @@ use std::path::PathBuf;
 use crate::words::{CpuFeatures, Key, Magic, Target, Version};
 pub use field::{Bound, Field};
 
+/// What this crate returns: a result whose error is an [`enum@Error`] unless it is said to be another.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
 /// Everything that can go wrong, with the place and both values.
 ///
 /// The first group of variants are *rejections*: they say what is wrong with the bytes of an entry, `at` being the offset
@@ -175,6 +178,11 @@ pub enum Error {
     },
     /// Code cannot be made executable on this machine: the crate does not know how to keep its caches coherent.
     UnsupportedMachine,
+    /// The store was opened for reading alone, and is not changed.
+    ReadOnly {
+        /// The directory of its entries.
+        path: PathBuf,
+    },
     /// The code is for another target than this program's, and cannot run in it.
     Foreign {
         /// The target of this program.
@@ -256,6 +264,7 @@ impl fmt::Display for Error {
             Self::NotAFile { path } => write!(f, "{}: expected a regular file", path.display()),
             Self::Io { action, path, source } => write!(f, "cannot {action} {}: {source}", path.display()),
             Self::Memory { action, length, source } => write!(f, "cannot {action} {length} bytes of memory: {source}"),
+            Self::ReadOnly { path } => write!(f, "{}: the store was opened for reading alone", path.display()),
             Self::UnsupportedMachine => f.write_str("code cannot be made executable on this machine"),
             Self::Foreign { expected, found } => {
                 write!(f, "target: expected that of this program, {expected}, found {found}")

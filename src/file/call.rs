@@ -5,6 +5,7 @@ use std::io::{self, ErrorKind};
 use std::path::Path;
 use std::time::SystemTime;
 
+use super::modes::{self, Modes};
 use crate::error::Error;
 
 /// Which file a name led to, as far as the system tells files apart.
@@ -82,13 +83,27 @@ pub(crate) fn read_at(file: &File, to: &mut [u8], at: u64) -> io::Result<()> {
     }
 }
 
-/// Creates a directory that only this user may enter, with those above it; it may be there already.
-pub(crate) fn create_directory(path: &Path) -> Result<(), Error> {
-    let mut builder = std::fs::DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(path).map_err(failed("create", path))
+/// Creates a directory with those above it, for this user alone unless `modes` say otherwise; it may be there already.
+pub(crate) fn create_directory(path: &Path, modes: Option<Modes>) -> Result<(), Error> {
+    let builder = {
+        #[cfg_attr(not(unix), expect(unused_mut, reason = "there is no mode to set"))]
+        let mut builder = fs::DirBuilder::new();
+        #[cfg(unix)]
+        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+        builder
+    };
+    let mut created = builder.create(path);
+    if let Some(parent) = path.parent()
+        && created.as_ref().is_err_and(|error| error.kind() == ErrorKind::NotFound)
+    {
+        create_directory(parent, modes)?;
+        created = builder.create(path);
+    }
+    match created {
+        Ok(()) => modes::set_of_directory(path, modes).map_err(failed("set the mode of", path)),
+        Err(_) if path.is_dir() => Ok(()),
+        Err(error) => Err(failed("create", path)(error)),
+    }
 }
 
 /// Returns the names in a directory that are text.

@@ -5,6 +5,7 @@ use std::io::{self, ErrorKind};
 use std::path::Path;
 
 use super::call::failed;
+use super::modes::Modes;
 use super::temporary::{self, ATTEMPTS};
 use crate::error::Error;
 use crate::memory::most_bytes_of_a_file;
@@ -21,6 +22,7 @@ use crate::memory::most_bytes_of_a_file;
 pub(crate) fn publish(
     path: &Path,
     temporaries: &Path,
+    modes: Option<Modes>,
     length: u64,
     write: impl Fn(&File) -> io::Result<()>,
 ) -> Result<(), Error> {
@@ -31,7 +33,7 @@ pub(crate) fn publish(
     let mut left = ATTEMPTS;
     loop {
         left = left.saturating_sub(1);
-        match write_and_rename(path, temporaries, &write) {
+        match write_and_rename(path, temporaries, modes, &write) {
             // The process was stopped until the file was swept, or somebody has removed the directories.
             Err(Error::Io { source, .. }) if left > 0 && source.kind() == ErrorKind::NotFound => {}
             Err(error) => return Err(error),
@@ -40,8 +42,13 @@ pub(crate) fn publish(
     }
 }
 
-fn write_and_rename(path: &Path, temporaries: &Path, write: impl Fn(&File) -> io::Result<()>) -> Result<(), Error> {
-    let (temporary, file) = temporary::create(temporaries)?;
+fn write_and_rename(
+    path: &Path,
+    temporaries: &Path,
+    modes: Option<Modes>,
+    write: impl Fn(&File) -> io::Result<()>,
+) -> Result<(), Error> {
+    let (temporary, file) = temporary::create(temporaries, modes)?;
     let published = write(&file)
         .and_then(|()| unless_not_offered(file.sync_all()))
         .map_err(failed("write", &temporary))

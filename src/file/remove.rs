@@ -5,6 +5,7 @@ use std::io::ErrorKind;
 use std::path::Path;
 
 use super::call::{FileId, create_directory, failed, if_there, unlink};
+use super::modes::Modes;
 use super::temporary;
 use crate::error::Error;
 
@@ -26,11 +27,11 @@ pub(crate) fn remove(path: &Path) -> Result<bool, Error> {
 /// No system removes a name only if it leads to a certain file. So the file is renamed into `temporaries`, where nobody else uses
 /// its name, and looked at once more: one that was published since the first look goes back. Readers miss it until then, and if
 /// this process is killed before, the entry is gone, as after any removal.
-pub(crate) fn remove_read(path: &Path, temporaries: &Path, read: FileId) -> Result<bool, Error> {
+pub(crate) fn remove_read(path: &Path, temporaries: &Path, modes: Option<Modes>, read: FileId) -> Result<bool, Error> {
     if !is_the_same(path, read)? {
         return Ok(false);
     }
-    create_directory(temporaries)?;
+    create_directory(temporaries, modes)?;
     let aside = temporary::new_name(temporaries)?;
     if if_there(fs::rename(path, &aside), "rename", path)?.is_none() {
         return Ok(false);
@@ -81,9 +82,9 @@ mod tests {
         fs::write(&path, "bad").unwrap();
         let read = || open(&path).unwrap().unwrap().1;
         let bad = read();
-        assert!(remove_read(&path, &temporaries, bad).unwrap());
+        assert!(remove_read(&path, &temporaries, None, bad).unwrap());
         assert!(!path.exists());
-        assert!(!remove_read(&path, &temporaries, bad).unwrap());
+        assert!(!remove_read(&path, &temporaries, None, bad).unwrap());
 
         let changes: [fn(&Path); 3] = [
             // Another file, of the same length, that was written at the same time.
@@ -109,7 +110,7 @@ mod tests {
             let bad = read();
             change(&path);
             let changed = fs::read(&path).unwrap();
-            assert!(!remove_read(&path, &temporaries, bad).unwrap());
+            assert!(!remove_read(&path, &temporaries, None, bad).unwrap());
             assert_eq!(fs::read(&path).unwrap(), changed);
         }
         assert_eq!(fs::read_dir(&temporaries).unwrap().count(), 0);

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use super::call::{create_directory, failed, if_there, names, unlink};
+use super::modes::{self, Modes};
 use crate::error::Error;
 
 /// How often a step is tried that others may undo: a directory can be removed as soon as it is there, and it must end somewhere.
@@ -14,8 +15,8 @@ pub(super) const ATTEMPTS: u32 = 8;
 /// A file that was not written to for so long is left over. A writer that was stopped for longer writes once more.
 const LEFT_OVER_AFTER: Duration = Duration::from_secs(60 * 60);
 
-/// Creates a file under a new name, for this user alone, and the directory if it is not there.
-pub(super) fn create(directory: &Path) -> Result<(PathBuf, File), Error> {
+/// Creates a file under a new name, for this user alone unless `modes` say otherwise, and the directory if it is not there.
+pub(super) fn create(directory: &Path, modes: Option<Modes>) -> Result<(PathBuf, File), Error> {
     let mut options = OpenOptions::new();
     options.write(true).create_new(true);
     #[cfg(unix)]
@@ -25,12 +26,18 @@ pub(super) fn create(directory: &Path) -> Result<(PathBuf, File), Error> {
         left = left.saturating_sub(1);
         let path = new_name(directory)?;
         let error = match options.open(&path) {
-            Ok(file) => return Ok((path, file)),
+            Ok(file) => match modes::set_of_file(&file, modes) {
+                Ok(()) => return Ok((path, file)),
+                Err(error) => {
+                    unlink(&path)?;
+                    return Err(failed("set the mode of", &path)(error));
+                }
+            },
             Err(error) => error,
         };
         match error.kind() {
             ErrorKind::AlreadyExists if left > 0 => {}
-            ErrorKind::NotFound if left > 0 => create_directory(directory)?,
+            ErrorKind::NotFound if left > 0 => create_directory(directory, modes)?,
             _ => return Err(failed("create", &path)(error)),
         }
     }
@@ -53,7 +60,7 @@ fn is_name(name: &str) -> bool {
 /// # Errors
 ///
 /// [`Error::Io`]; whatever could be removed is removed.
-pub(crate) fn sweep(directory: &Path) -> Result<usize, Error> {
+pub(crate) fn sweep(directory: &Path, modes: Option<Modes>) -> Result<usize, Error> {
     match if_there(fs::symlink_metadata(directory), "stat", directory)? {
         None => return Ok(0),
         Some(found) if found.is_dir() => {}
@@ -63,7 +70,7 @@ pub(crate) fn sweep(directory: &Path) -> Result<usize, Error> {
     let (mut swept, mut now, mut result) = (0, None, Ok(()));
     for name in names(directory)? {
         let removed = match name {
-            Ok(name) if is_name(&name) => sweep_one(&directory.join(name), directory, &mut now),
+            Ok(name) if is_name(&name) => sweep_one(&directory.join(name), directory, modes, &mut now),
             Ok(_) => Ok(false),
             Err(error) => Err(error),
         };
@@ -76,7 +83,7 @@ pub(crate) fn sweep(directory: &Path) -> Result<usize, Error> {
 }
 
 /// Removes a temporary file if it is left over, and returns whether it did.
-fn sweep_one(path: &Path, directory: &Path, now: &mut Option<SystemTime>) -> Result<bool, Error> {
+fn sweep_one(path: &Path, directory: &Path, modes: Option<Modes>, now: &mut Option<SystemTime>) -> Result<bool, Error> {
     let modified = match if_there(fs::symlink_metadata(path), "stat", path)? {
         Some(file) if file.is_file() => file.modified().map_err(failed("stat", path))?,
         // Whatever it is, it is no writer's.
@@ -84,7 +91,7 @@ fn sweep_one(path: &Path, directory: &Path, now: &mut Option<SystemTime>) -> Res
     };
     let now = match *now {
         Some(now) => now,
-        None => *now.insert(time(directory)?),
+        None => *now.insert(time(directory, modes)?),
     };
     // A time that is to come was a clock's that went wrong.
     let age = now.duration_since(modified).unwrap_or_else(|ahead| ahead.duration());
@@ -92,8 +99,8 @@ fn sweep_one(path: &Path, directory: &Path, now: &mut Option<SystemTime>) -> Res
 }
 
 /// Returns the time by the clock of the file system, which gives files their times and need not be this machine's.
-fn time(directory: &Path) -> Result<SystemTime, Error> {
-    let (path, file) = create(directory)?;
+fn time(directory: &Path, modes: Option<Modes>) -> Result<SystemTime, Error> {
+    let (path, file) = create(directory, modes)?;
     let time = file.metadata().and_then(|file| file.modified()).map_err(failed("stat", &path));
     unlink(&path)?;
     time

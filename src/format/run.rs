@@ -24,6 +24,11 @@ pub(crate) struct Section<'a> {
 /// A piece of a file in memory: where it lies in the file, and its bytes.
 pub(crate) type Piece<'a> = (u64, &'a [u8]);
 
+impl Section<'static> {
+    /// A file of any length of which nothing is in memory: its parts have their places, and no bytes.
+    pub(crate) const ABSENT: Self = Self { at: 0, length: u64::MAX, bytes: &[], pieces: &[(0, &[])] };
+}
+
 impl<'a> Section<'a> {
     pub(crate) fn new(bytes: &'a [u8]) -> Self {
         Self::new_at(0, bytes)

@@ -1,55 +1,21 @@
 //! A directory of entries, which processes share.
 
+mod lookup;
+mod verified;
+
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::entry::{Entry, Identity};
 use crate::error::{Bound, Error, Field};
-use crate::file::{self, FileId};
+use crate::file::{self, FileId, Modes};
 use crate::load::{FileBytes, Module, Source};
 use crate::memory::Access;
-use crate::words::{Key, Version};
-
-/// What looking a key up came to. Each outcome has its own remedy.
-#[derive(Debug)]
-pub enum Lookup<T> {
-    /// The entry is there and sound: use it.
-    Hit(T),
-    /// There is no entry: compile.
-    Miss,
-    /// Another version of the engine, which is given here, wrote the entry: compile, and put what was compiled in its place.
-    Stale(Version),
-    /// The entry is damaged or no entry at all, for the reason given: the same remedy.
-    Rejected(Error),
-    /// The entry has try tables in a layout that is not known, as the error tells: compile, and leave it to whoever knows.
-    UnknownLayout(Error),
-}
-
-impl<T> Lookup<T> {
-    /// Returns what was found, if it was found.
-    #[must_use]
-    pub fn hit(self) -> Option<T> {
-        match self {
-            Self::Hit(found) => Some(found),
-            Self::Miss | Self::Stale(_) | Self::Rejected(_) | Self::UnknownLayout(_) => None,
-        }
-    }
-
-    /// Takes what is wrong with an entry for an outcome, and leaves what is wrong with the machine an error.
-    fn of(found: Result<T, Error>) -> Result<Self, Error> {
-        match found {
-            Ok(found) => Ok(Self::Hit(found)),
-            Err(Error::Stale { found, .. }) => Ok(Self::Stale(found)),
-            Err(error) if error.is_rejection() => Ok(Self::Rejected(error)),
-            Err(error @ Error::UnknownLayout { .. }) => Ok(Self::UnknownLayout(error)),
-            Err(error) => Err(error),
-        }
-    }
-}
-
-/// What looking a key up came to, and which file was read if one was.
-pub(crate) type Found<T> = (Lookup<T>, Option<FileId>);
+use crate::words::Key;
+pub(crate) use lookup::Found;
+pub use lookup::Lookup;
+pub use verified::Verified;
 
 /// The entries of one engine, one of its versions and one target, as files of a directory.
 ///
@@ -77,6 +43,8 @@ pub struct Store {
     directory: PathBuf,
     identity: Identity,
     access: Access,
+    modes: Option<Modes>,
+    is_read_only: bool,
     swept: AtomicBool,
 }
 
@@ -84,7 +52,8 @@ impl Store {
     /// Opens the directory of `identity` under `root`, and creates it if need be, for this user alone.
     ///
     /// A root that is relative is that of now, whatever directory the process changes to. If the directory vanishes, the next
-    /// put makes it again.
+    /// put makes it again. A directory that is there may be one that this user cannot write to: then its entries are found, and a
+    /// put is an error.
     ///
     /// Whoever can write to the directory can have their code run: it must be as safe as the program itself.
     ///
@@ -92,10 +61,50 @@ impl Store {
     ///
     /// [`Error::Io`] if the directory cannot be found or created.
     pub fn open(root: impl AsRef<Path>, identity: Identity) -> Result<Self, Error> {
-        let directory = root.as_ref().join(identity.directory_name());
+        Self::at(root.as_ref(), identity, None)?.created()
+    }
+
+    /// Does the same for several users: what the store makes, now and later, has these modes.
+    ///
+    /// ```no_run
+    /// use jitcache::{Identity, Modes, Store};
+    ///
+    /// let identity = Identity::new("myjit", *b"MYJIT\0", "1.4.2")?;
+    /// let store = Store::open_with_modes("/var/cache/myjit", identity, Modes::GROUP)?;
+    /// # Ok::<(), jitcache::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] as from [`Store::open`], or if a directory that was made does not take its mode.
+    #[cfg(unix)]
+    pub fn open_with_modes(root: impl AsRef<Path>, identity: Identity, modes: Modes) -> Result<Self, Error> {
+        Self::at(root.as_ref(), identity, Some(modes))?.created()
+    }
+
+    /// Opens the directory of `identity` under `root` to read what somebody else has put there, such as in an image.
+    ///
+    /// Nothing is created, written or removed, by [`Cache`](crate::Cache) neither, and nothing need be there: all entries of a
+    /// directory that is not there are missed. What is read must be readable for this user, and what is changed is an
+    /// [`Error::ReadOnly`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] if `root` is relative, and the directory of this process cannot be found.
+    pub fn open_read_only(root: impl AsRef<Path>, identity: Identity) -> Result<Self, Error> {
+        Ok(Self { is_read_only: true, ..Self::at(root.as_ref(), identity, None)? })
+    }
+
+    fn at(root: &Path, identity: Identity, modes: Option<Modes>) -> Result<Self, Error> {
+        let directory = root.join(identity.directory_name());
         let directory = std::path::absolute(&directory).map_err(file::failed("find", &directory))?;
-        file::create_directory(&directory)?;
-        Ok(Self { directory, identity, access: Access::READ, swept: AtomicBool::new(false) })
+        let swept = AtomicBool::new(false);
+        Ok(Self { directory, identity, access: Access::READ, modes, is_read_only: false, swept })
+    }
+
+    fn created(self) -> Result<Self, Error> {
+        file::create_directory(&self.directory, self.modes)?;
+        Ok(self)
     }
 
     /// Sets how entries are read; it is [`Access::READ`] otherwise.
@@ -111,13 +120,22 @@ impl Store {
         &self.identity
     }
 
+    /// Returns whether the store was opened by [`Store::open_read_only`].
+    #[must_use]
+    pub const fn is_read_only(&self) -> bool {
+        self.is_read_only
+    }
+
     /// Returns the directory that holds the entries.
     #[must_use]
     pub fn directory(&self) -> &Path {
         &self.directory
     }
 
-    /// Looks an entry up and returns the bytes of its file, which [`Entry::parse`] takes. Only lengths are checked.
+    /// Looks an entry up and returns the bytes of its file, which [`Entry::parse`] takes.
+    ///
+    /// Lengths, key and machine are checked, and no digest: that is up to the caller, with [`Entry::verify`], or to
+    /// [`Store::get_verified`].
     ///
     /// # Errors
     ///
@@ -129,6 +147,30 @@ impl Store {
             Ok(file)
         });
         Ok(found?.0)
+    }
+
+    /// Looks an entry up and checks every byte of it, as [`Entry::verify`] does.
+    ///
+    /// ```
+    /// use jitcache::{Builder, Identity, Key, Lookup, Store};
+    ///
+    /// # let root = std::env::temp_dir().join(format!("jitcache-verified-{}", std::process::id()));
+    /// let identity = Identity::new("myjit", *b"MYJIT\0", "1.4.2")?;
+    /// let store = Store::open(&root, identity.clone())?;
+    /// let key = Key::of(&identity).source(b"fn main() {}").finish();
+    /// store.put(&key, &Builder::new().code(&[0xc3][..]).function(0).finish(&identity, &key)?)?;
+    ///
+    /// let Lookup::Hit(verified) = store.get_verified(&key)? else { panic!("it was put") };
+    /// assert_eq!(verified.entry().code(), [0xc3]);
+    /// # std::fs::remove_dir_all(&root).unwrap();
+    /// # Ok::<(), jitcache::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] and [`Error::Memory`] from the system.
+    pub fn get_verified(&self, key: &Key) -> Result<Lookup<Verified>, Error> {
+        Ok(self.look_up(key, |file| self.verified(key, file))?.0)
     }
 
     /// Looks an entry up and makes its code executable.
@@ -156,12 +198,11 @@ impl Store {
 
     /// Checks as [`Store::verify`] does, and tells which file it was.
     pub(crate) fn find_and_verify(&self, key: &Key) -> Result<Found<()>, Error> {
-        self.look_up(key, |file| {
-            let file = FileBytes::of(file, self.access)?;
-            let entry = Entry::parse(&file, &self.identity)?;
-            entry.check_key(key)?;
-            entry.verify()
-        })
+        self.look_up(key, |file| self.verified(key, file).map(drop))
+    }
+
+    fn verified(&self, key: &Key, file: &Source<'_>) -> Result<Verified, Error> {
+        Verified::of(FileBytes::of(file, self.access)?, &self.identity, key)
     }
 
     fn look_up<T>(&self, key: &Key, take: impl FnOnce(&Source<'_>) -> Result<T, Error>) -> Result<Found<T>, Error> {
@@ -174,19 +215,23 @@ impl Store {
 
     /// Publishes an entry under a key: after this returns, the entry survives a power cut, and until then nobody sees it.
     ///
+    /// That costs a file, which is created, written, synced and renamed, and a sync of its directory; the syncs take most of the
+    /// time. Nothing is evicted: an entry stays until [`Store::remove`].
+    ///
     /// It takes the place of whatever had its name, except for a directory. Nobody else is waited for, only the file system;
     /// one that offers no sync, of files or of directories, is not an error, and the entry may not survive there. The first call
     /// of a store also does what [`Store::sweep`] does.
     ///
     /// # Errors
     ///
-    /// [`Error::Io`], and the directory is as it was, unless syncing it was what failed: then the entry is in place, and may
+    /// [`Error::ReadOnly`]; [`Error::Io`], and the directory is as it was, unless syncing it was what failed: then the entry is in place, and may
     /// not survive a power cut. An entry that is longer than the process may write, `RLIMIT_FSIZE`, is one of them. What the
     /// store would reject when it reads is not written: [`Error::Invalid`] for an entry of another magic, version, sealing, MAC
     /// key or, if it is plain, target; [`Error::Unwritable`] for one that is larger than [`Access::with_limit`] has it or has try
     /// tables in a store of [`Revision::Unknown`](crate::Revision::Unknown); and whatever else reading would call it, such as
     /// [`Error::Target`], [`Error::CpuFeatures`], [`Error::BuildId`], [`Error::UnknownSection`] and [`Error::Key`].
     pub fn put(&self, key: &Key, entry: &Entry<'_>) -> Result<(), Error> {
+        self.check_writable()?;
         entry.check_identity(&self.identity)?;
         entry.check_key(key)?;
         let (limit, found) = (self.access.limit, entry.length());
@@ -197,7 +242,7 @@ impl Store {
             // What cannot be swept now is in nobody's way; `sweep` tells why.
             let _ = self.sweep();
         }
-        file::publish(&self.path(key), &self.temporaries(), found, |file| {
+        file::publish(&self.path(key), &self.temporaries(), self.modes, found, |file| {
             let mut file = BufWriter::new(file);
             entry.write(&mut file)?;
             file.flush()
@@ -208,15 +253,16 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`Error::NotAFile`] for a link, a directory and anything else that is no regular file, which stays; [`Error::Io`] from
-    /// the system.
+    /// [`Error::ReadOnly`]; [`Error::NotAFile`] for a link, a directory and anything else that is no regular file, which stays;
+    /// [`Error::Io`] from the system.
     pub fn remove(&self, key: &Key) -> Result<bool, Error> {
+        self.check_writable()?;
         file::remove(&self.path(key))
     }
 
     /// Removes an entry if it is still the file that was read, and returns whether it was.
     pub(crate) fn remove_read(&self, key: &Key, read: FileId) -> Result<bool, Error> {
-        file::remove_read(&self.path(key), &self.temporaries(), read)
+        file::remove_read(&self.path(key), &self.temporaries(), self.modes, read)
     }
 
     /// Returns the keys of all entries, sound or not, in no order. What else lies in the directory is passed over.
@@ -236,9 +282,14 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] from the system; whatever could be removed is removed.
+    /// [`Error::ReadOnly`]; [`Error::Io`] from the system, and whatever could be removed is removed.
     pub fn sweep(&self) -> Result<usize, Error> {
-        file::sweep(&self.temporaries())
+        self.check_writable()?;
+        file::sweep(&self.temporaries(), self.modes)
+    }
+
+    fn check_writable(&self) -> Result<(), Error> {
+        if self.is_read_only { Err(Error::ReadOnly { path: self.directory.clone() }) } else { Ok(()) }
     }
 
     /// Returns the directory of temporary files: within that of the entries, so that renaming stays within a file system.

@@ -35,11 +35,10 @@ pub fn child(root: &Path, plain: u64) -> Outcome {
             let valid = if plain == 1 { &codes[..] } else { &codes[at..=at] };
             match store.load(&key(KEYS[at])) {
                 Ok(Lookup::Hit(module)) if valid.as_flattened().iter().any(|code| code == module.code()) => hits += 1,
-                Ok(Lookup::Hit(_) | Lookup::UnknownLayout(_)) => return Outcome::Wrong,
                 Ok(Lookup::Miss) => misses += 1,
                 Ok(Lookup::Rejected(_) | Lookup::Stale(_)) => rejections += 1,
                 Err(error @ Error::Io { .. }) => failures.push(error.to_string()),
-                Err(_) => return Outcome::Wrong,
+                _ => return Outcome::Wrong,
             }
         }
     }

@@ -202,6 +202,7 @@ fn main() {
         "load-forever" => adversary::child(root, argument).exit(),
         "publish" => powercut::child(root, argument).exit(),
         "fork" => fork::child(root, argument).exit(),
+        "fork-in-flight" => fork::child_in_flight().exit(),
         "limits" => return limits::child(root, argument),
         _ => {}
     }
@@ -218,6 +219,19 @@ fn main() {
         "open" => {
             begin();
             Outcome::of_result(open())
+        }
+        // `Io` if the store could not be opened: the module is there all the same.
+        "fall-back" => {
+            begin();
+            let cache = Cache::open_or_in_memory(root.join("new"), identity.clone());
+            let module = compiled(&cache, LARGE, 1);
+            match (module, cache.unopened()) {
+                (Ok(module), None) if is_code(LARGE, module.code()) && cache.store().is_some() => Done,
+                (Ok(module), Some(error)) if is_code(LARGE, module.code()) && cache.store().is_none() => {
+                    Outcome::failed(error)
+                }
+                _ => Wrong,
+            }
         }
         "load-small" => {
             let store = open().unwrap();

@@ -181,6 +181,56 @@ fn an_engine_gets_its_module_whatever_fails() {
     }
 }
 
+/// The first to run code of which there is none yet is as well off as the second, which has it.
+#[test]
+fn what_was_compiled_is_stored_even_if_it_may_not_be_made_executable() {
+    if !strace::works() {
+        return skip("refused memory", "strace does not work here");
+    }
+    for before in [Before::Nothing, Before::Corrupt] {
+        let (outcome, calls) = strace::run("cache", &Directory::new(before, false), None);
+        assert_eq!(outcome, Done);
+        let executable: Vec<_> = calls.iter().filter(|call| call.line.contains("PROT_EXEC")).collect();
+        assert!(!executable.is_empty(), "{calls:#?}");
+        for call in executable {
+            for errno in ["EACCES", "EPERM", "ENOMEM"] {
+                let directory = Directory::new(before, false);
+                let how = format!("error={errno}:when={}+", call.nth);
+                let (outcome, calls) = strace::run("cache", &directory, Some((&call.name, &how)));
+                let case = format!("{before:?} {errno}: {}", call.line);
+                assert!(calls.iter().any(|call| call.line.contains("(INJECTED)")), "{case}: not injected");
+                assert!(matches!(outcome, Done | Memory), "{case}: {outcome:?}");
+                assert_eq!(directory.entry(), Some(file(LARGE, 1)), "{case}");
+                directory.check(&case);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_root_that_cannot_be_made_leaves_a_cache_in_memory() {
+    if !strace::works() {
+        return skip("no root", "strace does not work here");
+    }
+    let (outcome, calls) = strace::run("fall-back", &Directory::new(Before::Nothing, false), None);
+    assert_eq!(outcome, Done);
+    let calls: Vec<_> = calls.iter().filter(|call| call.name == "mkdir" && call.line.ends_with("= 0")).collect();
+    assert!(calls.len() >= 2, "the root, and the directory of the entries");
+    for (call, errno) in calls.iter().flat_map(|call| {
+        let errnos =
+            "EACCES EPERM EROFS ENOSPC EDQUOT ENOTDIR ENOENT ENOMEM EIO ELOOP ENAMETOOLONG EMLINK ESTALE ENOSYS";
+        errnos.split(' ').map(move |errno| (call, errno))
+    }) {
+        let how = format!("error={errno}:when={}+", call.nth);
+        let (outcome, calls) =
+            strace::run("fall-back", &Directory::new(Before::Nothing, false), Some((&call.name, &how)));
+        assert!(calls.iter().any(|call| call.line.contains("(INJECTED)")), "{errno}: not injected");
+        // Without a directory for temporary files there is a store, into which nothing can be put.
+        let expected = if call.line.contains("/tmp\"") { Done } else { Io };
+        assert_eq!(outcome, expected, "{errno}: {}", call.line);
+    }
+}
+
 #[test]
 #[ignore = "std panics when a directory that was listed cannot be closed"]
 fn a_directory_that_cannot_be_closed_is_no_panic() {

@@ -3,11 +3,14 @@
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::mpsc::channel;
+use std::thread;
+use std::time::Duration;
 
-use jitcache::{Builder, Lookup, Store};
+use jitcache::{Builder, Cache, Error, Lookup, Store};
 
 use crate::child::{self, Outcome};
-use crate::content::{identity, key};
+use crate::content::{builder, compiled, identity, key};
 use crate::long;
 use crate::scratch::Scratch;
 
@@ -67,6 +70,45 @@ pub fn child(root: &Path, rounds: u64) -> Outcome {
     }
     eprintln!("{rounds} rounds of {FORKS} forks: {failed} puts failed, {torn} looks at a part of an entry");
     if (torn, failed) == (0, 0) { Outcome::Done } else { Outcome::Wrong }
+}
+
+/// Forks while another thread compiles: in the fork there is no such thread, and nobody who would end its flight.
+pub fn child_in_flight() -> Outcome {
+    child::hangs_after(20);
+    let cache = &Cache::in_memory(identity()).with_patience(Duration::from_millis(50));
+    let ((starts, started), (release, released)) = (channel(), channel::<()>());
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            cache.get_or_compile(&key(1), |entry| {
+                starts.send(()).unwrap();
+                released.recv().unwrap();
+                *entry = builder(1, 0);
+                Ok::<(), Error>(())
+            })
+        });
+        started.recv().unwrap();
+        // SAFETY: the fork compiles and exits; no other thread holds a lock, as they wait.
+        let pid = unsafe { libc::fork() };
+        assert!(pid >= 0);
+        if pid == 0 {
+            child::hangs_after(10);
+            let is_there = (0..2).all(|_| compiled(cache, 1, 0).is_ok());
+            // SAFETY: nothing of the fork is needed any more.
+            unsafe { libc::_exit(if is_there { 0 } else { 1 }) };
+        }
+        let mut status = -1;
+        // SAFETY: the status is there to be written to.
+        assert_eq!(unsafe { libc::waitpid(pid, &raw mut status, 0) }, pid);
+        release.send(()).unwrap();
+        if status == 0 { Outcome::Done } else { Outcome::Wrong }
+    })
+}
+
+#[test]
+fn a_fork_of_a_process_in_which_a_thread_compiles_does_not_wait_for_that_for_ever() {
+    let scratch = Scratch::new();
+    let output = child::command("fork-in-flight", scratch.path()).output().unwrap();
+    assert_eq!(Outcome::of(output.status), Outcome::Done, "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// `JITCACHE_LONG=1` makes it 2000 rounds instead of 60.

@@ -41,6 +41,26 @@ pub fn child(root: &Path, _: u64) {
     file_size(root);
     descriptors(root);
     address_space(root);
+    executable_memory(root);
+}
+
+/// The last, because nothing takes it back: memory that was ever written may not become executable.
+fn executable_memory(root: &Path) {
+    const SET_MDWE: libc::c_int = 65;
+    const REFUSE_EXEC_GAIN: libc::c_ulong = 1;
+    let store = Store::open(root, identity()).unwrap();
+    let cache = Cache::open(root, identity()).unwrap();
+    // SAFETY: this changes no memory.
+    if unsafe { libc::prctl(SET_MDWE, REFUSE_EXEC_GAIN, 0_u64, 0_u64, 0_u64) } != 0 {
+        return println!("MDWE: skipped, the kernel does not know it");
+    }
+    for n in [77, LARGE] {
+        let _ = store.remove(&key(n));
+        let module = compiled(&cache, n, 0);
+        assert!(matches!(module, Ok(_) | Err(Error::Memory { .. })), "{module:?}");
+        assert!(matches!(store.verify(&key(n)), Ok(Lookup::Hit(()))), "{n}: not stored");
+        println!("MDWE: a cold start stores, and has {}", if module.is_ok() { "its module" } else { "no module" });
+    }
 }
 
 fn file_size(root: &Path) {

@@ -35,6 +35,7 @@ impl Engine {
         let noted = Arc::clone(&events);
         let cache = cache.on_event(move |_, event| {
             let name = match event {
+                Event::Unopened(_) => "unopened",
                 Event::Stale(_) => "stale",
                 Event::Rejected(_) => "rejected",
                 Event::UnknownLayout(_) => "unknown layout",
@@ -229,7 +230,7 @@ fn a_bad_entry_stays_until_a_put_takes_its_place_and_where_none_follows_is_gone_
     drop(compiled.unwrap());
     assert!(matches!(cache.verify(&key(1)), Lookup::Hit(())));
     assert_eq!(told.swap(0, Ordering::Relaxed), 1);
-    drop(cache.remove(&key(1)).unwrap());
+    drop(cache.forget(&key(1)).unwrap());
     for _ in 0..2 {
         bad();
         assert!(matches!(cache.get(&key(1)), Lookup::Rejected(_)));
@@ -337,7 +338,7 @@ fn what_must_not_be_written_stays_in_memory() {
 }
 
 #[test]
-fn a_module_that_is_removed_is_no_longer_found_and_comes_back_from_the_store() {
+fn a_module_that_is_forgotten_is_no_longer_found_and_comes_back_from_the_store() {
     let scratch = Scratch::new();
     let engine = Engine::start(&scratch);
     engine.run(1);
@@ -345,9 +346,9 @@ fn a_module_that_is_removed_is_no_longer_found_and_comes_back_from_the_store() {
     let pc = module.address_range().start + 17;
     assert_eq!(engine.cache.locate(pc).unwrap().source, Some(200));
     assert_eq!(engine.cache.locate_instruction(pc - 1).unwrap().source, Some(200));
-    let removed = engine.cache.remove(&key(1)).unwrap();
-    assert!(Arc::ptr_eq(&removed, &module));
-    assert!(engine.cache.remove(&key(1)).is_none());
+    let forgotten = engine.cache.forget(&key(1)).unwrap();
+    assert!(Arc::ptr_eq(&forgotten, &module));
+    assert!(engine.cache.forget(&key(1)).is_none());
     assert_eq!(engine.cache.locate(pc), None);
     assert_eq!(machine::next(&module), 2, "it is mapped while it is held");
     assert_eq!(Arc::strong_count(&module), 2);

@@ -14,8 +14,10 @@
 
 mod cache;
 mod damage;
+mod flight;
 mod generate;
 mod golden;
+mod hook;
 mod hostile;
 mod house;
 mod identity;
@@ -33,6 +35,8 @@ mod properties;
 mod replay;
 mod scratch;
 mod seal;
+#[cfg(unix)]
+mod shared;
 #[path = "../skip/mod.rs"]
 mod skip;
 mod specification;

@@ -1,7 +1,7 @@
 //! What holds for every entry and for every file.
 
 use jitcache::entry::CatchClause;
-use jitcache::{Builder, Entry, Identity, Key, Revision, Sealing};
+use jitcache::{Arch, Builder, CpuFeatures, Entry, Error, Identity, Key, Revision, Sealing};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -23,7 +23,12 @@ proptest! {
         let entry = Entry::parse(&file, &parts.identity).unwrap();
         entry.verify().unwrap();
         let mut builder = parts.builder();
-        prop_assert_eq!(&entry, &builder.finish(&parts.identity, &parts.key).unwrap());
+        let built = builder.finish(&parts.identity, &parts.key).unwrap();
+        prop_assert_eq!(&entry, &built);
+        for entry in [&entry, &built] {
+            let mut apart = Builder::from(entry);
+            prop_assert_eq!(apart.finish(&parts.identity, &parts.key).unwrap().to_vec(), &file[..]);
+        }
         let (padding, alignment) = (entry.padding(), parts.identity.alignment());
         let code = alignment.bytes.max(16);
         let aligned = (entry.code_range().start + padding).is_multiple_of(code);
@@ -85,6 +90,32 @@ fn the_view_and_the_naive_reader_agree_on_what_wazero_wrote() {
     for golden in Golden::all() {
         compare(&golden.file, &golden.identity());
     }
+}
+
+#[test]
+fn an_entry_of_wazero_that_is_taken_apart_and_put_together_is_the_same_bytes() {
+    for golden in Golden::all() {
+        let identity = golden.identity();
+        let entry = Entry::parse(&golden.file, &identity).unwrap();
+        let mut builder = Builder::from(&entry);
+        assert_eq!(builder.finish(&identity, &KEY).unwrap().to_vec(), golden.file);
+    }
+}
+
+#[test]
+fn an_entry_that_is_taken_apart_needs_the_features_that_it_needed_and_borrows_its_code() {
+    let identity = Identity::new("apart", *b"APART\0", "1").unwrap();
+    let baseline = CpuFeatures::baseline(Arch::host());
+    let file = machine::builder(1).cpu(baseline).finish(&identity, &KEY).unwrap().to_vec();
+    let entry = Entry::parse(&file, &identity).unwrap();
+    let mut builder = Builder::from(&entry);
+    let unpadded = identity.clone().with_cpu(baseline).with_function_alignment(1).unwrap();
+    assert_eq!(builder.finish(&unpadded, &KEY).unwrap().code().as_ptr(), entry.code().as_ptr());
+    // What is wrong with a table is found out.
+    let mut damaged = file.clone();
+    damaged[12..20].copy_from_slice(&u64::MAX.to_le_bytes());
+    let entry = Entry::parse(&damaged, &identity).unwrap();
+    assert!(matches!(Builder::from(&entry).finish(&identity, &KEY), Err(Error::Unwritable { .. })));
 }
 
 #[test]

@@ -2,13 +2,18 @@
 
 use std::fs::{self, File};
 use std::io::ErrorKind;
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use std::{env, thread};
 
-use jitcache::entry::Locals;
-use jitcache::{Builder, Entry, Error, Identity, Key, Lookup, Revision, Sealing, Store};
+use jitcache::entry::{CatchClause, Locals};
+use jitcache::{
+    Access, Builder, Cache, Entry, Error, FileBytes, Identity, Key, Lookup, MacKey, Module, Registry, Revision,
+    Sealing, Store, Verified,
+};
 
 use crate::generate::add_try_table;
 use crate::machine;
@@ -89,6 +94,94 @@ fn what_was_put_is_found_by_another_store_and_is_gone_once_removed() {
     assert!(!store.remove(&key(1)).unwrap());
     assert!(matches!(store.load(&key(1)).unwrap(), Lookup::Miss));
     assert_eq!(names(&store), [key(2).to_string()]);
+}
+
+#[test]
+fn what_is_verified_is_the_entry_with_its_bytes_and_damage_is_found_that_a_get_does_not_look_for() {
+    let scratch = Scratch::new();
+    for sealing in [Sealing::Plain, Sealing::Checksum, Sealing::Mac(MacKey::new([7; 32]))] {
+        let identity = identity().with_sealing(sealing).with_build_id(b"built today").unwrap();
+        let sections = *identity.sealing() != Sealing::Plain;
+        // SAFETY: nobody changes the files of this test in place while they are mapped.
+        for access in [Access::READ, unsafe { Access::map() }, unsafe { Access::in_place() }] {
+            for size in [0, 100_000] {
+                let store = Store::open(scratch.path(), identity.clone()).unwrap().with_access(access);
+                assert!(matches!(store.get_verified(&key(9)).unwrap(), Lookup::Miss));
+                let mut builder = machine::builder(7);
+                add_try_table(&mut builder, None, &[CatchClause { kind: 1, tag: 5 }]);
+                (1000..1000 + size).for_each(|n| _ = builder.source(n, n));
+                builder.code([machine::code(7), vec![0xcc; 200_000]].concat());
+                if sections {
+                    builder.section(3, false, b"three").metadata(b"more");
+                }
+                let entry = builder.finish(&identity, &key(1)).unwrap();
+                store.put(&key(1), &entry).unwrap();
+                let verified = store.get_verified(&key(1)).unwrap().hit().unwrap();
+                // Wherever it is moved.
+                let verified = Box::new(verified);
+                let found = verified.entry();
+                assert_eq!(found, entry);
+                assert_eq!((found.to_vec(), found.length()), (entry.to_vec(), entry.length()));
+                assert_eq!((found.code_range(), found.padding()), (entry.code_range(), entry.padding()));
+                assert_eq!((found.section(3), found.metadata()), (entry.section(3), entry.metadata()));
+                found.verify().unwrap();
+                assert_eq!((found.key(), found.try_tables().count()), (sections.then_some(key(1)), 1));
+                let mut again = Builder::from(&found);
+                assert_eq!(again.finish(&identity, &key(1)).unwrap().to_vec(), entry.to_vec());
+                let module = Module::load_file(verified.into_file(), &identity, &key(1)).unwrap();
+                assert_eq!(machine::constant(&module), 7);
+
+                let mut damaged = entry.to_vec();
+                let at = usize::try_from(entry.code_range().end - 1).unwrap();
+                damaged[at] ^= 1;
+                store.remove(&key(1)).unwrap();
+                fs::write(store.path(&key(1)), damaged).unwrap();
+                assert!(matches!(store.get(&key(1)).unwrap(), Lookup::Hit(_)));
+                assert!(matches!(store.get_verified(&key(1)).unwrap(), Lookup::Rejected(_)));
+                store.remove(&key(1)).unwrap();
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_removed_is_out_of_memory_and_store_and_what_is_forgotten_out_of_memory_alone() {
+    let scratch = Scratch::new();
+    let cache = Cache::open(scratch.path(), identity()).unwrap();
+    let add = |cache: &Cache| cache.add(&key(1), &mut machine::builder(7)).unwrap();
+    let (module, path) = (add(&cache), cache.store().unwrap().path(&key(1)));
+    assert!(Arc::ptr_eq(&cache.forget(&key(1)).unwrap(), &module) && path.exists());
+    assert!(cache.get(&key(1)).hit().is_some());
+    assert!(cache.remove(&key(1)).unwrap() && !path.exists());
+    assert!(matches!(cache.get(&key(1)), Lookup::Miss));
+    assert!(!cache.remove(&key(1)).unwrap());
+    fs::create_dir(&path).unwrap();
+    let module = cache.add_in_memory(&key(1), &mut machine::builder(7)).unwrap();
+    assert!(matches!(cache.remove(&key(1)), Err(Error::NotAFile { .. })));
+    assert!(cache.locate(module.address_range().start).is_none(), "it is out of memory all the same");
+    let cache = Cache::in_memory(identity());
+    add(&cache);
+    assert!(cache.remove(&key(1)).unwrap() && !cache.remove(&key(1)).unwrap());
+}
+
+#[test]
+fn types_are_shared_between_threads_and_across_panics() {
+    fn is_shared<T: Send + Sync + UnwindSafe + RefUnwindSafe>() {}
+    is_shared::<Cache>();
+    is_shared::<Store>();
+    is_shared::<Module>();
+    is_shared::<Verified>();
+    is_shared::<FileBytes>();
+    is_shared::<Entry<'_>>();
+    is_shared::<Builder<'_>>();
+    is_shared::<Identity>();
+    is_shared::<Key>();
+    is_shared::<Access>();
+    fn is_sent<T: Send + Sync>() {}
+    is_sent::<Registry>();
+    is_sent::<Error>();
+    is_sent::<Lookup<Module>>();
+    is_sent::<jitcache::Result<()>>();
 }
 
 #[test]

@@ -63,7 +63,7 @@ fn work(cache: &Cache, seed: u64, steps: u64) -> u64 {
                 held = Some((n, module));
                 done += 1;
             }
-            6..9 => done += u64::from(cache.remove(&key(n)).is_some()),
+            6..9 => done += u64::from(cache.forget(&key(n)).is_some()),
             9 => {
                 store.put(&key(n), &builder(n).finish(&identity(), &key(n)).unwrap()).unwrap();
                 done += 1;
@@ -110,7 +110,7 @@ fn whatever_threads_do_at_once_each_gets_what_its_key_determines() {
             let module = get(cache, n);
             check(cache, n, &module);
             assert!(Arc::ptr_eq(&cache.registry().module(module.address_range().start).unwrap(), &module));
-            assert!(cache.remove(&key(n)).is_some());
+            assert!(cache.forget(&key(n)).is_some());
             assert!(cache.registry().module(module.address_range().start).is_none());
         }
     }

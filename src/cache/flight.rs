@@ -1,0 +1,123 @@
+//! Single flight: of the threads that want a key, one compiles and the others wait for it, but not for ever.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, ThreadId};
+use std::time::{Duration, Instant};
+
+use crate::words::Key;
+
+/// Which thread compiles what.
+#[derive(Default)]
+pub(super) struct Flights(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    flights: HashMap<Key, Arc<Flight>>,
+    /// The threads that wait, and for which key.
+    waiting: HashMap<ThreadId, Key>,
+}
+
+struct Flight {
+    leader: ThreadId,
+    over: Condvar,
+}
+
+/// What a thread has to do for its module.
+pub(super) enum Seat<'f, T> {
+    /// Nothing: it is there.
+    Passenger(T),
+    /// Compile; those who wait go on when the lead falls. Without one, nobody waits.
+    Pilot(Option<Lead<'f>>),
+}
+
+/// The lead of a flight, which ends when this falls, whatever came of it.
+pub(super) struct Lead<'f> {
+    flights: &'f Flights,
+    key: Key,
+    flight: Arc<Flight>,
+}
+
+impl Flights {
+    /// Waits for whoever compiles a key, until `find` has the module or this thread is to compile it.
+    ///
+    /// A thread compiles without waiting if the one that it would wait for waits for it - for one, if that is itself -, and once
+    /// it has waited for so long as its `patience`: then it takes the lead over.
+    pub(super) fn join<T>(&self, key: &Key, patience: Duration, find: impl Fn() -> Option<T>) -> Seat<'_, T> {
+        let since = Instant::now();
+        loop {
+            let lead = self.lead_or_wait(key, patience.saturating_sub(since.elapsed()));
+            match (find(), lead) {
+                (Some(found), _) => return Seat::Passenger(found),
+                (None, Some(lead)) => return Seat::Pilot(lead),
+                (None, None) => {}
+            }
+        }
+    }
+
+    /// Returns what this thread compiles with, or `None` after it has waited.
+    fn lead_or_wait(&self, key: &Key, left: Duration) -> Option<Option<Lead<'_>>> {
+        let me = thread::current().id();
+        let mut state = self.state();
+        if state.flights.try_reserve(1).is_err() || state.waiting.try_reserve(1).is_err() {
+            return Some(None);
+        }
+        match state.flights.get(key).map(Arc::clone) {
+            Some(_) if state.waits_for(key, me) => Some(None),
+            Some(flight) if !left.is_zero() => {
+                state.waiting.insert(me, *key);
+                let is_on = |state: &mut State| state.is_on(key, &flight);
+                let waited = flight.over.wait_timeout_while(state, left, is_on);
+                waited.unwrap_or_else(PoisonError::into_inner).0.waiting.remove(&me);
+                None
+            }
+            _ => {
+                let flight = Arc::new(Flight { leader: me, over: Condvar::new() });
+                if let Some(late) = state.flights.insert(*key, Arc::clone(&flight)) {
+                    late.over.notify_all();
+                }
+                Some(Some(Lead { flights: self, key: *key, flight }))
+            }
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Nothing that is done under the lock leaves half of it undone.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn is_on(&self, key: &Key, flight: &Arc<Flight>) -> bool {
+        self.flights.get(key).is_some_and(|other| Arc::ptr_eq(other, flight))
+    }
+
+    /// Returns whether a thread would wait for itself if it waited for a key, through however many others.
+    ///
+    /// It comes to an end: as nobody waits for whom this finds, the threads that wait for each other are in no circle.
+    fn waits_for(&self, key: &Key, me: ThreadId) -> bool {
+        let mut key = key;
+        while let Some(flight) = self.flights.get(key) {
+            if flight.leader == me {
+                return true;
+            }
+            let Some(next) = self.waiting.get(&flight.leader) else { return false };
+            key = next;
+        }
+        false
+    }
+}
+
+impl Drop for Lead<'_> {
+    fn drop(&mut self) {
+        let mut state = self.flights.state();
+        if state.is_on(&self.key, &self.flight) {
+            state.flights.remove(&self.key);
+        }
+        // A system call, which whoever is alone need not make.
+        if state.waiting.values().any(|key| *key == self.key) {
+            drop(state);
+            self.flight.over.notify_all();
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! What a hook is told, when, and that it can do no harm.
+
+use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::thread;
+use std::time::Duration;
+
+use jitcache::{Cache, Error, Event, Identity, Key, Lookup, Module, Store};
+
+use crate::machine;
+use crate::scratch::Scratch;
+
+const KEY: Key = Key::from_bytes([5; 32]);
+
+fn identity() -> Identity {
+    Identity::new("hook", *b"HOOK\0\0", "1").unwrap()
+}
+
+fn open(scratch: &Scratch) -> (Cache, PathBuf) {
+    let store = Store::open(scratch.path(), identity()).unwrap();
+    let path = store.path(&KEY);
+    (Cache::over(store).with_patience(Duration::MAX), path)
+}
+
+fn get(cache: &Cache) -> Arc<Module> {
+    let module = cache.get_or_compile(&KEY, |entry| {
+        *entry = machine::builder(1);
+        Ok::<(), Error>(())
+    });
+    module.unwrap()
+}
+
+/// The ways to make a store fail, and what is told then.
+fn spoil(path: &Path, how: &str) {
+    match how {
+        "rejected" => fs::write(path, "damaged").unwrap(),
+        "unwritten" => {
+            let directory = path.parent().unwrap();
+            fs::remove_dir_all(directory).unwrap();
+            fs::write(directory, "a file where the directory was").unwrap();
+        }
+        _ => {
+            let sound = machine::builder(1).finish(&identity(), &KEY).unwrap().to_vec();
+            fs::write(path, [&sound[..7], b"0", &sound[8..]].concat()).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_hook_is_told_when_all_is_done_and_others_need_not_wait_for_it() {
+    for how in ["rejected", "stale"] {
+        let (scratch, told) = (Scratch::new(), Arc::new(Mutex::new(Vec::new())));
+        let (cache, path) = open(&scratch);
+        let (us, noted) = (Arc::new(OnceLock::<Cache>::new()), Arc::clone(&told));
+        let (cache_of_hook, path_of_hook) = (Arc::clone(&us), path.clone());
+        let cache = cache.on_event(move |key, event| {
+            let cache = cache_of_hook.get().unwrap();
+            // By another thread, which would wait for whatever lock or flight this one is in.
+            let is_kept = thread::scope(|scope| scope.spawn(|| cache.get(key).hit().is_some()).join().unwrap());
+            let stored = fs::read(&path_of_hook).unwrap_or_default();
+            noted.lock().unwrap().push((event.to_string(), is_kept, stored));
+        });
+        let cache = us.get_or_init(|| cache);
+        spoil(&path, how);
+        get(cache);
+        let sound = machine::builder(1).finish(&identity(), &KEY).unwrap().to_vec();
+        match &told.lock().unwrap()[..] {
+            [(event, true, stored)] => assert!(event.contains(how) && *stored == sound, "{event}"),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_hook_that_panics_costs_nothing_but_itself() {
+    for (how, events) in [("rejected", 1), ("stale", 1), ("unwritten", 2)] {
+        let scratch = Scratch::new();
+        let (cache, path) = open(&scratch);
+        let told = Arc::new(Mutex::new(0));
+        let noted = Arc::clone(&told);
+        let cache = cache.on_event(move |_, _| {
+            *noted.lock().unwrap() += 1;
+            panic!("the hook's own")
+        });
+        spoil(&path, how);
+        let module = get(&cache);
+        assert!(Arc::ptr_eq(&module, &get(&cache)), "{how}");
+        assert_eq!(*told.lock().unwrap(), events, "{how}");
+        let store = Store::open(scratch.path(), identity());
+        assert_eq!(store.is_ok_and(|store| store.load(&KEY).unwrap().hit().is_some()), how != "unwritten");
+    }
+    // Where nothing takes its place, what is bad is gone.
+    let scratch = Scratch::new();
+    let (cache, path) = open(&scratch);
+    let cache = cache.on_event(|_, _| panic!("the hook's own"));
+    spoil(&path, "rejected");
+    assert!(matches!(cache.get(&KEY), Lookup::Rejected(_)));
+    assert!(!path.exists());
+}
+
+#[test]
+fn a_hook_that_uses_a_cache_is_not_told_of_that() {
+    let (scratch, told) = (Scratch::new(), Arc::new(Mutex::new(Vec::new())));
+    let (cache, path) = open(&scratch);
+    let (us, noted) = (Arc::new(OnceLock::<Cache>::new()), Arc::clone(&told));
+    let (cache_of_hook, path_of_hook) = (Arc::clone(&us), path.clone());
+    let cache = cache.on_event(move |key, event| {
+        noted.lock().unwrap().push(event.to_string());
+        let cache = cache_of_hook.get().unwrap();
+        drop(cache.forget(key));
+        spoil(&path_of_hook, "rejected");
+        get(cache);
+    });
+    let cache = us.get_or_init(|| cache);
+    for rejected in [2, 4] {
+        drop(cache.forget(&KEY));
+        spoil(&path, "stale");
+        get(cache);
+        let statistics = cache.statistics();
+        assert_eq!((statistics.stale, statistics.rejected), (rejected / 2, rejected / 2));
+    }
+    let told = told.lock().unwrap();
+    assert!(matches!(&told[..], [one, two] if one.contains("stale") && two.contains("stale")), "{told:?}");
+}
+
+#[test]
+fn what_is_bad_is_told_even_if_its_compiler_fails_or_panics() {
+    for panics in [false, true] {
+        let (scratch, told) = (Scratch::new(), Arc::new(Mutex::new(Vec::new())));
+        let (cache, path) = open(&scratch);
+        let noted = Arc::clone(&told);
+        let cache = cache.on_event(move |_, event| noted.lock().unwrap().push(event.to_string()));
+        spoil(&path, "rejected");
+        let failed = catch_unwind(AssertUnwindSafe(|| {
+            cache.get_or_compile(&KEY, |_| {
+                assert!(!panics, "the compiler's own");
+                Err(Error::UnsupportedMachine)
+            })
+        }));
+        assert_eq!(failed.is_err(), panics);
+        assert!(failed.is_err() || failed.is_ok_and(|failed| failed.is_err()));
+        assert!(matches!(&told.lock().unwrap()[..], [event] if event.contains("rejected")));
+        assert_eq!(fs::read(&path).unwrap(), b"damaged", "nothing has taken its place");
+    }
+}
+
+#[test]
+fn a_root_that_cannot_be_opened_leaves_a_cache_in_memory_which_says_why_once() {
+    let scratch = Scratch::new();
+    fs::write(scratch.path().join("file"), "").unwrap();
+    let roots = [scratch.path().join("file"), scratch.path().join("file/cache"), scratch.path().join("x".repeat(300))];
+    for root in roots.into_iter().chain(cfg!(target_os = "linux").then(|| "/proc/nobody/.cache".into())) {
+        assert!(Cache::open(&root, identity()).is_err());
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let noted = Arc::clone(&told);
+        let cache = Cache::open_or_in_memory(&root, identity()).on_event(move |key, event| {
+            assert!(matches!(event, Event::Unopened(Error::Io { .. })));
+            noted.lock().unwrap().push((*key, event.to_string()));
+        });
+        let why = cache.unopened().unwrap().to_string();
+        assert!(cache.store().is_none() && told.lock().unwrap().is_empty());
+        let module = get(&cache);
+        assert!(Arc::ptr_eq(&module, &get(&cache)));
+        assert!(matches!(cache.get(&Key::from_bytes([6; 32])), Lookup::Miss));
+        assert_eq!(*told.lock().unwrap(), [(KEY, format!("store not opened: {why}"))], "{}", root.display());
+        assert_eq!((cache.statistics().failures, cache.statistics().misses), (1, 2));
+    }
+    let cache = Cache::open_or_in_memory(scratch.path(), identity());
+    assert!(cache.unopened().is_none() && cache.store().is_some());
+}
