@@ -15,8 +15,8 @@ use super::tables::Locals;
 use super::view::{Entry, Length};
 use crate::error::{Bound, Error, Field, heap};
 use crate::format::{
-    self, Body, Bytes, CatchClause, CatchClauses, Footer, Header, ROWS_BEHIND_CODE, Row, Seal, SealSection, Section,
-    SourceMap, Table, TryTable, TryTableLocals,
+    self, Body, Bytes, CatchClause, CatchClauses, Footer, Header, ROWS_BEHIND_CODE, Row, Run, Seal, Section, SourceMap,
+    Table, TryTable, TryTableLocals,
 };
 use crate::words::{CpuFeatures, Key, Revision, size};
 
@@ -117,7 +117,7 @@ impl<'a> Builder<'a> {
         let added = clauses.iter().try_for_each(|clause| append(&mut rows, clause));
         // More clauses than the count can say are found out by `finish`, which reads the tables back.
         let clause_count = u32::try_from(clauses.len()).unwrap_or(u32::MAX);
-        let table = TryTable { locals, clause_count, clauses: Section::new(&rows) };
+        let table = TryTable { locals, clause_count, clauses: Run::new(&rows) };
         let added = added.and_then(|()| append(&mut self.try_tables, &table));
         self.try_table_count = self.try_table_count.saturating_add(1);
         self.note(added)
@@ -138,7 +138,7 @@ impl<'a> Builder<'a> {
     /// A reader that does not know the tag rejects the entry if the section is `required`, and passes over it if not: see
     /// [`Identity::with_sections`].
     pub fn section(&mut self, tag: u32, required: bool, bytes: &[u8]) -> &mut Self {
-        let section = SealSection { tag, flags: required.into(), bytes: Section::new(bytes) };
+        let section = Section { tag, flags: required.into(), bytes: Run::new(bytes) };
         let added = append(&mut self.sections, &section);
         self.note(added)
     }
@@ -195,21 +195,21 @@ impl<'a> Builder<'a> {
         let offsets_at = code_at.saturating_sub(functions.saturating_add(1).saturating_mul(8));
         let rows_at = code_at.saturating_add(size(&self.code)).saturating_add(ROWS_BEHIND_CODE);
         let mut entry = Entry {
-            header: Header { magic: Bytes(identity.magic().0), version: Section::new(identity.version().as_bytes()) },
+            header: Header { magic: Bytes(identity.magic().0), version: Run::new(identity.version().as_bytes()) },
             revision,
             body: Body {
                 function_offsets: Table::new_at(offsets_at, &self.functions),
-                code: Section::new_at(code_at, &self.code),
+                code: Run::new_at(code_at, &self.code),
                 code_checksum: crc32c(0, &self.code),
                 source_map_flag: self.source_map.is_some().into(),
                 source_map: self.source_map.as_deref().map(|rows| SourceMap { rows: Table::new_at(rows_at, rows) }),
                 catch_clauses: (revision != Revision::SourceMap).then(|| CatchClauses {
                     try_table_count: self.try_table_count,
-                    try_tables: Section::new(&self.try_tables),
+                    try_tables: Run::new(&self.try_tables),
                 }),
             },
             sealed: None,
-            file: Section::default(),
+            file: Run::default(),
             target: identity.target(),
             alignment: identity.alignment(),
             mac_key: identity.sealing().mac_key().cloned(),
@@ -220,8 +220,8 @@ impl<'a> Builder<'a> {
                 arch: arch.number(),
                 os: identity.target().os.number(),
                 cpu_features: cpu.bits(),
-                build_id: Section::new(identity.build_id()),
-                sections: Section::new(&self.sections),
+                build_id: Run::new(identity.build_id()),
+                sections: Run::new(&self.sections),
             };
             entry.sealed = Some(sealed(&entry, seal, kind));
         }
@@ -363,11 +363,11 @@ fn sealed<'a>(entry: &Entry<'a>, mut seal: Seal<'a>, digest_kind: u8) -> Sealed<
     // A digest cannot fail to be written to.
     let written = entry.write(&mut file);
     let at = file.length;
-    seal.build_id = Section::new_at(at.saturating_add(Seal::BUILD_ID), seal.build_id.bytes());
-    seal.sections = Section::new_at(seal.build_id.range().end, seal.sections.bytes());
+    seal.build_id = Run::new_at(at.saturating_add(Seal::BUILD_ID), seal.build_id.bytes());
+    seal.sections = Run::new_at(seal.build_id.range().end, seal.sections.bytes());
     let written = written.and_then(|()| format::write(&seal, &mut file));
     let file_length = file.length.saturating_add(Footer::SIZE);
-    let rows = entry.body.source_map.as_ref().map_or(&[][..], |map| map.rows.section().bytes());
+    let rows = entry.body.source_map.as_ref().map_or(&[][..], |map| map.rows.run().bytes());
     let mut source_map_digest = Digest::of_source_map(mac_key);
     source_map_digest.add(rows);
     let mut footer = Footer {
@@ -382,7 +382,7 @@ fn sealed<'a>(entry: &Entry<'a>, mut seal: Seal<'a>, digest_kind: u8) -> Sealed<
     let written = written.and_then(|()| format::write(&footer, &mut tail));
     debug_assert!(written.is_ok(), "{written:?}");
     let covered = Footer::SIZE.saturating_sub(Footer::DIGEST_AND_MAGIC);
-    file.digest.add(Section::new(&tail).part(&(0..covered)).bytes());
+    file.digest.add(Run::new(&tail).part(&(0..covered)).bytes());
     footer.digest = Bytes(file.digest.finish().0);
     Sealed { seal, footer, at }
 }
@@ -400,7 +400,7 @@ impl Write for Sealing {
         let end = self.length.saturating_add(size(bytes));
         let part = |range: Range<u64>| {
             let within = |at: u64| at.clamp(self.length, end).saturating_sub(self.length);
-            Section::new(bytes).part(&(within(range.start)..within(range.end))).bytes()
+            Run::new(bytes).part(&(within(range.start)..within(range.end))).bytes()
         };
         let (before, behind) = (part(0..self.rows.start), part(self.rows.end..u64::MAX));
         self.digest.add(before);

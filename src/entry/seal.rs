@@ -3,7 +3,7 @@
 use super::digest::{Digest, DigestValue, MacKey};
 use super::identity::Identity;
 use crate::error::{Bound, Error, Field};
-use crate::format::{self, Footer, Seal, SealSection, Section};
+use crate::format::{self, Footer, Run, Seal, Section};
 use crate::words::{Arch, CpuFeatures, Key, Os, Target, size};
 
 /// The tag of the section that [`Builder::metadata`](crate::Builder::metadata) writes.
@@ -22,7 +22,7 @@ pub(crate) struct Sealed<'a> {
 
 impl<'a> Sealed<'a> {
     /// Finds the seal from the end of the file, and compares everything that does not take a digest.
-    pub(crate) fn read(file: Section<'a>, header_end: u64, kind: u8, identity: &Identity) -> Result<Self, Error> {
+    pub(crate) fn read(file: Run<'a>, header_end: u64, kind: u8, identity: &Identity) -> Result<Self, Error> {
         let length = file.length();
         let value = |field, at, expected, found| Err(Error::Value { field, at, expected, found });
         let room = length.saturating_sub(header_end);
@@ -109,7 +109,7 @@ impl<'a> Sealed<'a> {
         let mut lowest = 0;
         let mut at = self.seal.sections.at();
         for section in self.sections() {
-            let SealSection { tag, flags, bytes } = section?;
+            let Section { tag, flags, bytes } = section?;
             if u64::from(tag) < lowest {
                 let (expected, found) = (Bound::Above(lowest.saturating_sub(1)), tag.into());
                 return Err(Error::Value { field: Field::SectionTag, at, expected, found });
@@ -198,13 +198,13 @@ impl Digested {
 /// The sections of a sealed entry as they stand in the file.
 #[derive(Clone, Debug)]
 pub(crate) struct Sections<'a> {
-    pub(crate) run: Section<'a>,
+    pub(crate) run: Run<'a>,
     at: u64,
 }
 
 impl<'a> Sections<'a> {
     /// Returns the sections in a run of them.
-    pub(crate) const fn of(run: Section<'a>) -> Self {
+    pub(crate) const fn of(run: Run<'a>) -> Self {
         Self { run, at: 0 }
     }
 
@@ -216,14 +216,14 @@ impl<'a> Sections<'a> {
 }
 
 impl<'a> Iterator for Sections<'a> {
-    type Item = Result<SealSection<'a>, Error>;
+    type Item = Result<Section<'a>, Error>;
 
     fn next(&mut self) -> Option<Self::Item> {
         let length = self.run.length();
         if self.at == length {
             return None;
         }
-        let read = format::read::<SealSection<'_>>(self.run, self.at, self.run);
+        let read = format::read::<Section<'_>>(self.run, self.at, self.run);
         // After an error there is nothing to go on from.
         self.at = read.as_ref().map_or(length, |(_, end)| *end);
         Some(read.map(|(section, _)| section))

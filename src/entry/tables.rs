@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::error::{Bound, Error, Field};
-use crate::format::{self, CatchClause, CatchClauses, Row, Section, Table, TryTableLocals};
+use crate::format::{self, CatchClause, CatchClauses, Row, Run, Table, TryTableLocals};
 use crate::words::Revision;
 
 /// The function offsets of an entry, read in place. Returned by [`Entry::functions`](crate::Entry::functions).
@@ -142,7 +142,7 @@ impl fmt::Debug for SourceMap<'_> {
 /// The lists have no index, so each is checked when it is met: the first error ends the iteration.
 #[derive(Clone, Debug, Default)]
 pub struct TryTables<'a> {
-    tables: Section<'a>,
+    tables: Run<'a>,
     at: u64,
     left: u32,
     revision: Revision,
@@ -182,7 +182,7 @@ impl<'a> Iterator for TryTables<'a> {
 #[derive(Clone, Debug)]
 pub struct TryTable<'a> {
     locals: Option<Locals>,
-    clauses: Section<'a>,
+    clauses: Run<'a>,
 }
 
 impl<'a> TryTable<'a> {
@@ -226,7 +226,7 @@ impl Locals {
 /// The catch clauses of one try table. Returned by [`TryTable::clauses`].
 #[derive(Clone, Debug, Default)]
 pub struct Clauses<'a> {
-    clauses: Section<'a>,
+    clauses: Run<'a>,
     at: u64,
 }
 

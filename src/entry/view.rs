@@ -8,7 +8,7 @@ use super::identity::{Alignment, Identity};
 use super::seal::{METADATA, Sealed, SourceMapDigest};
 use super::tables::{FunctionOffsets, SourceMap, TryTables};
 use crate::error::{Bound, Error, Field};
-use crate::format::{self, Body, CatchClauses, Header, Section, Violation};
+use crate::format::{self, Body, CatchClauses, Header, Run, Violation};
 use crate::words::{Key, Magic, Revision, Target, Version, size};
 
 /// An entry, borrowed from the bytes of its file or from the [`Builder`](crate::Builder) that made it.
@@ -37,7 +37,7 @@ pub struct Entry<'a> {
     pub(crate) body: Body<'a>,
     pub(crate) sealed: Option<Sealed<'a>>,
     /// The file that the entry was read from; empty if it was built, and then its digest is right by construction.
-    pub(super) file: Section<'a>,
+    pub(super) file: Run<'a>,
     /// The machine of the identity.
     pub(super) target: Target,
     pub(super) alignment: Alignment,
@@ -63,11 +63,11 @@ impl<'a> Entry<'a> {
     ///
     /// [`Error::Stale`], [`Error::UnknownLayout`], or any rejection: see [`Error::is_rejection`].
     pub fn parse(file: &'a [u8], identity: &Identity) -> Result<Self, Error> {
-        Self::read(Section::new(file), identity)
+        Self::read(Run::new(file), identity)
     }
 
     /// Does the same for a file that may lie in pieces.
-    pub(crate) fn read(file: Section<'a>, identity: &Identity) -> Result<Self, Error> {
+    pub(crate) fn read(file: Run<'a>, identity: &Identity) -> Result<Self, Error> {
         let (header, at) = read_header(file, identity)?;
         let kind = identity.sealing().digest_kind();
         let revision = identity.revision().of_body(kind.is_some());
@@ -306,7 +306,7 @@ impl<'a> Entry<'a> {
     /// code if there are none.
     pub(crate) fn source_map_rows(&self) -> Range<u64> {
         let end = self.body.code.range().end;
-        self.body.source_map.as_ref().map_or(end..end, |map| map.rows.section().range())
+        self.body.source_map.as_ref().map_or(end..end, |map| map.rows.run().range())
     }
 
     /// Returns what the rows of the source map have to be, if the entry was read and sealed.
@@ -392,7 +392,7 @@ impl<'a> Entry<'a> {
 }
 
 /// Reads the header of an entry, and compares magic and version; returns the offset of its end.
-pub(crate) fn read_header<'a>(file: Section<'a>, identity: &Identity) -> Result<(Header<'a>, u64), Error> {
+pub(crate) fn read_header<'a>(file: Run<'a>, identity: &Identity) -> Result<(Header<'a>, u64), Error> {
     if let Some(&found) = file.part(&(0..size(&identity.magic().0))).bytes().first_chunk()
         && found != identity.magic().0
     {

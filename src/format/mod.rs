@@ -14,16 +14,16 @@ use binrw::{BinRead, BinWrite};
 
 use crate::error::Error;
 use crate::words::size;
-pub(crate) use run::{Bytes, Piece, Section, within};
+pub(crate) use run::{Bytes, Piece, Run, within};
 pub use schema::CatchClause;
-pub(crate) use schema::{Body, CatchClauses, Footer, Header, Seal, SealSection, SourceMap, TryTable, TryTableLocals};
+pub(crate) use schema::{Body, CatchClauses, Footer, Header, Seal, Section, SourceMap, TryTable, TryTableLocals};
 use source::{Source, truncation};
 pub(crate) use table::{Row, Table, Violation};
 
 /// Reads one struct of the schema from `file`, starting at byte `at` of it, and returns it with the offset of its end.
 ///
 /// `file` may be a part of a file: errors count from the start of the whole.
-pub(crate) fn read<'a, T>(file: Section<'a>, at: u64, args: T::Args<'_>) -> Result<(T, u64), Error>
+pub(crate) fn read<'a, T>(file: Run<'a>, at: u64, args: T::Args<'_>) -> Result<(T, u64), Error>
 where
     T: BinRead + ReadEndian + 'a,
 {
@@ -47,7 +47,7 @@ where
 ///
 /// Nothing is checked: of another file than an entry the answer is any number, or `None`.
 pub(crate) fn code_at(start: &[u8]) -> Option<u64> {
-    let file = Section::new(start);
+    let file = Run::new(start);
     let (_, at) = read::<Header<'_>>(file, 0, file).ok()?;
     let functions = u32::from_le_bytes(*file.run(at, 4).ok()?.first_chunk()?);
     at.checked_add(12)?.checked_add(u64::from(functions).checked_mul(8)?)
@@ -60,7 +60,7 @@ pub(crate) fn code_range(in_front: &[u8], at: u64) -> Option<Range<u64>> {
     Some(at..at.checked_add(u64::from_le_bytes(*in_front.last_chunk()?))?)
 }
 
-fn number(file: Section<'_>, at: u64) -> Option<u64> {
+fn number(file: Run<'_>, at: u64) -> Option<u64> {
     Some(u64::from_le_bytes(*file.run(at, 8).ok()?.first_chunk()?))
 }
 
@@ -79,7 +79,7 @@ pub(crate) fn rows_place(behind_code: &[u8], at: u64) -> Option<Range<u64>> {
 ///
 /// Nothing is checked, as in [`code_at`].
 pub(crate) fn seal_place(end: &[u8], length: u64) -> Option<u64> {
-    length.checked_sub(number(Section::new(end), size(end).checked_sub(Footer::SIZE)?)?)
+    length.checked_sub(number(Run::new(end), size(end).checked_sub(Footer::SIZE)?)?)
 }
 
 /// How far behind the code the rows of its source map begin, in bytes: checksum, flag and length stand between.

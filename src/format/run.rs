@@ -12,7 +12,7 @@ use crate::words::size;
 ///
 /// The place is 0 for a run that was not read from a file; writing and `==` ignore it.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Section<'a> {
+pub(crate) struct Run<'a> {
     at: u64,
     length: u64,
     /// Empty if they do not lie in one piece.
@@ -24,12 +24,12 @@ pub(crate) struct Section<'a> {
 /// A piece of a file in memory: where it lies in the file, and its bytes.
 pub(crate) type Piece<'a> = (u64, &'a [u8]);
 
-impl Section<'static> {
+impl Run<'static> {
     /// A file of any length of which nothing is in memory: its parts have their places, and no bytes.
     pub(crate) const ABSENT: Self = Self { at: 0, length: u64::MAX, bytes: &[], pieces: &[(0, &[])] };
 }
 
-impl<'a> Section<'a> {
+impl<'a> Run<'a> {
     pub(crate) fn new(bytes: &'a [u8]) -> Self {
         Self::new_at(0, bytes)
     }
@@ -48,12 +48,12 @@ impl<'a> Section<'a> {
     pub(crate) fn part(self, range: &Range<u64>) -> Self {
         let length = range.end.saturating_sub(range.start);
         let empty = Self { at: self.at.saturating_add(range.start), length: 0, bytes: &[], ..self };
-        self.section(range.start, length).unwrap_or(empty)
+        self.inner(range.start, length).unwrap_or(empty)
     }
 
     /// Returns the `length` bytes of this run from its byte `at` on, as a run.
     #[inline]
-    fn section(self, at: u64, length: u64) -> Result<Self, Short> {
+    fn inner(self, at: u64, length: u64) -> Result<Self, Short> {
         if self.pieces.is_empty() {
             return Ok(Self { at: self.at.saturating_add(at), length, bytes: self.run(at, length)?, pieces: &[] });
         }
@@ -98,26 +98,26 @@ impl<'a> Section<'a> {
     }
 }
 
-impl PartialEq for Section<'_> {
+impl PartialEq for Run<'_> {
     fn eq(&self, other: &Self) -> bool {
         self.bytes == other.bytes
     }
 }
 
-impl<'a> BinRead for Section<'a> {
+impl<'a> BinRead for Run<'a> {
     /// The file, and the length of the run in bytes; `None` for all that is left.
     type Args<'b> = (Self, Option<u64>);
 
     fn read_options<R: Read + Seek>(reader: &mut R, _: Endian, (file, length): Self::Args<'_>) -> BinResult<Self> {
         let at = reader.stream_position()?;
         let length = length.unwrap_or(file.length.saturating_sub(at));
-        let section = file.section(at, length).map_err(io::Error::from)?;
+        let run = file.inner(at, length).map_err(io::Error::from)?;
         reader.seek(SeekFrom::Start(at.saturating_add(length)))?;
-        Ok(section)
+        Ok(run)
     }
 }
 
-impl BinWrite for Section<'_> {
+impl BinWrite for Run<'_> {
     type Args<'b> = ();
 
     fn write_options<W: Write + Seek>(&self, writer: &mut W, _: Endian, (): ()) -> BinResult<()> {
@@ -186,7 +186,7 @@ mod tests {
 
     #[test]
     fn a_part_of_a_part_is_found_where_it_lies_in_the_file_and_may_be_missing_but_not_beyond_its_end() {
-        let file = Section::in_pieces(12, &[(0, b"abcd"), (8, b"ijkl"), (0, b"WXYZefghIJ")]);
+        let file = Run::in_pieces(12, &[(0, b"abcd"), (8, b"ijkl"), (0, b"WXYZefghIJ")]);
         let part = file.part(&(2..11));
         assert_eq!((part.bytes(), part.range()), (&b""[..], 2..11));
         // What lies in two pieces is that of the first; what lies in none is missing.

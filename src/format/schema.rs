@@ -7,7 +7,7 @@
 
 use binrw::binrw;
 
-use super::run::{Bytes, Section};
+use super::run::{Bytes, Run};
 use super::table::Table;
 use crate::error::Field;
 use crate::words::Revision;
@@ -15,7 +15,7 @@ use crate::words::Revision;
 /// The part of an entry that means the same in every version of every engine.
 #[binrw]
 #[brw(little)]
-#[br(import_raw(file: Section<'a>))]
+#[br(import_raw(file: Run<'a>))]
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Header<'a> {
     #[br(err_context(Field::Magic))]
@@ -26,13 +26,13 @@ pub(crate) struct Header<'a> {
     version_length: u8,
 
     #[br(args(file, Some(version_length.into())), err_context(Field::Version))]
-    pub(crate) version: Section<'a>,
+    pub(crate) version: Run<'a>,
 }
 
 /// What follows a header whose magic and version are the expected ones.
 #[binrw]
 #[brw(little)]
-#[br(import(file: Section<'a>, revision: Revision))]
+#[br(import(file: Run<'a>, revision: Revision))]
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Body<'a> {
     #[br(temp, err_context(Field::FunctionCount))]
@@ -48,7 +48,7 @@ pub(crate) struct Body<'a> {
     code_length: u64,
 
     #[br(args(file, Some(code_length)), err_context(Field::Code))]
-    pub(crate) code: Section<'a>,
+    pub(crate) code: Run<'a>,
 
     /// CRC-32C of the code alone. It is there even if there is no code.
     #[br(err_context(Field::CodeChecksum))]
@@ -68,7 +68,7 @@ pub(crate) struct Body<'a> {
 /// Rows of the source offset and the code offset, ascending in the latter.
 #[binrw]
 #[brw(little)]
-#[br(import_raw(file: Section<'a>))]
+#[br(import_raw(file: Run<'a>))]
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct SourceMap<'a> {
     #[br(temp, err_context(Field::SourceMapLength))]
@@ -82,7 +82,7 @@ pub(crate) struct SourceMap<'a> {
 /// The try tables of the module, with the catch clauses of each.
 #[binrw]
 #[brw(little)]
-#[br(import_raw(file: Section<'a>))]
+#[br(import_raw(file: Run<'a>))]
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct CatchClauses<'a> {
     #[br(err_context(Field::TryTableCount))]
@@ -90,13 +90,13 @@ pub(crate) struct CatchClauses<'a> {
 
     /// That many [`TryTable`]s, up to the end of `file`.
     #[br(args(file, None))]
-    pub(crate) try_tables: Section<'a>,
+    pub(crate) try_tables: Run<'a>,
 }
 
 /// One try table: its catch clauses and, in [`Revision::Locals`], its locals.
 #[binrw]
 #[brw(little)]
-#[br(import(file: Section<'a>, revision: Revision))]
+#[br(import(file: Run<'a>, revision: Revision))]
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct TryTable<'a> {
     #[br(if(revision == Revision::Locals))]
@@ -107,7 +107,7 @@ pub(crate) struct TryTable<'a> {
 
     /// That many [`CatchClause`]s.
     #[br(args(file, Some(u64::from(clause_count).saturating_mul(CatchClause::SIZE))), err_context(Field::CatchClauses))]
-    pub(crate) clauses: Section<'a>,
+    pub(crate) clauses: Run<'a>,
 }
 
 /// What a try table says of the locals of its function.
@@ -152,7 +152,7 @@ impl CatchClause {
 /// What binds an entry to its key and its machine. It follows a body with a try table count, up to the footer.
 #[binrw]
 #[brw(little)]
-#[br(import_raw(file: Section<'a>))]
+#[br(import_raw(file: Run<'a>))]
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Seal<'a> {
     #[br(err_context(Field::Key))]
@@ -175,11 +175,11 @@ pub(crate) struct Seal<'a> {
     build_id_length: u8,
 
     #[br(args(file, Some(build_id_length.into())), err_context(Field::BuildId))]
-    pub(crate) build_id: Section<'a>,
+    pub(crate) build_id: Run<'a>,
 
-    /// [`SealSection`]s up to the end of `file`.
+    /// [`Section`]s up to the end of `file`.
     #[br(args(file, None))]
-    pub(crate) sections: Section<'a>,
+    pub(crate) sections: Run<'a>,
 }
 
 impl Seal<'_> {
@@ -193,9 +193,9 @@ impl Seal<'_> {
 /// Bytes that the engine keeps with the code.
 #[binrw]
 #[brw(little)]
-#[br(import_raw(file: Section<'a>))]
+#[br(import_raw(file: Run<'a>))]
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct SealSection<'a> {
+pub(crate) struct Section<'a> {
     #[br(err_context(Field::SectionTag))]
     pub(crate) tag: u32,
 
@@ -208,7 +208,7 @@ pub(crate) struct SealSection<'a> {
     length: u64,
 
     #[br(args(file, Some(length)), err_context(Field::Section))]
-    pub(crate) bytes: Section<'a>,
+    pub(crate) bytes: Run<'a>,
 }
 
 /// The end of a sealed entry, from which the seal is found.

@@ -4,18 +4,18 @@ use std::io::{self, Read, Seek, SeekFrom};
 
 use binrw::error::BacktraceFrame;
 
-use super::run::{Section, Short};
+use super::run::{Run, Short};
 use crate::error::{Error, Field};
 use crate::words::size;
 
 /// The file as the schema reads it: a failing read tells where it began and how much it wanted.
 pub(super) struct Source<'a> {
-    file: Section<'a>,
+    file: Run<'a>,
     at: u64,
 }
 
 impl<'a> Source<'a> {
-    pub(super) const fn new(file: Section<'a>, at: u64) -> Self {
+    pub(super) const fn new(file: Run<'a>, at: u64) -> Self {
         Self { file, at }
     }
 
@@ -53,7 +53,7 @@ impl Seek for Source<'_> {
 }
 
 /// Says of a failed read in `file` which field it was, where, and how much was there.
-pub(super) fn truncation(error: &binrw::Error, file: Section<'_>) -> Error {
+pub(super) fn truncation(error: &binrw::Error, file: Run<'_>) -> Error {
     let field = match error {
         binrw::Error::Backtrace(backtrace) => backtrace.frames.iter().find_map(|frame| match frame {
             BacktraceFrame::Custom(field) => field.downcast_ref::<Field>().copied(),
@@ -79,7 +79,7 @@ mod tests {
     #[test]
     fn a_read_takes_all_that_it_wants_or_tells_what_is_not_there() {
         for is_exact in [false, true] {
-            let mut source = Source::new(Section::new(b"abcde"), 1);
+            let mut source = Source::new(Run::new(b"abcde"), 1);
             let mut read = |to: &mut [u8; 3]| {
                 let read = if is_exact { source.read_exact(to).map(|()| 3) } else { source.read(to) };
                 (read.map_err(|error| error.to_string()), source.position())

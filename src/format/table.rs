@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use binrw::{BinRead, BinResult, BinWrite, Endian};
 
-use super::run::Section;
+use super::run::Run;
 use crate::error::Bound;
 use crate::words::size;
 
@@ -14,17 +14,17 @@ pub(crate) type Row<const N: usize> = [[u8; 8]; N];
 
 /// A run of rows of `N` little-endian u64 and where it lies in the file, read in place.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Table<'a, const N: usize>(Section<'a>);
+pub(crate) struct Table<'a, const N: usize>(Run<'a>);
 
 impl<'a, const N: usize> Table<'a, N> {
     /// Returns the table of rows that lie at `at` in the file.
     pub(crate) fn new_at(at: u64, rows: &'a [Row<N>]) -> Self {
-        Self(Section::new_at(at, rows.as_flattened().as_flattened()))
+        Self(Run::new_at(at, rows.as_flattened().as_flattened()))
     }
 
-    /// Returns the table that lies in `section`; a part of a row at the end is left out.
-    pub(crate) const fn of(section: Section<'a>) -> Self {
-        Self(section)
+    /// Returns the table that lies in `run`; a part of a row at the end is left out.
+    pub(crate) const fn of(run: Run<'a>) -> Self {
+        Self(run)
     }
 
     /// Returns the rows, or none if the file has them and memory has not.
@@ -32,7 +32,7 @@ impl<'a, const N: usize> Table<'a, N> {
         self.0.bytes().as_chunks().0.as_chunks().0
     }
 
-    pub(crate) const fn section(&self) -> Section<'a> {
+    pub(crate) const fn run(&self) -> Run<'a> {
         self.0
     }
 
@@ -99,11 +99,11 @@ impl<'a, const N: usize> Table<'a, N> {
 
 impl<'a, const N: usize> BinRead for Table<'a, N> {
     /// The file, and the number of rows.
-    type Args<'b> = (Section<'a>, u64);
+    type Args<'b> = (Run<'a>, u64);
 
     fn read_options<R: Read + Seek>(reader: &mut R, endian: Endian, (file, rows): Self::Args<'_>) -> BinResult<Self> {
         let length = rows.saturating_mul(size([[0; 8]; N].as_flattened()));
-        Ok(Self(Section::read_options(reader, endian, (file, Some(length)))?))
+        Ok(Self(Run::read_options(reader, endian, (file, Some(length)))?))
     }
 }
 

@@ -10,7 +10,7 @@ use super::source::Source;
 use crate::entry::{Identity, Sum, read_header};
 use crate::error::Error;
 use crate::file::failed;
-use crate::format::{self, Piece, Section, within};
+use crate::format::{self, Piece, Run, within};
 use crate::memory::{Access, Check, CodeMemory, FileMap, Mode, Unchanging, WritableCode};
 use crate::words::{STEP, size};
 
@@ -190,10 +190,10 @@ impl Image {
     }
 
     /// Returns the file as an entry is read from it.
-    pub(super) fn run<'a>(&'a self, pieces: &'a [Piece<'a>]) -> Section<'a> {
+    pub(super) fn run<'a>(&'a self, pieces: &'a [Piece<'a>]) -> Run<'a> {
         match &self.tables.whole {
-            Some(whole) if self.is_whole() => Section::new(whole),
-            _ => Section::in_pieces(self.length, pieces),
+            Some(whole) if self.is_whole() => Run::new(whole),
+            _ => Run::in_pieces(self.length, pieces),
         }
     }
 }
@@ -207,7 +207,7 @@ impl Tables {
     /// Reads the start of the file, and compares magic and version.
     fn read_start(&mut self, source: &Source<'_>, length: u64, identity: &Identity) -> Result<(), Error> {
         let start = self.parts.read(source, 0..length)?;
-        read_header(Section::in_pieces(source.length(), &[(0, start)]), identity).map(drop)
+        read_header(Run::in_pieces(source.length(), &[(0, start)]), identity).map(drop)
     }
 
     /// Reads what is in front of the code, if that is no more than `most` bytes, and returns where the code lies; `None` if the
@@ -253,7 +253,7 @@ impl Tables {
     }
 
     /// Returns a part of the file; `code` is the code of the same file.
-    pub(super) fn part<'a>(&'a self, code: &'a CodeMemory, part: &Range<u64>) -> Section<'a> {
+    pub(super) fn part<'a>(&'a self, code: &'a CodeMemory, part: &Range<u64>) -> Run<'a> {
         let length = part.end.saturating_sub(part.start);
         let from = |at: u64, bytes: &'a [u8]| within(bytes, part.start.checked_sub(at)?, length);
         let bytes = self
@@ -261,7 +261,7 @@ impl Tables {
             .part(part)
             .or_else(|| from(0, self.whole.as_deref()?))
             .or_else(|| from(self.rest_at?, code.rest()));
-        Section::new_at(part.start, bytes.unwrap_or_default())
+        Run::new_at(part.start, bytes.unwrap_or_default())
     }
 
     /// Returns the rows of the source map, which lie at `rows` of the file.

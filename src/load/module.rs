@@ -11,7 +11,7 @@ use crate::entry::{
     Entry, FunctionOffsets, Identity, METADATA, Sections, SourceMap, SourceMapDigest, SourceRow, Sum, TryTables,
 };
 use crate::error::{Bound, Error, Field, heap};
-use crate::format::{Body, CatchClauses, Section, Table};
+use crate::format::{Body, CatchClauses, Run, Table};
 use crate::memory::{Access, Check, CodeMemory, WritableCode};
 use crate::words::{Key, Revision, Target, size};
 
@@ -230,8 +230,8 @@ impl Module {
     fn beside(entry: &Entry<'_>, code: CodeMemory) -> Result<Self, Error> {
         let Body { function_offsets, source_map, catch_clauses, .. } = &entry.body;
         let parts = [
-            function_offsets.section().bytes(),
-            source_map.as_ref().map_or(&[], |map| map.rows.section().bytes()),
+            function_offsets.run().bytes(),
+            source_map.as_ref().map_or(&[], |map| map.rows.run().bytes()),
             catch_clauses.as_ref().map_or(&[], |clauses| clauses.try_tables.bytes()),
             entry.sealed.as_ref().map_or(&[], |sealed| sealed.seal.sections.bytes()),
         ];
@@ -308,7 +308,7 @@ impl Module {
     pub fn source_map(&self) -> Option<SourceMap<'_>> {
         let rows = self.places.source_map.as_ref()?;
         let bytes = self.tables.rows(&self.code, &rows.at).ok()?;
-        rows.are_sound(bytes).then(|| SourceMap::new(Table::of(Section::new(bytes)), self.padding))
+        rows.are_sound(bytes).then(|| SourceMap::new(Table::of(Run::new(bytes)), self.padding))
     }
 
     /// Reads the source map if a load left it in the file, and checks it against the digest of a sealed entry.
@@ -383,8 +383,8 @@ impl Places {
     fn of(entry: &Entry<'_>, digest: Option<SourceMapDigest>) -> Self {
         let Body { function_offsets, source_map, catch_clauses, .. } = &entry.body;
         Self {
-            function_offsets: function_offsets.section().range(),
-            source_map: source_map.as_ref().map(|map| Rows::new(map.rows.section().range(), digest)),
+            function_offsets: function_offsets.run().range(),
+            source_map: source_map.as_ref().map(|map| Rows::new(map.rows.run().range(), digest)),
             try_tables: catch_clauses
                 .as_ref()
                 .map(|clauses| (clauses.try_table_count, clauses.try_tables.range(), entry.revision)),

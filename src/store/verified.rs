@@ -2,7 +2,7 @@
 
 use crate::entry::{Entry, Identity};
 use crate::error::Error;
-use crate::format::Section;
+use crate::format::Run;
 use crate::load::FileBytes;
 use crate::words::Key;
 
@@ -21,14 +21,14 @@ impl Verified {
         let entry = Entry::parse(&file, identity)?;
         entry.check_key(key)?;
         entry.verify()?;
-        let entry = entry.within(Section::ABSENT);
+        let entry = entry.within(Run::ABSENT);
         Ok(Self { file, entry })
     }
 
     /// Returns the entry. That takes no memory, and nothing is checked again.
     #[must_use]
     pub fn entry(&self) -> Entry<'_> {
-        self.entry.within(Section::new(&self.file))
+        self.entry.within(Run::new(&self.file))
     }
 
     /// Returns the bytes of the file, as [`Module::load_file`](crate::Module::load_file) takes them.
