@@ -57,8 +57,13 @@ fn a_hook_is_told_when_all_is_done_and_others_need_not_wait_for_it() {
         let (cache_of_hook, path_of_hook) = (Arc::clone(&us), path.clone());
         let cache = cache.on_event(move |key, event| {
             let cache = cache_of_hook.get().unwrap();
-            // By another thread, which would wait for whatever lock or flight this one is in.
-            let is_kept = thread::scope(|scope| scope.spawn(|| cache.get(key).hit().is_some()).join().unwrap());
+            // By another thread, which would wait for whatever lock or flight this one is in, for ever.
+            let look = || {
+                let is_kept = cache.forget(key).is_some();
+                get(cache);
+                is_kept
+            };
+            let is_kept = thread::scope(|scope| scope.spawn(look).join().unwrap());
             let stored = fs::read(&path_of_hook).unwrap_or_default();
             noted.lock().unwrap().push((event.to_string(), is_kept, stored));
         });
