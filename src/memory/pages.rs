@@ -1,11 +1,15 @@
 //! Pages of memory: written first, then read and executed.
 
+use std::mem::ManuallyDrop;
 use std::ops::Range;
 use std::slice;
 
 use region::Protection;
 
 use super::coherence;
+#[cfg(unix)]
+use super::unmap;
+use super::mappings::{self, Mappings};
 use crate::error::Error;
 
 /// Size of a huge page, in bytes. Faulting small pages in is what most of the time of a large load would go to.
@@ -16,11 +20,12 @@ const UNUSED: usize = HUGE / 3;
 
 /// Pages that nobody writes to.
 pub(crate) struct Pages {
-    allocation: region::Allocation,
+    allocation: ManuallyDrop<region::Allocation>,
     /// Where they begin in it, in bytes.
     start: usize,
     /// Their length in bytes; `start` and `length` together stay within the allocation.
     length: usize,
+    _counted: Mappings,
 }
 
 // SAFETY: the pages are owned by the value and may be unmapped by any thread.
@@ -41,11 +46,22 @@ impl Pages {
     pub(super) fn make_executable(&self, code: &Range<usize>) -> Result<(), Error> {
         let end = self.page_end(code.end);
         let addresses = self.bytes().get(code.clone()).unwrap_or_default().as_ptr_range();
-        coherence::before_protection(addresses.start.addr()..addresses.end.addr());
+        coherence::clean(addresses.start.addr()..addresses.end.addr());
         self.protect(code.start..end, Protection::READ_EXECUTE)?;
         self.protect(end..self.length, Protection::READ)?;
-        coherence::after_protection();
+        coherence::synchronize();
         Ok(())
+    }
+
+    /// Makes the pages readable, and impossible to write to, and gives the contents up of those in front of `start`.
+    pub(super) fn keep_from(self, start: usize) -> Result<Self, Error> {
+        #[cfg(target_os = "linux")]
+        if let Some(part @ [_, ..]) = self.bytes().get(..start) {
+            // SAFETY: the pages belong to this value, of which nobody holds a borrow. They are zeros from now on.
+            unsafe { libc::madvise(part.as_ptr().cast_mut().cast(), part.len(), libc::MADV_DONTNEED) };
+        }
+        self.make_readable()?;
+        Ok(self)
     }
 
     /// Makes the pages readable, and impossible to write to.
@@ -110,6 +126,21 @@ impl Pages {
     }
 }
 
+impl Drop for Pages {
+    fn drop(&mut self) {
+        // SAFETY: the value is dropped once, and does not use it any more.
+        let allocation = unsafe { ManuallyDrop::take(&mut self.allocation) };
+        #[cfg(unix)]
+        {
+            let (start, length) = allocation.into_raw_parts();
+            // SAFETY: the allocation was the value's, and no borrow of it is left.
+            unsafe { unmap::give_back(start, length) };
+        }
+        #[cfg(not(unix))]
+        drop(allocation);
+    }
+}
+
 /// Pages that can be written and not executed.
 pub(crate) struct WritablePages(Pages);
 
@@ -124,7 +155,9 @@ impl WritablePages {
         let allocated = whole.checked_add(slack).filter(|length| isize::try_from(*length).is_ok());
         let allocation = region::alloc(allocated.ok_or_else(too_long)?, Protection::READ_WRITE).map_err(refused)?;
         let start = if slack == 0 { 0 } else { allocation.as_range().start.wrapping_neg() % HUGE };
-        Ok(Self(Pages { allocation, start, length: whole }))
+        // Code, what stands behind it, and what is in front of a huge page and behind it.
+        let _counted = Mappings::new(if slack == 0 { 2 } else { 4 });
+        Ok(Self(Pages { allocation: ManuallyDrop::new(allocation), start, length: whole, _counted }))
     }
 
     /// Prepares a part of the pages for being written.
@@ -155,5 +188,18 @@ impl WritablePages {
 }
 
 pub(super) fn refused(action: &'static str, length: usize, error: region::Error) -> Error {
-    Error::Memory { action, length: u64::try_from(length).unwrap_or(u64::MAX), source: error.into_io_error() }
+    mappings::refused(action, length, error.into_io_error())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lengths_that_no_slice_can_have_are_refused() {
+        for length in [usize::MAX, usize::MAX - 4096, usize::MAX / 2 + 1, usize::MAX / 2, usize::MAX / 2 - 4096] {
+            let refused = WritablePages::allocate(length).map(drop);
+            assert!(matches!(refused, Err(Error::Memory { action: "allocate", .. })), "{length:#x}: {refused:?}");
+        }
+    }
 }

@@ -1,0 +1,60 @@
+//! Mappings, of which a process may have some ten thousands: how many this crate holds, and giving them back.
+
+use std::io::{self, ErrorKind};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::limits;
+use crate::error::Error;
+
+/// How many mappings are held now.
+static HELD: AtomicUsize = AtomicUsize::new(0);
+
+/// Mappings that are counted as long as the value lives: the most there can be, because neighbours may be joined.
+#[derive(Debug)]
+pub(super) struct Mappings(AtomicUsize);
+
+impl Mappings {
+    pub(super) fn new(count: usize) -> Self {
+        HELD.fetch_add(count, Ordering::Relaxed);
+        Self(AtomicUsize::new(count))
+    }
+
+    /// Counts so many more.
+    pub(super) fn add(&self, more: usize) {
+        HELD.fetch_add(more, Ordering::Relaxed);
+        self.0.fetch_add(more, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Mappings {
+    fn drop(&mut self) {
+        HELD.fetch_sub(*self.0.get_mut(), Ordering::Relaxed);
+    }
+}
+
+/// Returns whether half of the mappings that the process may have are held here: the others are for the program.
+pub(crate) fn are_scarce() -> bool {
+    static SHARE: OnceLock<usize> = OnceLock::new();
+    let share = SHARE.get_or_init(|| limits::most_mappings().map_or(usize::MAX, |most| most / 2));
+    HELD.load(Ordering::Relaxed) >= *share
+}
+
+/// Returns the error for memory of that length that the system refused.
+pub(super) fn refused(action: &'static str, length: usize, error: io::Error) -> Error {
+    Error::Memory { action, length: u64::try_from(length).unwrap_or(u64::MAX), source: explained(error) }
+}
+
+/// Says of memory that was refused if it was for want of mappings.
+pub(crate) fn explained(error: io::Error) -> io::Error {
+    if error.kind() == ErrorKind::OutOfMemory
+        && error.raw_os_error().is_some()
+        && let Some((used, most)) = limits::mappings()
+        // Some come and go while they are counted.
+        && used >= most.saturating_sub(most / 64)
+    {
+        let told = format!("{used} mappings of the {most} that vm.max_map_count allows are in use: {error}");
+        return io::Error::new(ErrorKind::OutOfMemory, told);
+    }
+    error
+}
