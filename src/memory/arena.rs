@@ -11,14 +11,14 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::{ptr, slice};
 
 use super::coherence;
-use super::free::{Free, Start};
-use super::unmap;
+use super::free::{Free, GAP, Start, extent};
 use super::mappings::{self, Mappings};
 use super::memory_file::MemoryFile;
+use super::unmap;
 use crate::words::TRAP;
 
 /// Length of the longest code that is put here, in bytes: of longer code, pages of its own cost less.
-const SMALL: usize = 64 * 1024;
+const SMALL: usize = 16 * 1024;
 
 /// The same where mappings are scarce.
 const SMALL_IF_SCARCE: usize = 8 << 20;
@@ -30,9 +30,6 @@ const CHUNK: usize = 64 * 1024;
 const FIRST: usize = 1 << 20;
 const LONGEST: usize = 16 << 20;
 
-/// How many bytes of traps stand behind code at least: an instruction.
-const GAP: usize = 4;
-
 /// The slabs, oldest first. The lock is held while code is written to memory, and by a thread that forks.
 static SLABS: Mutex<Vec<Slab>> = Mutex::new(Vec::new());
 
@@ -43,8 +40,6 @@ static IS_REFUSED: AtomicBool = AtomicBool::new(false);
 pub(super) struct Room {
     code: *const u8,
     length: usize,
-    /// Where in its slab.
-    taken: Range<usize>,
 }
 
 // SAFETY: the room belongs to the value, and any thread may give it back.
@@ -105,7 +100,7 @@ impl Drop for Room {
         let address = self.code.addr();
         let Some(at) = slabs.iter().position(|slab| slab.holds(address)) else { return };
         let Some(slab) = slabs.get_mut(at) else { return };
-        slab.take_back(self.taken.clone());
+        slab.take_back(address.saturating_sub(slab.start.addr()), self.length);
         if slab.live > 0 {
             return;
         }
@@ -168,21 +163,21 @@ impl Slab {
             return Ok(None);
         }
         self.free.reserve().map_err(|_| ErrorKind::OutOfMemory)?;
-        let mut taken = self.free.take(code.len(), GAP, start);
-        if taken.is_none() {
+        let mut at = self.free.take(code.len(), start);
+        if at.is_none() {
             let more = code.len().saturating_add(start.alignment.saturating_mul(2)).saturating_add(GAP);
             if !self.grow(more.saturating_sub(self.free.at_end(self.mapped)))? {
                 return Ok(None);
             }
-            taken = self.free.take(code.len(), GAP, start);
+            at = self.free.take(code.len(), start);
         }
-        let Some((at, taken)) = taken else { return Ok(None) };
+        let Some(at) = at else { return Ok(None) };
         self.live = self.live.saturating_add(1);
         if let Err(error) = self.write(code, at) {
-            self.take_back(taken);
+            self.take_back(at, code.len());
             return Err(error);
         }
-        Ok(Some(Room { code: self.start.wrapping_add(at).cast_const(), length: code.len(), taken }))
+        Ok(Some(Room { code: self.start.wrapping_add(at).cast_const(), length: code.len() }))
     }
 
     /// Maps `more` bytes at least, full of traps, unless the slab has no more.
@@ -213,10 +208,10 @@ impl Slab {
         coherence::clean(address(part.start)..address(part.end));
     }
 
-    /// Takes a room back, and fills it with traps. If that fails it is not used again.
-    fn take_back(&mut self, taken: Range<usize>) {
+    /// Takes the room of code at `at` back, and fills it with traps. If that fails it is not used again.
+    fn take_back(&mut self, at: usize, length: usize) {
         self.live = self.live.saturating_sub(1);
-        if let Some(file) = &self.file
+        if let (Some(file), Some(taken)) = (&self.file, extent(at, length))
             && fill(file, &taken).is_ok()
         {
             self.clean(&taken);

@@ -146,7 +146,7 @@ impl WritableCode {
             .map_err(|error| refused.unwrap_or_else(|| mappings::refused("make executable", rest.start, error)))?;
         IS_REFUSED.store(true, Ordering::Relaxed);
         let pages = if rest.is_empty() { None } else { Some(pages.keep_from(rest.start)?) };
-        Ok(CodeMemory { place: Place::Sealed(sealed, code), pages, rest })
+        Ok(CodeMemory { place: Place::Sealed(Box::new((sealed, code))), pages, rest })
     }
 }
 
@@ -172,7 +172,7 @@ enum Place {
     /// In pages of its own, which are those of the rest, and where in them.
     Pages(Range<usize>),
     /// In a memory file, and where in it.
-    Sealed(Sealed, Range<usize>),
+    Sealed(Box<(Sealed, Range<usize>)>),
     /// In its file, which is mapped, and where in the map.
     InPlace(Arc<FileMap>, Range<usize>),
 }
@@ -211,7 +211,7 @@ impl CodeMemory {
             Place::Nowhere => &[],
             Place::Room(room) => room.bytes(),
             Place::Pages(code) => self.in_pages(code),
-            Place::Sealed(sealed, code) => sealed.bytes().get(code.clone()).unwrap_or_default(),
+            Place::Sealed(sealed) => sealed.0.bytes().get(sealed.1.clone()).unwrap_or_default(),
             Place::InPlace(file, code) => file.get(code.clone()).unwrap_or_default(),
         }
     }

@@ -5,7 +5,16 @@ use std::ops::Range;
 use crate::error::{Error, heap};
 
 /// What ranges begin and end at a multiple of.
-pub(super) const GRAIN: usize = 16;
+const GRAIN: usize = 16;
+
+/// How many bytes stay between pieces at least: an instruction.
+pub(super) const GAP: usize = 4;
+
+/// Returns what a piece of `length` bytes at `at` takes, if there are such places.
+pub(super) fn extent(at: usize, length: usize) -> Option<Range<usize>> {
+    let end = at.checked_add(length)?.checked_add(GAP)?.checked_next_multiple_of(GRAIN)?;
+    Some(at & GRAIN.wrapping_neg()..end)
+}
 
 /// Where code may begin: so many bytes behind a multiple of `alignment`, a power of two of no more than a page.
 #[derive(Clone, Copy, Debug)]
@@ -30,27 +39,26 @@ impl Free {
         heap::reserve(&mut self.ranges, more)
     }
 
-    /// Takes room for `length` bytes and at least `gap` behind them from the first range that has it, and returns where they
-    /// start, and all that was taken.
-    pub(super) fn take(&mut self, length: usize, gap: usize, start: Start) -> Option<(usize, Range<usize>)> {
-        let (at, (code, taken)) = self.ranges.iter().enumerate().find_map(|(at, free)| {
-            let code = free.start.checked_next_multiple_of(start.alignment)?.checked_add(start.displacement)?;
-            let end = code.checked_add(length)?.checked_add(gap)?.checked_next_multiple_of(GRAIN)?;
-            (end <= free.end).then_some((at, (code, code & GRAIN.wrapping_neg()..end)))
+    /// Takes what `length` bytes need from the first range that has it, and returns where they start.
+    pub(super) fn take(&mut self, length: usize, start: Start) -> Option<usize> {
+        let (index, at, taken) = self.ranges.iter().enumerate().find_map(|(index, free)| {
+            let at = free.start.checked_next_multiple_of(start.alignment)?.checked_add(start.displacement)?;
+            let taken = extent(at, length).filter(|taken| taken.end <= free.end)?;
+            Some((index, at, taken))
         })?;
-        let free = self.ranges.get_mut(at)?;
+        let free = self.ranges.get_mut(index)?;
         let (before, behind) = (free.start..taken.start, taken.end..free.end);
         match (before.is_empty(), behind.is_empty()) {
-            (true, true) => drop(self.ranges.remove(at)),
+            (true, true) => drop(self.ranges.remove(index)),
             (true, false) => *free = behind,
             (false, true) => *free = before,
             (false, false) => {
                 *free = before;
-                self.ranges.insert(at.saturating_add(1), behind);
+                self.ranges.insert(index.saturating_add(1), behind);
             }
         }
         self.taken = self.taken.saturating_add(1);
-        Some((code, taken))
+        Some(at)
     }
 
     /// Takes a range back.
@@ -106,12 +114,13 @@ mod tests {
                     let (length, displacement) = (1 + random(3000), random(alignment));
                     free.reserve().unwrap();
                     let capacity = free.ranges.capacity();
-                    let Some((code, room)) = free.take(length, 4, Start { alignment, displacement }) else { continue };
+                    let Some(code) = free.take(length, Start { alignment, displacement }) else { continue };
+                    let room = extent(code, length).unwrap();
                     assert_eq!(free.ranges.capacity(), capacity, "room was made before");
                     assert_eq!(code % alignment, displacement);
-                    assert!(room.start <= code && code + length + 4 <= room.end && room.end <= 1 << 18);
+                    assert!(room.start <= code && code + length + GAP <= room.end && room.end <= 1 << 18);
                     assert!(room.start % GRAIN == 0 && room.end % GRAIN == 0);
-                    assert!(room.len() < length + 4 + 2 * GRAIN, "no more is taken than is needed");
+                    assert!(room.len() < length + GAP + 2 * GRAIN, "no more is taken than is needed");
                     assert!(taken.iter().all(|(other, _)| room.end <= other.start || other.end <= room.start));
                     taken.push((room, code..code + length));
                 } else if !taken.is_empty() {
@@ -134,15 +143,13 @@ mod tests {
     fn what_does_not_fit_is_not_taken() {
         let mut free = Free::default();
         free.add(16..4096);
-        let start = Start { alignment: 4096, displacement: 0 };
-        assert!(free.take(1, 0, start).is_none());
+        assert!(free.take(1, Start { alignment: 4096, displacement: 0 }).is_none());
         let start = Start { alignment: 16, displacement: 0 };
-        for length in [4081, usize::MAX - 4096, usize::MAX] {
-            assert!(free.take(length, 0, start).is_none());
+        for length in [4077, 4081, usize::MAX - 4096, usize::MAX] {
+            assert!(free.take(length, start).is_none());
         }
-        assert!(free.take(4080, 1, start).is_none());
         assert_eq!(free.at_end(4096), 4080);
-        assert_eq!(free.take(4080, 0, start), Some((16, 16..4096)));
+        assert_eq!(free.take(4076, start), Some(16));
         assert_eq!(free.at_end(4096), 0);
     }
 }

@@ -10,26 +10,36 @@ use crate::error::Error;
 /// How many mappings are held now.
 static HELD: AtomicUsize = AtomicUsize::new(0);
 
-/// Mappings that are counted as long as the value lives: the most there can be, because neighbours may be joined.
+/// Counts mappings that are made: the most there can be, because neighbours may be joined.
+pub(super) fn count(more: usize) {
+    HELD.fetch_add(more, Ordering::Relaxed);
+}
+
+/// Counts mappings that are given back.
+pub(super) fn uncount(fewer: usize) {
+    HELD.fetch_sub(fewer, Ordering::Relaxed);
+}
+
+/// Mappings that are counted as long as the value lives.
 #[derive(Debug)]
 pub(super) struct Mappings(AtomicUsize);
 
 impl Mappings {
-    pub(super) fn new(count: usize) -> Self {
-        HELD.fetch_add(count, Ordering::Relaxed);
-        Self(AtomicUsize::new(count))
+    pub(super) fn new(made: usize) -> Self {
+        count(made);
+        Self(AtomicUsize::new(made))
     }
 
     /// Counts so many more.
     pub(super) fn add(&self, more: usize) {
-        HELD.fetch_add(more, Ordering::Relaxed);
+        count(more);
         self.0.fetch_add(more, Ordering::Relaxed);
     }
 }
 
 impl Drop for Mappings {
     fn drop(&mut self) {
-        HELD.fetch_sub(*self.0.get_mut(), Ordering::Relaxed);
+        uncount(*self.0.get_mut());
     }
 }
 

@@ -10,9 +10,9 @@ use std::os::fd::{AsRawFd, FromRawFd};
 use std::os::unix::fs::FileExt;
 use std::{ptr, slice};
 
-use super::unmap;
 use super::limits::most_bytes_of_a_file;
 use super::mappings::Mappings;
+use super::unmap;
 use crate::words::size;
 
 /// A file without a name, whose bytes are memory.

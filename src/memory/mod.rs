@@ -21,14 +21,14 @@ mod coherence;
 mod elsewhere;
 mod filesystem;
 mod free;
-#[cfg(unix)]
-mod unmap;
 mod limits;
 mod map;
 mod mappings;
 #[cfg(target_os = "linux")]
 mod memory_file;
 mod pages;
+#[cfg(unix)]
+mod unmap;
 
 #[cfg(not(target_os = "linux"))]
 use elsewhere as arena;

@@ -7,9 +7,9 @@ use std::slice;
 use region::Protection;
 
 use super::coherence;
+use super::mappings;
 #[cfg(unix)]
 use super::unmap;
-use super::mappings::{self, Mappings};
 use crate::error::Error;
 
 /// Size of a huge page, in bytes. Faulting small pages in is what most of the time of a large load would go to.
@@ -25,7 +25,6 @@ pub(crate) struct Pages {
     start: usize,
     /// Their length in bytes; `start` and `length` together stay within the allocation.
     length: usize,
-    _counted: Mappings,
 }
 
 // SAFETY: the pages are owned by the value and may be unmapped by any thread.
@@ -121,6 +120,11 @@ impl Pages {
         let _ = (start, huge, small);
     }
 
+    /// Returns how many mappings they are: code and what stands behind it, and what is in front of a huge page and behind it.
+    fn mappings(&self) -> usize {
+        if self.allocation.len() == self.length { 2 } else { 4 }
+    }
+
     fn as_ptr(&self) -> *const u8 {
         self.allocation.as_ptr::<u8>().wrapping_add(self.start)
     }
@@ -128,6 +132,7 @@ impl Pages {
 
 impl Drop for Pages {
     fn drop(&mut self) {
+        mappings::uncount(self.mappings());
         // SAFETY: the value is dropped once, and does not use it any more.
         let allocation = unsafe { ManuallyDrop::take(&mut self.allocation) };
         #[cfg(unix)]
@@ -155,9 +160,9 @@ impl WritablePages {
         let allocated = whole.checked_add(slack).filter(|length| isize::try_from(*length).is_ok());
         let allocation = region::alloc(allocated.ok_or_else(too_long)?, Protection::READ_WRITE).map_err(refused)?;
         let start = if slack == 0 { 0 } else { allocation.as_range().start.wrapping_neg() % HUGE };
-        // Code, what stands behind it, and what is in front of a huge page and behind it.
-        let _counted = Mappings::new(if slack == 0 { 2 } else { 4 });
-        Ok(Self(Pages { allocation: ManuallyDrop::new(allocation), start, length: whole, _counted }))
+        let pages = Pages { allocation: ManuallyDrop::new(allocation), start, length: whole };
+        mappings::count(pages.mappings());
+        Ok(Self(pages))
     }
 
     /// Prepares a part of the pages for being written.
