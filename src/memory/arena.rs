@@ -11,9 +11,10 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::{ptr, slice};
 
 use super::coherence;
-use super::free::{Free, GAP, Start, extent};
+use super::free::{Free, GAP, extent};
 use super::mappings::{self, Mappings};
 use super::memory_file::MemoryFile;
+use super::start::Start;
 use super::unmap;
 use crate::words::TRAP;
 

@@ -8,11 +8,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::arena::Room;
 use super::coherence::IS_SUPPORTED;
-use super::free::Start;
 use super::map::FileMap;
 use super::mappings;
 use super::memory_file::Sealed;
 use super::pages::{Pages, WritablePages};
+use super::start::Start;
 use crate::error::{Error, heap};
 use crate::words::{STEP, TRAP};
 
@@ -51,6 +51,7 @@ impl WritableCode {
 
     fn in_pages(code: usize, start: Start, rest: usize) -> Result<Self, Error> {
         let displacement = start.displacement;
+        debug_assert!(start.alignment <= region::page::size(), "pages are aligned to no more");
         let code = if code == 0 { 0..0 } else { displacement..displacement.saturating_add(code) };
         let behind = code.end.checked_next_multiple_of(region::page::size()).unwrap_or(usize::MAX);
         let rest = behind..behind.saturating_add(rest);
@@ -123,7 +124,7 @@ impl WritableCode {
             return copy.publish_pages();
         };
         let pages = self.pages.map(WritablePages::seal).transpose()?;
-        Ok(CodeMemory { place: Place::Room(room), pages, rest: self.rest })
+        Ok(CodeMemory { place: Placement::Room(room), pages, rest: self.rest })
     }
 
     fn publish_pages(mut self) -> Result<CodeMemory, Error> {
@@ -137,7 +138,7 @@ impl WritableCode {
         let mut refused = None;
         if !IS_REFUSED.load(Ordering::Relaxed) {
             match pages.make_executable(&code) {
-                Ok(()) => return Ok(CodeMemory { place: Place::Pages(code), pages: Some(pages), rest }),
+                Ok(()) => return Ok(CodeMemory { place: Placement::Pages(code), pages: Some(pages), rest }),
                 Err(error) if !is_denied(&error) => return Err(error),
                 Err(error) => refused = Some(error),
             }
@@ -146,7 +147,7 @@ impl WritableCode {
             .map_err(|error| refused.unwrap_or_else(|| mappings::refused("make executable", rest.start, error)))?;
         IS_REFUSED.store(true, Ordering::Relaxed);
         let pages = if rest.is_empty() { None } else { Some(pages.keep_from(rest.start)?) };
-        Ok(CodeMemory { place: Place::Sealed(Box::new((sealed, code))), pages, rest })
+        Ok(CodeMemory { place: Placement::Sealed(Box::new((sealed, code))), pages, rest })
     }
 }
 
@@ -156,7 +157,7 @@ fn is_denied(error: &Error) -> bool {
 
 /// Code that can be executed, and that nobody writes.
 pub(crate) struct CodeMemory {
-    place: Place,
+    place: Placement,
     /// The pages of the code or of the rest, or of both.
     pages: Option<Pages>,
     /// Where in the pages that lies which stands behind the code in its file.
@@ -164,7 +165,7 @@ pub(crate) struct CodeMemory {
 }
 
 /// Where code lies.
-enum Place {
+enum Placement {
     /// There is no code.
     Nowhere,
     /// In the arena, beside that of other modules.
@@ -180,7 +181,7 @@ enum Place {
 impl CodeMemory {
     /// Returns the code of an entry that has none.
     pub(crate) const fn none() -> Self {
-        Self { place: Place::Nowhere, pages: None, rest: 0..0 }
+        Self { place: Placement::Nowhere, pages: None, rest: 0..0 }
     }
 
     /// Makes code executable where its file is mapped, which keeps instruction caches coherent by itself.
@@ -190,12 +191,12 @@ impl CodeMemory {
         }
         let Some(code) = file.place(code).filter(|code| !code.is_empty()) else { return Ok(Self::none()) };
         file.make_executable(&code)?;
-        Ok(Self { place: Place::InPlace(Arc::clone(file), code), ..Self::none() })
+        Ok(Self { place: Placement::InPlace(Arc::clone(file), code), ..Self::none() })
     }
 
     /// Returns whether the code runs from its file.
     pub(crate) const fn is_in_place(&self) -> bool {
-        matches!(self.place, Place::InPlace(..))
+        matches!(self.place, Placement::InPlace(..))
     }
 
     /// Returns the addresses of the code; an empty range at 0 if there is none.
@@ -208,11 +209,11 @@ impl CodeMemory {
     /// Returns the code as it stands in memory.
     pub(crate) fn bytes(&self) -> &[u8] {
         match &self.place {
-            Place::Nowhere => &[],
-            Place::Room(room) => room.bytes(),
-            Place::Pages(code) => self.in_pages(code),
-            Place::Sealed(sealed) => sealed.0.bytes().get(sealed.1.clone()).unwrap_or_default(),
-            Place::InPlace(file, code) => file.get(code.clone()).unwrap_or_default(),
+            Placement::Nowhere => &[],
+            Placement::Room(room) => room.bytes(),
+            Placement::Pages(code) => self.in_pages(code),
+            Placement::Sealed(sealed) => sealed.0.bytes().get(sealed.1.clone()).unwrap_or_default(),
+            Placement::InPlace(file, code) => file.get(code.clone()).unwrap_or_default(),
         }
     }
 
@@ -295,7 +296,7 @@ mod tests {
         for (length, displacement) in [(3, 0), (3, 38), (16, 0), (70_000, 0), (70_000, 38)] {
             let start = Start { displacement, ..PAGE };
             let code = WritableCode::copy(&vec![1; length], start, |_| {}).unwrap().publish().unwrap();
-            if let Place::Pages(_) = code.place {
+            if let Placement::Pages(_) = code.place {
                 let pages = code.pages.as_ref().unwrap().bytes();
                 assert!(pages[..displacement].iter().all(|&byte| byte == TRAP));
                 assert!(pages[displacement + length..].iter().all(|&byte| byte == TRAP));

@@ -2,7 +2,7 @@
 
 use std::io::{self, ErrorKind};
 
-use super::free::Start;
+use super::start::Start;
 
 pub(super) enum Room {}
 

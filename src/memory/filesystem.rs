@@ -75,8 +75,9 @@ mod imp {
         let failed = unsafe { libc::fstatfs(file.as_raw_fd(), told.as_mut_ptr()) } != 0;
         // SAFETY: zeros are a value of the structure, whatever the system has written over them.
         let told = unsafe { told.assume_init() };
-        let is_local = u64::try_from(libc::MNT_LOCAL).unwrap_or(0);
-        !failed && u64::from(told.f_flags) & is_local != 0
+        #[allow(clippy::useless_conversion, reason = "the width of the flags, and their sign, are the system's")]
+        let (flags, local) = (u64::from(told.f_flags), u64::try_from(libc::MNT_LOCAL).unwrap_or(0));
+        !failed && flags & local != 0
     }
 }
 

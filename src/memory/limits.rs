@@ -45,10 +45,10 @@ pub(super) fn mappings() -> Option<(usize, usize)> {
 }
 
 #[cfg(unix)]
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(target_env = "musl")))]
 type Resource = libc::__rlimit_resource_t;
 #[cfg(unix)]
-#[cfg(not(target_os = "linux"))]
+#[cfg(not(all(target_os = "linux", not(target_env = "musl"))))]
 type Resource = libc::c_int;
 
 #[cfg(unix)]
@@ -59,6 +59,10 @@ fn limit(resource: Resource) -> u64 {
     if limit.rlim_cur == libc::RLIM_INFINITY {
         return u64::MAX;
     }
-    #[allow(clippy::useless_conversion, reason = "the width of a limit, and its sign, are the system's")]
+    #[allow(
+        clippy::useless_conversion,
+        clippy::unnecessary_fallible_conversions,
+        reason = "the width of a limit, and its sign, are the system's"
+    )]
     u64::try_from(limit.rlim_cur).unwrap_or(u64::MAX)
 }

@@ -20,6 +20,7 @@ mod coherence;
 #[cfg(not(target_os = "linux"))]
 mod elsewhere;
 mod filesystem;
+#[cfg(target_os = "linux")]
 mod free;
 mod limits;
 mod map;
@@ -27,6 +28,7 @@ mod mappings;
 #[cfg(target_os = "linux")]
 mod memory_file;
 mod pages;
+mod start;
 #[cfg(unix)]
 mod unmap;
 
@@ -39,8 +41,8 @@ pub use access::Access;
 pub(crate) use access::{Check, Mode, Unchanging};
 pub(crate) use code::{CodeMemory, WritableCode};
 pub(crate) use filesystem::is_local;
-pub(crate) use free::Start;
 pub(crate) use limits::{most_bytes_of_a_file, most_open_files};
 pub(crate) use map::FileMap;
 pub(crate) use mappings::{are_scarce, explained};
 pub(crate) use pages::{Pages, WritablePages};
+pub(crate) use start::Start;

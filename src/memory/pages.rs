@@ -54,11 +54,13 @@ impl Pages {
 
     /// Makes the pages readable, and impossible to write to, and gives the contents up of those in front of `start`.
     pub(super) fn keep_from(self, start: usize) -> Result<Self, Error> {
-        #[cfg(target_os = "linux")]
+        #[cfg(unix)]
         if let Some(part @ [_, ..]) = self.bytes().get(..start) {
             // SAFETY: the pages belong to this value, of which nobody holds a borrow. They are zeros from now on.
             unsafe { libc::madvise(part.as_ptr().cast_mut().cast(), part.len(), libc::MADV_DONTNEED) };
         }
+        #[cfg(not(unix))]
+        let _ = start;
         self.make_readable()?;
         Ok(self)
     }

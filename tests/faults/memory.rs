@@ -108,7 +108,9 @@ fn refused(root: &Path) {
     let executable = unsafe { region::protect(page.as_ptr::<u8>(), 1, region::Protection::READ_EXECUTE) };
     assert!(executable.is_err(), "it is refused");
     // SAFETY: nobody changes these files in place.
-    let (map, in_place) = unsafe { (Access::map(), Access::in_place()) };
+    let map = unsafe { Access::map() };
+    // SAFETY: the same.
+    let in_place = unsafe { Access::in_place() };
     // SAFETY: the same, and they are sound.
     let unchecked = unsafe { Access::in_place_unchecked() };
     let accesses = [(Access::READ, false), (map, false), (in_place, true), (unchecked, true)];
@@ -119,7 +121,9 @@ fn refused(root: &Path) {
             let value = n * 100_000 + rows;
             let compile = |entry: &mut Builder<'_>| {
                 *entry = builder(value, length);
-                (0..rows).for_each(|row| drop(entry.source(row.into(), 5)));
+                for row in 0..rows {
+                    entry.source(row.into(), 5);
+                }
                 Ok::<(), Error>(())
             };
             let cache = Cache::open(root, identity.clone()).unwrap();
@@ -267,7 +271,7 @@ fn file_size() {
 }
 
 /// Mappings that take up all that the process may have.
-struct Filler(region::Allocation);
+struct Filler(#[expect(dead_code, reason = "it is held")] region::Allocation);
 
 impl Filler {
     /// Leaves about `room` of them.
