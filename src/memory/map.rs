@@ -114,3 +114,18 @@ impl Deref for FileMap {
         &self.map
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lengths_that_no_slice_can_have_are_refused() {
+        let file = File::open(std::env::current_exe().unwrap()).unwrap();
+        let most = u64::try_from(isize::MAX).unwrap();
+        for length in [most + 1, u64::MAX] {
+            let refused = FileMap::to_read(&file, &(0..length), Unchanging(()));
+            assert_eq!(refused.unwrap_err().kind(), ErrorKind::OutOfMemory, "{length:#x}");
+        }
+    }
+}
