@@ -196,6 +196,7 @@ fn after_a_fork_both_processes_have_the_code_they_had_whatever_the_other_one_doe
 }
 
 fn fork() {
+    child::hangs_after(30);
     let mut kept: Vec<_> = (0..200).map(|n| Some((n, load(n, 700).unwrap()))).collect();
     let change = |kept: &mut Vec<Option<(u32, Module)>>, from: usize, to: u32| {
         kept.iter_mut().skip(from).step_by(3).for_each(|module| *module = None);
@@ -222,6 +223,8 @@ fn fork() {
     // SAFETY: no other thread of this process holds a lock.
     let pid = unsafe { libc::fork() };
     if pid == 0 {
+        // No alarm is inherited.
+        child::hangs_after(30);
         wait(ends[0]);
         let first = is_sound(&kept);
         change(&mut kept, 1, 1000);
