@@ -80,10 +80,16 @@ impl Error {
                 "forged",
                 "The file was changed by somebody without the key, or the key was changed: compile again, and find out who.",
             ),
-            Self::Io { .. } => {
-                (100, "io", "See to the file system, permissions and space; the engine works without the cache.")
-            }
-            Self::Memory { .. } => (101, "memory", "Free memory, or allow the process to have executable memory."),
+            Self::Io { .. } => (
+                100,
+                "io",
+                "See to the file system, permissions, space and the limit on open files (RLIMIT_NOFILE); the engine works without the cache.",
+            ),
+            Self::Memory { .. } => (
+                101,
+                "memory",
+                "Free memory, allow the process to have executable memory, or more mappings (vm.max_map_count).",
+            ),
             Self::UnsupportedMachine => {
                 (102, "unsupported-machine", "Run on x86-64 or arm64, or use the format alone.")
             }

@@ -44,7 +44,7 @@ impl FileBytes {
     pub(crate) fn of(source: &Source<'_>, access: Access) -> Result<Self, Error> {
         access.check_length(source.length())?;
         let map = |promise, check| Ok(Self(Bytes::Mapped(Arc::new(source.map(promise)?), check)));
-        match access.mode {
+        match source.mode(access) {
             // There is nothing to map in an empty file.
             Mode::InPlace(promise, check) if source.length() > 0 => map(promise, Some(check)),
             Mode::Map(promise) if source.length() >= LARGE_FROM => map(promise, None),

@@ -7,11 +7,11 @@ use super::bytes::{Bytes, FileBytes, LARGE_FROM};
 use super::left::{Left, LeftRows};
 use super::parts::Parts;
 use super::source::Source;
-use crate::entry::{Identity, Sum, read_header};
+use crate::entry::{Alignment, Identity, Sum, read_header};
 use crate::error::Error;
 use crate::file::failed;
 use crate::format::{self, Piece, Run, within};
-use crate::memory::{Access, Check, CodeMemory, FileMap, Mode, Unchanging, WritableCode};
+use crate::memory::{Access, Check, CodeMemory, FileMap, Mode, Start, Unchanging, WritableCode};
 use crate::words::{STEP, size};
 
 /// A file in memory, before its code may run.
@@ -67,7 +67,8 @@ impl Image {
     /// Magic and version are compared before more than the start of a large file is read.
     pub(super) fn of(source: &Source<'_>, access: Access, identity: &Identity) -> Result<Self, Error> {
         access.check_length(source.length())?;
-        if let Mode::InPlace(promise, check) = access.mode
+        let mode = source.mode(access);
+        if let Mode::InPlace(promise, check) = mode
             && let Some(image) = Self::in_place(source, promise, check, identity)?
         {
             return Ok(image);
@@ -75,7 +76,7 @@ impl Image {
         if source.length() < LARGE_FROM {
             return FileBytes::read(source).map(Self::whole);
         }
-        if let Mode::Map(promise) = access.mode {
+        if let Mode::Map(promise) = mode {
             return source.map(promise).map(|map| Self::whole(FileBytes(Bytes::Mapped(Arc::new(map), None))));
         }
         Self::read(source, identity)
@@ -106,8 +107,7 @@ impl Image {
         let [code_length, rest_length] =
             [&code, &rest].map(|part| usize::try_from(part.end.saturating_sub(part.start)).unwrap_or(usize::MAX));
         let rest_length = if is_long { rest_length } else { 0 };
-        let mut pages =
-            WritableCode::allocate(code_length, identity.alignment().displacement(code.start), rest_length)?;
+        let mut pages = WritableCode::allocate(code_length, start_of(identity.alignment(), code.start), rest_length)?;
         pages.advise_code(0..code_length);
         let mut sum = identity.begin_sum();
         sum.add_head(tables.parts.part(&(0..code.start)).unwrap_or_default());
@@ -196,6 +196,12 @@ impl Image {
             _ => Run::in_pieces(self.length, pieces),
         }
     }
+}
+
+/// Returns where code begins in memory that lies at `at` in its file.
+pub(super) fn start_of(alignment: Alignment, at: u64) -> Start {
+    let displacement = alignment.displacement(at);
+    Start { alignment: usize::try_from(alignment.of_code()).unwrap_or(1), displacement }
 }
 
 impl Tables {

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use super::bytes::FileBytes;
-use super::image::{Code, Image, Tables};
+use super::image::{Code, Image, Tables, start_of};
 use super::source::Source;
 use crate::entry::{
     Entry, FunctionOffsets, Identity, METADATA, Sections, SourceMap, SourceMapDigest, SourceRow, Sum, TryTables,
@@ -405,7 +405,7 @@ fn copy(entry: &Entry<'_>) -> Result<CodeMemory, Error> {
         let mut sum = entry.begin_sum();
         let code = WritableCode::copy(
             entry.body.code.bytes(),
-            entry.alignment().displacement(entry.code_range().start),
+            start_of(entry.alignment(), entry.code_range().start),
             |step| {
                 if let Some(sum) = &mut sum {
                     sum.add_code(step);

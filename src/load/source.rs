@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::error::{Error, Field};
 use crate::file::{FileId, failed, open, read_at};
-use crate::memory::{FileMap, Unchanging};
+use crate::memory::{self, Access, FileMap, Mode, Unchanging};
 use crate::words::size;
 
 /// A file that is being loaded.
@@ -25,6 +25,14 @@ impl<'a> Source<'a> {
     /// Returns the length of the file when it was opened, in bytes.
     pub(super) const fn length(&self) -> u64 {
         self.id.length
+    }
+
+    /// Returns how the file gets into memory that is to be opened with `access`: by reading where it should not be mapped.
+    pub(super) fn mode(&self, access: Access) -> Mode {
+        match access.mode {
+            Mode::Map(_) | Mode::InPlace(..) if memory::are_scarce() || !memory::is_local(&self.file) => Mode::Read,
+            mode => mode,
+        }
     }
 
     /// Maps all of the file for reading.
@@ -51,5 +59,5 @@ impl<'a> Source<'a> {
 
 /// Returns the error for memory of that length that the system refused.
 pub(super) fn refused(action: &'static str, length: u64) -> impl FnOnce(io::Error) -> Error {
-    move |source| Error::Memory { action, length, source }
+    move |source| Error::Memory { action, length, source: memory::explained(source) }
 }

@@ -1,5 +1,8 @@
 //! What the system allows the process.
 
+use std::fs::File;
+use std::io::Read;
+
 /// Returns how many files the process may have open.
 pub(crate) fn most_open_files() -> u64 {
     #[cfg(unix)]
@@ -14,6 +17,31 @@ pub(crate) fn most_bytes_of_a_file() -> u64 {
     return limit(libc::RLIMIT_FSIZE);
     #[cfg(not(unix))]
     u64::MAX
+}
+
+/// Returns how many mappings the process may have, if there is a limit that is known.
+pub(super) fn most_mappings() -> Option<usize> {
+    if !cfg!(target_os = "linux") {
+        return None;
+    }
+    let read = std::fs::read_to_string("/proc/sys/vm/max_map_count").ok();
+    // What the kernel has if nobody sets another.
+    Some(read.and_then(|limit| limit.trim().parse().ok()).unwrap_or(65_530))
+}
+
+/// Returns how many mappings the process has, and how many it may have, if the system tells. The time it takes grows with them.
+pub(super) fn mappings() -> Option<(usize, usize)> {
+    let most = most_mappings()?;
+    let (mut file, mut page, mut count) = (File::open("/proc/self/maps").ok()?, [0; 4096], 0_usize);
+    loop {
+        match file.read(&mut page).ok()? {
+            0 => return Some((count, most)),
+            read => {
+                let lines = page.iter().take(read).filter(|byte| **byte == b'\n').count();
+                count = count.saturating_add(lines);
+            }
+        }
+    }
 }
 
 #[cfg(unix)]

@@ -7,6 +7,7 @@ use std::ops::{Deref, Range};
 use region::Protection;
 
 use super::access::{Check, Unchanging};
+use super::mappings::Mappings;
 use super::pages::refused;
 use crate::error::Error;
 
@@ -18,6 +19,7 @@ pub(crate) struct FileMap {
     at: u64,
     /// Whether all of it was mapped executable.
     is_executable: bool,
+    counted: Mappings,
 }
 
 impl FileMap {
@@ -63,7 +65,7 @@ impl FileMap {
         let length = usize::try_from(part.end.saturating_sub(part.start)).map_err(|_| ErrorKind::OutOfMemory)?;
         isize::try_from(length).map_err(|_| ErrorKind::OutOfMemory)?;
         let map = map(memmap2::MmapOptions::new().offset(part.start).len(length))?;
-        Ok(Self { map, at: part.start, is_executable: false })
+        Ok(Self { map, at: part.start, is_executable: false, counted: Mappings::new(1) })
     }
 
     /// Returns where in the map a part of the file lies, if it is mapped.
@@ -98,6 +100,7 @@ impl FileMap {
                 // SAFETY: the pages belong to the map. They stay readable, and were not writable.
                 let protected = unsafe { region::protect(part.as_ptr(), part.len(), protection) };
                 protected.map_err(|error| refused("make executable", part.len(), error))?;
+                self.counted.add(1);
             }
         }
         Ok(())
@@ -109,5 +112,20 @@ impl Deref for FileMap {
 
     fn deref(&self) -> &[u8] {
         &self.map
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lengths_that_no_slice_can_have_are_refused() {
+        let file = File::open(std::env::current_exe().unwrap()).unwrap();
+        let most = u64::try_from(isize::MAX).unwrap();
+        for length in [most + 1, u64::MAX] {
+            let refused = FileMap::to_read(&file, &(0..length), Unchanging(()));
+            assert_eq!(refused.unwrap_err().kind(), ErrorKind::OutOfMemory, "{length:#x}");
+        }
     }
 }

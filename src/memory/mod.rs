@@ -2,29 +2,56 @@
 //!
 //! Code that is copied goes through two types: [`WritableCode`] can be written and not executed, [`CodeMemory`] can be
 //! executed and not written. No page is ever both. Between the two stand the caller's checks, which read the very bytes that
-//! will run.
+//! will run, or that memory of this crate's own is copied from.
+//!
+//! | code | lies in |
+//! |---|---|
+//! | small, copied | the arena, beside that of other modules; without memory files, pages of its own |
+//! | large, copied | pages of its own; where written memory may not be executed, a memory file of its own |
+//! | in place | its file |
 
 #![expect(unsafe_code, reason = "this is the room for it; every block carries its proof")]
 
 mod access;
+#[cfg(target_os = "linux")]
+mod arena;
 mod code;
 mod coherence;
 mod counted;
+#[cfg(not(target_os = "linux"))]
+mod elsewhere;
+mod filesystem;
+#[cfg(target_os = "linux")]
+mod free;
 mod limits;
 mod map;
+mod mappings;
+#[cfg(target_os = "linux")]
+mod memory_file;
 #[cfg(test)]
 #[cfg(loom)]
 mod orders;
 mod pages;
 mod readers;
 mod shared;
+mod start;
 mod sync;
+#[cfg(unix)]
+mod unmap;
+
+#[cfg(not(target_os = "linux"))]
+use elsewhere as arena;
+#[cfg(not(target_os = "linux"))]
+use elsewhere as memory_file;
 
 pub use access::Access;
 pub(crate) use access::{Check, Mode, Unchanging};
 pub(crate) use code::{CodeMemory, WritableCode};
 pub(crate) use counted::Counted;
+pub(crate) use filesystem::is_local;
 pub(crate) use limits::{most_bytes_of_a_file, most_open_files};
 pub(crate) use map::FileMap;
+pub(crate) use mappings::{are_scarce, explained};
 pub(crate) use pages::{Pages, WritablePages};
 pub(crate) use shared::{Shared, Writing};
+pub(crate) use start::Start;

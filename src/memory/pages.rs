@@ -1,11 +1,15 @@
 //! Pages of memory: written first, then read and executed.
 
+use std::mem::ManuallyDrop;
 use std::ops::Range;
 use std::slice;
 
 use region::Protection;
 
 use super::coherence;
+use super::mappings;
+#[cfg(unix)]
+use super::unmap;
 use crate::error::Error;
 
 /// Size of a huge page, in bytes. Faulting small pages in is what most of the time of a large load would go to.
@@ -16,7 +20,7 @@ const UNUSED: usize = HUGE / 3;
 
 /// Pages that nobody writes to.
 pub(crate) struct Pages {
-    allocation: region::Allocation,
+    allocation: ManuallyDrop<region::Allocation>,
     /// Where they begin in it, in bytes.
     start: usize,
     /// Their length in bytes; `start` and `length` together stay within the allocation.
@@ -41,11 +45,24 @@ impl Pages {
     pub(super) fn make_executable(&self, code: &Range<usize>) -> Result<(), Error> {
         let end = self.page_end(code.end);
         let addresses = self.bytes().get(code.clone()).unwrap_or_default().as_ptr_range();
-        coherence::before_protection(addresses.start.addr()..addresses.end.addr());
+        coherence::clean(addresses.start.addr()..addresses.end.addr());
         self.protect(code.start..end, Protection::READ_EXECUTE)?;
         self.protect(end..self.length, Protection::READ)?;
-        coherence::after_protection();
+        coherence::synchronize();
         Ok(())
+    }
+
+    /// Makes the pages readable, and impossible to write to, and gives the contents up of those in front of `start`.
+    pub(super) fn keep_from(self, start: usize) -> Result<Self, Error> {
+        #[cfg(unix)]
+        if let Some(part @ [_, ..]) = self.bytes().get(..start) {
+            // SAFETY: the pages belong to this value, of which nobody holds a borrow. They are zeros from now on.
+            unsafe { libc::madvise(part.as_ptr().cast_mut().cast(), part.len(), libc::MADV_DONTNEED) };
+        }
+        #[cfg(not(unix))]
+        let _ = start;
+        self.make_readable()?;
+        Ok(self)
     }
 
     /// Makes the pages readable, and impossible to write to.
@@ -105,8 +122,29 @@ impl Pages {
         let _ = (start, huge, small);
     }
 
+    /// Returns how many mappings they are: code and what stands behind it, and what is in front of a huge page and behind it.
+    fn mappings(&self) -> usize {
+        if self.allocation.len() == self.length { 2 } else { 4 }
+    }
+
     fn as_ptr(&self) -> *const u8 {
         self.allocation.as_ptr::<u8>().wrapping_add(self.start)
+    }
+}
+
+impl Drop for Pages {
+    fn drop(&mut self) {
+        mappings::uncount(self.mappings());
+        // SAFETY: the value is dropped once, and does not use it any more.
+        let allocation = unsafe { ManuallyDrop::take(&mut self.allocation) };
+        #[cfg(unix)]
+        {
+            let (start, length) = allocation.into_raw_parts();
+            // SAFETY: the allocation was the value's, and no borrow of it is left.
+            unsafe { unmap::give_back(start, length) };
+        }
+        #[cfg(not(unix))]
+        drop(allocation);
     }
 }
 
@@ -124,7 +162,9 @@ impl WritablePages {
         let allocated = whole.checked_add(slack).filter(|length| isize::try_from(*length).is_ok());
         let allocation = region::alloc(allocated.ok_or_else(too_long)?, Protection::READ_WRITE).map_err(refused)?;
         let start = if slack == 0 { 0 } else { allocation.as_range().start.wrapping_neg() % HUGE };
-        Ok(Self(Pages { allocation, start, length: whole }))
+        let pages = Pages { allocation: ManuallyDrop::new(allocation), start, length: whole };
+        mappings::count(pages.mappings());
+        Ok(Self(pages))
     }
 
     /// Prepares a part of the pages for being written.
@@ -155,5 +195,18 @@ impl WritablePages {
 }
 
 pub(super) fn refused(action: &'static str, length: usize, error: region::Error) -> Error {
-    Error::Memory { action, length: u64::try_from(length).unwrap_or(u64::MAX), source: error.into_io_error() }
+    mappings::refused(action, length, error.into_io_error())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lengths_that_no_slice_can_have_are_refused() {
+        for length in [usize::MAX, usize::MAX - 4096, usize::MAX / 2 + 1, usize::MAX / 2, usize::MAX / 2 - 4096] {
+            let refused = WritablePages::allocate(length).map(drop);
+            assert!(matches!(refused, Err(Error::Memory { action: "allocate", .. })), "{length:#x}: {refused:?}");
+        }
+    }
 }

@@ -11,7 +11,7 @@ use std::{env, hint};
 use jitcache::{Access, Builder, Cache, Entry, Error, FileBytes, Lookup, Module, Store};
 
 use crate::content::{self, LARGE, builder, code, compiled, identity, is_code, key};
-use crate::{adversary, fork, hammer, limits, powercut};
+use crate::{adversary, fork, hammer, limits, memory, powercut};
 
 /// How a child ended, told by its exit code: no disk is needed for that, and no memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -154,6 +154,8 @@ fn begin() {
         libc::SYS_getdents64,
         libc::SYS_fsync,
         libc::SYS_flock,
+        libc::SYS_fstatfs,
+        libc::SYS_pwrite64,
     ];
     let memory =
         [libc::SYS_mmap, libc::SYS_mprotect, libc::SYS_munmap, libc::SYS_madvise, libc::SYS_brk, libc::SYS_getrandom];
@@ -204,6 +206,7 @@ fn main() {
         "fork" => fork::child(root, argument).exit(),
         "fork-in-flight" => fork::child_in_flight().exit(),
         "limits" => return limits::child(root, argument),
+        action if action.starts_with("memory-") => return memory::child(action, root),
         _ => {}
     }
     hangs_after(20);
@@ -213,6 +216,8 @@ fn main() {
     // The expected codes exist before the operation, so that checking needs no memory after it.
     let codes = [code(LARGE, 0), code(LARGE, 1)];
     let sound = |found: &[u8]| codes.iter().any(|code| code == found);
+    // What the library keeps for small code is there before.
+    drop(Module::load(&builder(7, 0).finish(&identity, &content::key(7)).unwrap()).unwrap());
     let maps = File::open("/proc/self/maps").unwrap();
     let before = Held::now(&maps);
     let outcome = match action {

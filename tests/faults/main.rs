@@ -26,6 +26,7 @@ mod fork;
 mod hammer;
 mod kill;
 mod limits;
+mod memory;
 mod model;
 mod mount;
 mod odd;

@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 use std::thread;
 use std::time::Duration;
 
-use jitcache::{Lookup, Store};
+use jitcache::{Access, Lookup, Store};
 
 use crate::child::{self, Outcome};
 use crate::content::{LARGE, LEFT_OVER, age, code, file, files, identity, key, put};
@@ -108,6 +108,13 @@ fn entries_are_put_found_and_removed_on_odd_file_systems() {
         let store = Store::open(odd.root(), identity()).unwrap();
         let path = store.path(&key(LARGE));
         assert_eq!(fs::read(&path).unwrap(), file(LARGE, 1), "{habit}");
+        // SAFETY: nobody changes the file in place while the module is there.
+        let in_place = Store::open(odd.root(), identity()).unwrap().with_access(unsafe { Access::in_place() });
+        let module = in_place.load(&key(LARGE)).unwrap().hit().unwrap();
+        assert!(!module.is_in_place() && module.code() == code(LARGE, 1), "{habit}: what may vanish is not mapped");
+        let maps = fs::read_to_string("/proc/self/maps").unwrap();
+        assert!(!maps.contains(odd.root().to_str().unwrap()), "{habit}: {maps}");
+        drop(module);
         fs::write(&path, "bad").unwrap();
         assert_eq!(odd.run("judge"), Some(Outcome::Done), "{habit}");
         assert!(!path.exists(), "{habit}: a bad entry stays");

@@ -23,7 +23,11 @@ fn modules() -> BTreeMap<String, String> {
             let name = path.strip_prefix(&root).unwrap().with_extension("");
             let name: Vec<_> = name.iter().map(|part| part.to_str().unwrap()).filter(|part| *part != "mod").collect();
             let text = fs::read_to_string(&path).unwrap();
-            let end = text.find("\nmod tests {").unwrap_or(text.len());
+            let is_module = |at: &usize| {
+                let item = text[at + 1..].lines().find(|line| !line.starts_with("#["));
+                item.is_some_and(|item| item.starts_with("mod ") && item.ends_with('{'))
+            };
+            let end = text.match_indices("\n#[cfg(test)]\n").map(|(at, _)| at).find(is_module).unwrap_or(text.len());
             modules.insert(name.join("::"), text[..end].to_owned());
         }
     }
