@@ -17,6 +17,17 @@ use crate::words::{Key, Revision, Target, size};
 
 /// Executable code with its functions and its source map. The code is unmapped when the module is dropped.
 ///
+/// # How many
+///
+/// As many as there is memory for. On Linux, code of up to 4 KiB that is copied lies beside that of other modules, in memory
+/// that is given back once no module of its part, of 1 to 16 MiB, is left; larger code takes whole pages, and a
+/// mapping or two; code that runs in place takes one to four mappings. Of mappings the process may have some ten
+/// thousands: modules take no more than half of them, and beyond that run in place no longer, but are copied to
+/// memory that they share. Where written memory may not be made executable, code is copied to memory files.
+///
+/// After a fork each process has its modules as they were. That is not so after a fork by a system call of the caller's own, which
+/// is not noticed.
+///
 /// Calling a function is the engine's own `unsafe`: only the engine knows its signature, and that the entry came from a
 /// place whose code may be run.
 ///

@@ -6,10 +6,14 @@
 ///
 /// | | checked | code | a load of 1 MiB takes | the caller promises |
 /// |---|---|---|---|---|
-/// | [`Access::READ`] | every byte but the source map's, which is checked when it is used | in pages of its own | reading | nothing |
-/// | [`Access::map`] | the same | in pages of its own | copying | that files are replaced, never changed |
+/// | [`Access::READ`] | every byte but the source map's, which is checked when it is used | in memory of its own | reading | nothing |
+/// | [`Access::map`] | the same | in memory of its own | copying | that files are replaced, never changed |
 /// | [`Access::in_place`] | the same | in the file's pages, which processes share | summing | the same |
 /// | [`Access::in_place_unchecked`] | lengths, key and machine | in the file's pages | a few system calls | the same, and that files are sound |
+///
+/// Nothing is mapped, but read as by [`Access::READ`], from network file systems and those that a program offers (FUSE), as far as
+/// Linux, macOS and FreeBSD tell; and once this crate holds half of the mappings that Linux lets the process have
+/// (`vm.max_map_count`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Access {
     pub(crate) mode: Mode,
@@ -55,8 +59,8 @@ impl Access {
     /// - Nobody may change a file that it opened in place or shorten it, in this process or another. Replacing the file by
     ///   renaming another one over it is allowed, and so is removing it: that is how a [`Store`](crate::Store) and wazero
     ///   write.
-    /// - The files must not lie on a network file system, where another machine's replacing or removing takes pages away
-    ///   and the next look at one is a SIGBUS.
+    /// - On systems that do not tell of a file system that it is another machine's, the files must not lie on one: there,
+    ///   replacing or removing one takes pages away, and the next look at one is a SIGBUS.
     /// - The device must go on giving the bytes that it gave: the system may drop pages of a file and read them again, which
     ///   nobody checks a second time; a device that fails then is a SIGBUS, too.
     #[must_use]

@@ -18,8 +18,8 @@ use super::start::Start;
 use super::unmap;
 use crate::words::Arch;
 
-/// Length of the longest code that is put here, in bytes: of longer code, pages of its own cost less.
-const SMALL: usize = 16 * 1024;
+/// Length of the longest code that is put here, in bytes: pages of its own cost longer code less time.
+const SMALL: usize = 4 * 1024;
 
 /// The same where mappings are scarce.
 const SMALL_IF_SCARCE: usize = 8 << 20;

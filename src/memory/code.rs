@@ -340,7 +340,7 @@ mod tests {
     #[test]
     #[cfg(target_os = "linux")]
     fn code_is_executable_and_not_writable() {
-        for (length, protection) in [(5000, "r-xs"), (70_000, "r-xp")] {
+        for (length, protection) in [(4000, "r-xs"), (70_000, "r-xp")] {
             is_executable_and_not_writable(length, protection);
         }
     }

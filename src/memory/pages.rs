@@ -21,9 +21,7 @@ const UNUSED: usize = HUGE / 3;
 /// Pages that nobody writes to.
 pub(crate) struct Pages {
     allocation: ManuallyDrop<region::Allocation>,
-    /// Where they begin in it, in bytes.
-    start: usize,
-    /// Their length in bytes; `start` and `length` together stay within the allocation.
+    /// Their length in bytes, no more than that of the allocation, which may go on to the end of a huge page.
     length: usize,
 }
 
@@ -100,7 +98,7 @@ impl Pages {
         {
             let advise = |range: Range<usize>, advice| {
                 let start = range.start & page.wrapping_neg();
-                let end = range.end.next_multiple_of(page).min(self.allocation.len().saturating_sub(self.start));
+                let end = range.end.next_multiple_of(page).min(self.allocation.len());
                 let length = end.saturating_sub(start);
                 // A single page is faulted in as fast.
                 if length > page {
@@ -122,13 +120,13 @@ impl Pages {
         let _ = (start, huge, small);
     }
 
-    /// Returns how many mappings they are: code and what stands behind it, and what is in front of a huge page and behind it.
+    /// Returns how many mappings they are: code, what stands behind it, and what fills up a huge page.
     fn mappings(&self) -> usize {
-        if self.allocation.len() == self.length { 2 } else { 4 }
+        if self.allocation.len() == self.length { 2 } else { 3 }
     }
 
     fn as_ptr(&self) -> *const u8 {
-        self.allocation.as_ptr::<u8>().wrapping_add(self.start)
+        self.allocation.as_ptr()
     }
 }
 
@@ -157,12 +155,15 @@ impl WritablePages {
         let refused = |error| refused("allocate", length, error);
         let too_long = || refused(region::Error::InvalidParameter("length"));
         let whole = length.checked_next_multiple_of(region::page::size()).ok_or_else(too_long)?;
+        let is_huge = cfg!(target_os = "linux") && length >= HUGE.saturating_sub(UNUSED);
         // Room to align the first huge page, and to fill up the last one, which nobody touches.
-        let slack = if length < HUGE.saturating_sub(UNUSED) { 0 } else { HUGE.saturating_add(UNUSED) };
-        let allocated = whole.checked_add(slack).filter(|length| isize::try_from(*length).is_ok());
-        let allocation = region::alloc(allocated.ok_or_else(too_long)?, Protection::READ_WRITE).map_err(refused)?;
-        let start = if slack == 0 { 0 } else { allocation.as_range().start.wrapping_neg() % HUGE };
-        let pages = Pages { allocation: ManuallyDrop::new(allocation), start, length: whole };
+        let filled = if is_huge && whole % HUGE >= HUGE.saturating_sub(UNUSED) { HUGE } else { 1 };
+        let kept = whole.checked_next_multiple_of(filled).ok_or_else(too_long)?;
+        let allocated = kept.checked_add(if is_huge { HUGE } else { 0 });
+        let allocated = allocated.filter(|length| isize::try_from(*length).is_ok()).ok_or_else(too_long)?;
+        let allocation = region::alloc(allocated, Protection::READ_WRITE).map_err(refused)?;
+        let allocation = if is_huge { aligned(allocation, kept) } else { allocation };
+        let pages = Pages { allocation: ManuallyDrop::new(allocation), length: whole };
         mappings::count(pages.mappings());
         Ok(Self(pages))
     }
@@ -192,6 +193,27 @@ impl WritablePages {
         self.0.make_readable()?;
         Ok(self.0)
     }
+}
+
+/// Keeps `kept` bytes of an allocation that begin with a huge page, and gives back what is around them.
+#[cfg(target_os = "linux")]
+fn aligned(allocation: region::Allocation, kept: usize) -> region::Allocation {
+    let (start, length) = allocation.into_raw_parts::<u8>();
+    let before = start.addr().wrapping_neg() % HUGE;
+    let end = before.saturating_add(kept);
+    for part in [0..before, end..length] {
+        if !part.is_empty() {
+            // SAFETY: the part is of an allocation of this function's, which nobody has seen.
+            unsafe { unmap::give_back(start.wrapping_add(part.start), part.len()) };
+        }
+    }
+    // SAFETY: what is left of the allocation is nobody else's: there was a huge page more than is kept.
+    unsafe { region::Allocation::from_raw_parts(start.wrapping_add(before), kept) }
+}
+
+#[cfg(not(target_os = "linux"))]
+const fn aligned(allocation: region::Allocation, _: usize) -> region::Allocation {
+    allocation
 }
 
 pub(super) fn refused(action: &'static str, length: usize, error: region::Error) -> Error {

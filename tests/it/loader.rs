@@ -421,7 +421,7 @@ fn beside_code_that_was_read_only_traps_are_executable_and_what_was_read_with_it
             let code = module.address_range();
             let (start, end) = (code.start / page * page, code.end.next_multiple_of(page));
             // Small code lies beside that of other tests, with an instruction between them.
-            let is_small = length <= 16 << 10;
+            let is_small = length <= 4 << 10;
             let around = if is_small { [0..0, code.end..code.end + 4] } else { [start..code.start, code.end..end] };
             for traps in around.into_iter().filter(|traps| !traps.is_empty()) {
                 // SAFETY: the pages of the code are mapped, and readable.
