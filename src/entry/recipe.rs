@@ -2,7 +2,8 @@
 
 use sha2::{Digest, Sha256};
 
-use super::identity::{Alignment, Identity, Sealing};
+use super::alignment::Alignment;
+use super::identity::{Identity, Sealing};
 use crate::words::{Key, Revision, size};
 
 impl Key {

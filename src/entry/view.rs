@@ -3,8 +3,9 @@
 use std::io::{self, Write};
 use std::ops::Range;
 
+use super::alignment::Alignment;
 use super::digest::{Digest, MacKey, Sum, crc32c};
-use super::identity::{Alignment, Identity};
+use super::identity::Identity;
 use super::seal::{METADATA, Sealed, SourceMapDigest};
 use super::tables::{FunctionOffsets, SourceMap, TryTables};
 use crate::error::{Bound, Error, Field};

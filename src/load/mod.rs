@@ -5,6 +5,7 @@ mod image;
 mod left;
 mod module;
 mod parts;
+mod places;
 mod source;
 
 pub use bytes::FileBytes;

@@ -2,18 +2,17 @@
 
 use std::ops::Range;
 use std::path::Path;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::bytes::FileBytes;
 use super::image::{Code, Image, Tables, start_of};
+use super::places::{Places, Rows};
 use super::source::Source;
-use crate::entry::{
-    Entry, FunctionOffsets, Identity, METADATA, Sections, SourceMap, SourceMapDigest, SourceRow, Sum, TryTables,
-};
+use crate::entry::{Entry, FunctionOffsets, Identity, METADATA, Sections, SourceMap, SourceRow, Sum, TryTables};
 use crate::error::{Bound, Error, Field, heap};
 use crate::format::{Body, CatchClauses, Run, Table};
 use crate::memory::{Access, Check, CodeMemory, WritableCode};
-use crate::words::{Key, Revision, Target, size};
+use crate::words::{Key, Target, size};
 
 /// Executable code with its functions and its source map. The code is unmapped when the module is dropped.
 ///
@@ -74,50 +73,6 @@ impl ModuleId {
     fn next() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         Self(NEXT.fetch_add(1, Ordering::Relaxed))
-    }
-}
-
-/// Where in a file the tables of its entry lie, in bytes.
-#[derive(Debug)]
-struct Places {
-    function_offsets: Range<u64>,
-    source_map: Option<Rows>,
-    /// How many try tables there are, where, and how they are laid out.
-    try_tables: Option<(u32, Range<u64>, Revision)>,
-    sections: Option<Range<u64>>,
-}
-
-/// The rows of a source map, which are checked when they are first used: there may be more of them than code.
-#[derive(Debug)]
-struct Rows {
-    at: Range<u64>,
-    /// What they have to be; `None` if nobody can tell, or the caller vouched for it.
-    digest: Option<SourceMapDigest>,
-    /// Whether they were found sound: no lock, because they may be looked up in a signal handler.
-    state: AtomicU8,
-}
-
-impl Rows {
-    const UNCHECKED: u8 = 0;
-    const SOUND: u8 = 1;
-    const DAMAGED: u8 = 2;
-
-    const fn new(at: Range<u64>, digest: Option<SourceMapDigest>) -> Self {
-        Self { at, digest, state: AtomicU8::new(Self::UNCHECKED) }
-    }
-
-    /// Returns whether `rows` are what they have to be.
-    fn are_sound(&self, rows: &[u8]) -> bool {
-        match self.state.load(Ordering::Relaxed) {
-            Self::UNCHECKED => self.check(rows).is_ok(),
-            state => state == Self::SOUND,
-        }
-    }
-
-    fn check(&self, rows: &[u8]) -> Result<(), Error> {
-        let checked = self.digest.as_ref().map_or(Ok(()), |digest| digest.check(rows));
-        self.state.store(if checked.is_ok() { Self::SOUND } else { Self::DAMAGED }, Ordering::Relaxed);
-        checked
     }
 }
 
@@ -387,20 +342,6 @@ impl Module {
             code,
             source: self.source_map().and_then(|map| row(map, code)).map(|row| row.source),
         })
-    }
-}
-
-impl Places {
-    fn of(entry: &Entry<'_>, digest: Option<SourceMapDigest>) -> Self {
-        let Body { function_offsets, source_map, catch_clauses, .. } = &entry.body;
-        Self {
-            function_offsets: function_offsets.run().range(),
-            source_map: source_map.as_ref().map(|map| Rows::new(map.rows.run().range(), digest)),
-            try_tables: catch_clauses
-                .as_ref()
-                .map(|clauses| (clauses.try_table_count, clauses.try_tables.range(), entry.revision)),
-            sections: entry.sealed.as_ref().map(|sealed| sealed.seal.sections.range()),
-        }
     }
 }
 
