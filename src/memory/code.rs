@@ -237,18 +237,6 @@ impl fmt::Debug for CodeMemory {
 }
 
 #[cfg(test)]
-#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-mod elsewhere {
-    use super::*;
-
-    #[test]
-    fn a_machine_whose_caches_are_not_known_gets_no_code() {
-        let start = Start { alignment: 16, displacement: 0 };
-        assert!(matches!(WritableCode::copy(&[1], start, |_| {}), Err(Error::UnsupportedMachine)));
-    }
-}
-
-#[cfg(test)]
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod tests {
     use super::super::pages::HUGE;
@@ -358,5 +346,17 @@ mod tests {
         let line = maps.lines().find(holds).expect("the code is mapped");
         assert_eq!(line.split(' ').nth(1), Some(protection), "{line}");
         assert!(maps.lines().all(|line| !line.contains("rwx")), "{maps}");
+    }
+}
+
+#[cfg(test)]
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+mod elsewhere {
+    use super::*;
+
+    #[test]
+    fn a_machine_whose_caches_are_not_known_gets_no_code() {
+        let start = Start { alignment: 16, displacement: 0 };
+        assert!(matches!(WritableCode::copy(&[1], start, |_| {}), Err(Error::UnsupportedMachine)));
     }
 }

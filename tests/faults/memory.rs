@@ -1,7 +1,9 @@
 //! Memory for code where the system gives little of it, or gives it in its own way.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -49,22 +51,34 @@ fn call(module: &Module) -> u32 {
     function()
 }
 
-/// What is mapped: where, with what protection, and of which file.
-fn mappings() -> Vec<(usize, usize, String, String)> {
-    let maps = fs::read_to_string("/proc/self/maps").unwrap();
-    let lines = maps.lines().map(|line| {
-        let words: Vec<_> = line.split_whitespace().collect();
-        let (start, end) = words[0].split_once('-').unwrap();
+/// Looks at each mapping, without much memory: its addresses, its protection and its file.
+fn each_mapping(mut look: impl FnMut(Range<usize>, &str, &str)) {
+    let (mut maps, mut line) = (BufReader::new(File::open("/proc/self/maps").unwrap()), String::with_capacity(4096));
+    while maps.read_line(&mut line).unwrap() > 0 {
+        let mut words = line.split_whitespace();
+        let (start, end) = words.next().unwrap().split_once('-').unwrap();
         let [start, end] = [start, end].map(|address| usize::from_str_radix(address, 16).unwrap());
-        (start, end, words[1].to_owned(), words.get(5).unwrap_or(&"").to_string())
-    });
-    lines.collect()
+        look(start..end, words.next().unwrap(), words.nth(3).unwrap_or_default());
+        line.clear();
+    }
+}
+
+/// Returns how many mappings there are.
+fn mappings() -> usize {
+    let mut count = 0;
+    each_mapping(|_, _, _| count += 1);
+    count
 }
 
 /// Returns how many bytes are mapped with that protection, of files whose name begins so.
 fn mapped(protection: &str, name: &str) -> usize {
-    let ours = mappings().into_iter().filter(|(.., told, file)| told == protection && file.starts_with(name));
-    ours.map(|(start, end, ..)| end - start).sum()
+    let mut bytes = 0;
+    each_mapping(|addresses, told, file| {
+        if told == protection && file.starts_with(name) {
+            bytes += addresses.len();
+        }
+    });
+    bytes
 }
 
 /// Runs a child, in which nothing else happens, and returns what it said.
@@ -142,7 +156,7 @@ fn refused(root: &Path) {
             }
         }
     }
-    assert!(mappings().iter().all(|(.., protection, _)| !(protection.contains('w') && protection.contains('x'))));
+    each_mapping(|_, protection, file| assert!(!(protection.contains('w') && protection.contains('x')), "{file}"));
     assert!(modules.iter().all(|(module, value)| call(module) == *value));
     println!("{} modules", modules.len());
     drop(modules);
@@ -156,7 +170,7 @@ fn small_modules_share_few_mappings_and_are_what_they_were_while_others_come_and
 }
 
 fn small() {
-    let (before, files) = (mappings().len(), fs::read_dir("/proc/self/fd").unwrap().count());
+    let (before, files) = (mappings(), fs::read_dir("/proc/self/fd").unwrap().count());
     let mut random = Random(1);
     let mut modules = BTreeMap::new();
     for n in 0..30_000 {
@@ -169,7 +183,7 @@ fn small() {
         }
     }
     let all = modules.values().map(|module| module.address_range().len()).sum::<usize>();
-    let (taken, now) = (mapped("r-xs", "/memfd:jitcache"), mappings().len());
+    let (taken, now) = (mapped("r-xs", "/memfd:jitcache"), mappings());
     let open = fs::read_dir("/proc/self/fd").unwrap().count() - files;
     println!("{} modules, {all} bytes in {taken}, {} mappings more, {open} files", modules.len(), now - before);
     assert!(now - before < 40 && open < 10);
@@ -282,7 +296,7 @@ impl Filler {
         let most: usize = fs::read_to_string("/proc/sys/vm/max_map_count").unwrap().trim().parse().unwrap();
         let page = region::page::size();
         let pages = region::alloc(2 * most * page, region::Protection::NONE).unwrap();
-        let more = most - mappings().len() - room;
+        let more = most - mappings() - room;
         for n in 0..more / 2 {
             let at = pages.as_ptr::<u8>().wrapping_add((2 * n + 1) * page);
             // SAFETY: the page is the filler's, and nobody uses it.
@@ -302,15 +316,21 @@ fn without_mappings_an_error_says_so_and_what_cannot_be_unmapped_is_emptied_and_
 
 fn full() {
     const LENGTH: usize = 70_000;
+    // Where there are no mappings the heap cannot grow: what it needs is free before, below what keeps it from being given back.
+    let heap: Vec<_> = (0..128).map(|_| vec![1_u8; 64 << 10]).collect();
+    let _top = vec![1_u8; 1000];
+    drop(heap);
     let small = load(1, 500).unwrap();
     let all = 60;
     let mut modules: Vec<_> = (0..all).map(|n| Some(load(n, LENGTH).unwrap())).collect();
     let pages = LENGTH.next_multiple_of(region::page::size());
     let executable = |modules: u32| mapped("r-xp", "") - modules as usize * pages;
     let others = executable(all);
+    let (large, large_identity) = (file(1000, 3 << 20), identity());
+    let large = Entry::parse(&large, &large_identity).unwrap();
     let filler = Filler::new(0);
     // There are none, or one or two by chance.
-    let extra: Vec<_> = (0..8).map(|n| load(1000 + n, 3 << 20)).collect();
+    let extra: Vec<_> = (0..8).map(|_| Module::load(&large)).collect();
     let error = extra.iter().find_map(|module| module.as_ref().err()).expect("there are no mappings left");
     assert!(error.to_string().contains("vm.max_map_count"), "{error}");
     assert!(error.explain().contains("vm.max_map_count"), "{}", error.explain());
@@ -324,11 +344,12 @@ fn full() {
         gone.extend(module.take().map(|module| module.address_range()));
     }
     let left = executable(all / 2) - others;
-    let now = mappings();
-    let is_mapped = |address: usize| now.iter().any(|(start, end, ..)| (*start..*end).contains(&address));
-    let is_empty = gone.iter().filter(|range| is_mapped(range.start)).all(|range| {
-        // SAFETY: the page is mapped.
-        unsafe { std::slice::from_raw_parts(range.start as *const u8, 6) == [0; 6] }
+    let mut is_empty = true;
+    each_mapping(|addresses, _, _| {
+        for code in gone.iter().filter(|code| addresses.contains(&code.start)) {
+            // SAFETY: the page is mapped.
+            is_empty &= unsafe { std::slice::from_raw_parts(code.start as *const u8, 6) == [0; 6] };
+        }
     });
     // Before, a failure could not be told.
     drop((filler, _none_left));
@@ -361,12 +382,12 @@ fn share(root: &Path) {
     let mut modules: Vec<_> = (0..most / 2 + 500).map(|_| load(3)).collect();
     let in_place = modules.iter().filter(|module| module.is_in_place()).count();
     assert!(in_place <= most / 2 && in_place > most / 4 && !modules.last().unwrap().is_in_place(), "{in_place}");
-    let before = mappings().len();
+    let before = mappings();
     let others: Vec<_> = (0..100).map(|_| load(4)).collect();
     assert!(others.iter().all(|module| call(module) == 4 && !module.is_in_place()));
-    assert!(mappings().len() < before + 10, "large code shares them, too");
+    assert!(mappings() < before + 10, "large code shares them, too");
     assert!(modules.iter().all(|module| call(module) == 3));
-    println!("{in_place} of {} in place, {} mappings of {most}", modules.len(), mappings().len());
+    println!("{in_place} of {} in place, {} mappings of {most}", modules.len(), mappings());
     modules.truncate(1000);
     assert!(load(3).is_in_place(), "there are mappings again");
 }
