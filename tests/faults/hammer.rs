@@ -29,8 +29,7 @@ pub fn child(root: &Path, seed: u64) -> Outcome {
     let mut store = Store::open(root, identity()).unwrap();
     let mut random = Random(seed);
     let mut done = OpenOptions::new().append(true).open(root.join("done")).unwrap();
-    let mut work = |operations: u32| -> Result<bool, Outcome> {
-        let mut is_loaded = false;
+    let mut work = |operations: u32| -> Result<(), Outcome> {
         for _ in 0..operations {
             let n = random.below(KEYS);
             match random.below(100) {
@@ -39,24 +38,21 @@ pub fn child(root: &Path, seed: u64) -> Outcome {
                 4..10 => drop(store.remove(&key(n)).map_err(|_| Outcome::Io)?),
                 10..40 => put(&store, n, random.below(3) as u8).map_err(|_| Outcome::Io)?,
                 _ => match store.load(&key(n)).map_err(|_| Outcome::Io)? {
-                    Lookup::Hit(module) if is_code(n, module.code()) => is_loaded = true,
+                    Lookup::Hit(module) if is_code(n, module.code()) => {}
                     Lookup::Miss => {}
                     _ => return Err(Outcome::Wrong),
                 },
             }
         }
         // A byte for ten operations.
-        done.write_all(&vec![0; operations as usize / 10]).map_err(|_| Outcome::Io)?;
-        Ok(is_loaded)
+        done.write_all(&vec![0; operations as usize / 10]).map_err(|_| Outcome::Io)
     };
     let mut before = None;
     while !root.join("stop").exists() {
-        match work(10) {
-            Err(outcome) => return outcome,
-            // From the first load on a process keeps memory for small code, and the file that it is of.
-            Ok(is_loaded) if is_loaded && before.is_none() => before = Some(held()),
-            Ok(_) => {}
+        if let Err(outcome) = work(10) {
+            return outcome;
         }
+        before.get_or_insert_with(held);
     }
     let (files, mappings) = held();
     let flat = before.is_none_or(|(before, mapped)| files <= before && mappings <= mapped + 2);
