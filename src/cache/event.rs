@@ -20,6 +20,9 @@ pub enum Event<'a> {
     Rejected(&'a Error),
     /// The entry is of an unknown layout, as the error tells, and was left as it is.
     UnknownLayout(&'a Error),
+    /// The code was copied, though the store's [`Access`](crate::Access) has code run in place: the file system is not one of
+    /// this machine or lets nothing run, mappings are scarce, or the code is not aligned in its file. Told of the first key only.
+    NotInPlace,
     /// The entry could not be read, for the reason given.
     Unread(&'a Error),
     /// The entry could not be removed, for the reason given.
@@ -35,6 +38,7 @@ impl fmt::Display for Event<'_> {
             Self::Stale(version) => write!(f, "entry stale: written by version {version}"),
             Self::Rejected(error) => write!(f, "entry rejected: {error}"),
             Self::UnknownLayout(error) => write!(f, "entry left: {error}"),
+            Self::NotInPlace => f.write_str("code copied: it cannot run in place"),
             Self::Unread(error) => write!(f, "entry not read: {error}"),
             Self::Unremoved(error) => write!(f, "entry not removed: {error}"),
             Self::Unwritten(error) => write!(f, "entry not written: {error}"),
@@ -105,6 +109,7 @@ mod tests {
             (Event::Stale(&version), "entry stale: written by version \"1\"".to_owned()),
             (Event::Rejected(&error), format!("entry rejected: {error}")),
             (Event::UnknownLayout(&error), format!("entry left: {error}")),
+            (Event::NotInPlace, "code copied: it cannot run in place".to_owned()),
             (Event::Unread(&error), format!("entry not read: {error}")),
             (Event::Unremoved(&error), format!("entry not removed: {error}")),
             (Event::Unwritten(&error), format!("entry not written: {error}")),

@@ -52,6 +52,8 @@ pub struct Cache {
     identity: Identity,
     store: Option<Store>,
     unopened: Option<Unopened>,
+    /// Whether [`Event::NotInPlace`] was told.
+    is_place_told: AtomicBool,
     modules: Mutex<HashMap<Key, Arc<Module>>>,
     flights: Flights,
     patience: Duration,
@@ -135,6 +137,7 @@ impl Cache {
             identity,
             store: None,
             unopened: None,
+            is_place_told: AtomicBool::new(false),
             modules: Mutex::default(),
             flights: Flights::default(),
             patience: PATIENCE,
@@ -196,7 +199,11 @@ impl Cache {
             Seat::Pilot(lead) => lead,
         };
         let (is_left, found) = match self.look_up(key) {
-            Ok((Lookup::Hit(module), _)) => return Ok(module),
+            Ok((Lookup::Hit(module), _)) => {
+                drop(lead);
+                self.tell_place(key, &module);
+                return Ok(module);
+            }
             found => (matches!(found, Ok((Lookup::UnknownLayout(_), _))), found),
         };
         let mut builder = Builder::new();
@@ -213,7 +220,14 @@ impl Cache {
     /// What is stale or rejected is removed, if it is a regular file and still the one that was read; what is of an unknown
     /// layout is left. Where the system fails, the outcome is a miss. Nobody is waited for, not even who compiles it.
     pub fn get(&self, key: &Key) -> Lookup<Arc<Module>> {
-        self.kept(key).map_or_else(|| self.settle(key, self.look_up(key)), Lookup::Hit)
+        if let Some(module) = self.kept(key) {
+            return Lookup::Hit(module);
+        }
+        let found = self.settle(key, self.look_up(key));
+        if let Lookup::Hit(module) = &found {
+            self.tell_place(key, module);
+        }
+        found
     }
 
     /// Checks every byte of the entry of a key in the store, of which a load leaves the source map for when it is used.

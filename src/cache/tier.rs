@@ -9,7 +9,7 @@ use super::event::{Event, count};
 use crate::entry::Builder;
 use crate::error::{Error, heap};
 use crate::load::Module;
-use crate::store::{Found, Lookup};
+use crate::store::{Found, Lookup, Store};
 use crate::words::Key;
 
 /// What came of a module that was compiled: whether it is in memory, and whether in the store.
@@ -36,6 +36,17 @@ impl Cache {
             Ok(_) => {}
         }
         found
+    }
+
+    /// Tells, once, that code does not run in place though it was asked for.
+    pub(super) fn tell_place(&self, key: &Key, module: &Module) {
+        let is_copied = !module.is_in_place() && !module.code().is_empty();
+        if is_copied
+            && self.store.as_ref().is_some_and(Store::runs_in_place)
+            && !self.is_place_told.swap(true, Ordering::Relaxed)
+        {
+            self.hook.tell(key, Event::NotInPlace);
+        }
     }
 
     /// Settles what was found and no put follows: removes what is bad, and tells it. Where the system failed, it is a miss.

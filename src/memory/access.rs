@@ -110,6 +110,11 @@ impl Access {
         self
     }
 
+    /// Returns whether code is to run from the files.
+    pub(crate) const fn runs_in_place(self) -> bool {
+        matches!(self.mode, Mode::InPlace(..))
+    }
+
     const fn of(mode: Mode) -> Self {
         Self { mode, limit: 1 << 32 }
     }

@@ -120,6 +120,11 @@ impl Store {
         &self.identity
     }
 
+    /// Returns whether code is to run from the files of the store, and may lie in them so that it can.
+    pub(crate) fn runs_in_place(&self) -> bool {
+        self.access.runs_in_place() && self.identity.may_run_in_place()
+    }
+
     /// Returns whether the store was opened by [`Store::open_read_only`].
     #[must_use]
     pub const fn is_read_only(&self) -> bool {

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;
 use std::time::Duration;
 
-use jitcache::{Cache, Error, Event, Identity, Key, Lookup, Module, Store};
+use jitcache::{Access, Builder, Cache, Error, Event, Identity, Key, Lookup, Module, Store};
 
 use crate::machine;
 use crate::scratch::Scratch;
@@ -174,4 +174,35 @@ fn a_root_that_cannot_be_opened_leaves_a_cache_in_memory_which_says_why_once() {
     }
     let cache = Cache::open_or_in_memory(scratch.path(), identity());
     assert!(cache.unopened().is_none() && cache.store().is_some());
+}
+
+#[test]
+fn that_code_does_not_run_in_place_though_it_was_to_is_told_once() {
+    let scratch = Scratch::new();
+    // SAFETY: nobody changes a file.
+    let in_place = unsafe { Access::in_place() };
+    // In front of the code stand 24 bytes and 8 for each function: of two functions it is not aligned to 16, of one it is.
+    let apart = Identity::new("place", *b"PLACE\0", "1.2.3").unwrap().with_function_alignment(16).unwrap();
+    let inside = Identity::new("place", *b"PLACE\0", "1.2.4").unwrap();
+    for (identity, functions, told) in [(&apart, 2, 1), (&apart, 1, 0), (&inside, 2, 0)] {
+        let keys = [1, 2].map(|n| Key::of(identity).source(&[functions, n]).finish());
+        let mut builder = Builder::new();
+        builder.code(vec![0xcc; 64]);
+        for function in 0..u64::from(functions) {
+            builder.function(function * 16);
+        }
+        let store = Store::open(scratch.path(), identity.clone()).unwrap();
+        keys.iter().for_each(|key| store.put(key, &builder.finish(identity, key).unwrap()).unwrap());
+        let events = Arc::new(Mutex::new(Vec::new()));
+        let heard = Arc::clone(&events);
+        let cache = Cache::over(store.with_access(in_place))
+            .on_event(move |_, event| heard.lock().unwrap().push(event.to_string()));
+        for key in &keys {
+            assert_eq!(cache.get(key).hit().unwrap().is_in_place(), told == 0);
+            cache.forget(key);
+            let compile = |_: &mut Builder<'_>| -> Result<(), Error> { panic!("it is there") };
+            assert_eq!(cache.get_or_compile(key, compile).unwrap().is_in_place(), told == 0);
+        }
+        assert_eq!(*events.lock().unwrap(), vec!["code copied: it cannot run in place"; told], "{functions}");
+    }
 }
