@@ -2,6 +2,9 @@
 //!
 //! It is made of slabs. A slab is a memory file that is mapped to be executed and never to be written to: code gets into it by
 //! being written to the file. What is mapped of a file is code that was handed in, and traps everywhere else.
+//!
+//! Before addresses are used again their pages are mapped anew: whatever translates code when it first runs - valgrind, emulators of
+//! x86-64 on other processors - learns from mappings that it is another's, and not from writes to a file.
 
 use std::cell::UnsafeCell;
 use std::io::{self, ErrorKind};
@@ -131,6 +134,8 @@ struct Slab {
     file: Option<MemoryFile>,
     /// What of the mapped part holds traps.
     free: Free,
+    /// From here on there was never any code.
+    unused: usize,
     /// How many rooms there are.
     live: usize,
     _counted: Mappings,
@@ -151,7 +156,7 @@ impl Slab {
             return Err(io::Error::last_os_error());
         }
         let (free, _counted) = (Free::default(), Mappings::new(2));
-        Ok(Self { start: start.cast(), length, mapped: 0, file: Some(file), free, live: 0, _counted })
+        Ok(Self { start: start.cast(), length, mapped: 0, file: Some(file), free, unused: 0, live: 0, _counted })
     }
 
     fn holds(&self, address: usize) -> bool {
@@ -174,7 +179,7 @@ impl Slab {
         }
         let Some(at) = at else { return Ok(None) };
         self.live = self.live.saturating_add(1);
-        if let Err(error) = self.write(code, at) {
+        if let Err(error) = self.write(code, at).and_then(|()| self.renew(at, code.len())) {
             self.take_back(at, code.len());
             return Err(error);
         }
@@ -201,6 +206,20 @@ impl Slab {
         let Some(file) = &self.file else { return Ok(()) };
         file.write(code, at)?;
         self.clean(&(at..at.saturating_add(code.len())));
+        Ok(())
+    }
+
+    /// Maps the pages of code anew that lies where other code was. Threads that run what is beside it wait for the new mapping of the
+    /// same memory, in the system, if they come to need it meanwhile.
+    fn renew(&mut self, at: usize, length: usize) -> io::Result<()> {
+        let (Some(file), Some(taken)) = (&self.file, extent(at, length)) else { return Ok(()) };
+        if taken.start < self.unused {
+            let page = region::page::size();
+            let part = taken.start & page.wrapping_neg()..taken.end.next_multiple_of(page);
+            // SAFETY: what is mapped there is the same part of the same file: its bytes stay, for whoever runs or reads them.
+            unsafe { file.map(part.clone(), self.start.wrapping_add(part.start).cast(), SHARED_THERE) }?;
+        }
+        self.unused = self.unused.max(taken.end);
         Ok(())
     }
 

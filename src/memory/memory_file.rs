@@ -66,7 +66,7 @@ impl MemoryFile {
     ///
     /// # Safety
     ///
-    /// Nobody may use what is mapped from `to` on, unless that is null.
+    /// Unless `to` is null: nobody may use what is mapped from there on, or it must be the same part of this file.
     pub(super) unsafe fn map(
         &self,
         part: Range<usize>,

@@ -1,10 +1,11 @@
 //! Memory for code where the system gives little of it, or gives it in its own way.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::ops::Range;
 use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 
 use jitcache::{Access, Builder, Cache, Entry, Error, Identity, Key, Lookup, Module, Store};
@@ -97,6 +98,7 @@ pub fn child(action: &str, root: &Path) {
         "memory-refused" => refused(root),
         "memory-small" => small(),
         "memory-fork" => fork(),
+        "memory-again" => again(),
         "memory-file-size" => file_size(),
         "memory-full" => full(),
         "memory-share" => share(root),
@@ -202,6 +204,29 @@ fn small() {
     // SAFETY: the memory is kept, and readable.
     let freed = unsafe { std::slice::from_raw_parts(addresses.start as *const u8, addresses.len()) };
     assert!(freed.iter().all(|&byte| byte == 0xcc));
+}
+
+/// It translates code when it first runs, as emulators do.
+#[test]
+fn code_that_takes_the_place_of_other_code_is_what_runs_under_valgrind() {
+    let scratch = Scratch::new();
+    let mut valgrind = Command::new("valgrind");
+    valgrind.arg("-q");
+    child::arguments(&mut valgrind, "memory-again", scratch.path());
+    let Ok(output) = valgrind.output() else { return skip("again", "there is no valgrind") };
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{:?} {said} {}", output.status, String::from_utf8_lossy(&output.stderr));
+    assert!(said.contains("in 1 place"), "the test shows nothing: {said}");
+}
+
+fn again() {
+    let mut places = BTreeSet::new();
+    for n in 0..20 {
+        let module = load(n, 100).unwrap();
+        assert_eq!(call(&module), n);
+        places.insert(module.address_range().start);
+    }
+    println!("in {} place", places.len());
 }
 
 #[test]
