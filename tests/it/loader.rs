@@ -406,6 +406,9 @@ fn beside_code_that_was_read_only_traps_are_executable_and_what_was_read_with_it
     }
     let (scratch, page) = (Scratch::new(), region::page::size());
     let tells = tells_executable_parts(&scratch);
+    if !tells {
+        skip("executable pages", "the system does not tell which they are");
+    }
     let trap = if cfg!(target_arch = "aarch64") { 0 } else { 0xcc };
     for sealing in [Sealing::Plain, Sealing::Checksum] {
         let identity = identity().with_sealing(sealing);
@@ -429,13 +432,13 @@ fn beside_code_that_was_read_only_traps_are_executable_and_what_was_read_with_it
                 let traps = unsafe { std::slice::from_raw_parts(traps.start as *const u8, traps.len()) };
                 assert!(traps.iter().all(|&byte| byte == trap), "{length}");
             }
-            assert_eq!(protection(code.start), if is_small { "r-xs" } else { "r-xp" });
+            assert!(!tells || protection(code.start) == if is_small { "r-xs" } else { "r-xp" }, "{length}");
             if length >= 64 << 10 && rows > 2000 && tells {
                 assert_eq!(protection(end), "r--p", "what was read behind the code");
             }
             assert_eq!(module.source_map().unwrap().len() as u64, rows);
             let file = store.get(&KEY).unwrap().hit().unwrap();
-            if file.len() >= 64 << 10 {
+            if file.len() >= 64 << 10 && tells {
                 assert_eq!(protection(file.as_ptr() as usize), "r--p");
             }
         }
