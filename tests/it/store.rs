@@ -11,16 +11,17 @@ use std::{env, thread};
 
 use jitcache::entry::{CatchClause, Locals};
 use jitcache::{
-    Access, Builder, Cache, Entry, Error, FileBytes, Identity, Key, Lookup, MacKey, Module, Registry, Revision,
-    Sealing, Store, Verified,
+    Access, Arch, Builder, Cache, CpuFeatures, Entry, Error, FileBytes, Identity, Key, Lookup, MacKey, Module,
+    Registry, Revision, Sealing, Store, Verified,
 };
 
 use crate::generate::add_try_table;
 use crate::machine;
 use crate::scratch::Scratch;
 
+/// Of whatever processor: a child may run on the one, and its parent under a tool that has another.
 fn identity() -> Identity {
-    Identity::new("store", *b"STORE\0", "1").unwrap()
+    Identity::new("store", *b"STORE\0", "1").unwrap().with_cpu(CpuFeatures::baseline(Arch::host()))
 }
 
 fn key(n: u8) -> Key {
