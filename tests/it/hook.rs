@@ -54,9 +54,11 @@ fn a_hook_is_told_when_all_is_done_and_others_need_not_wait_for_it() {
         let (scratch, told) = (Scratch::new(), Arc::new(Mutex::new(Vec::new())));
         let (cache, path) = open(&scratch);
         let (us, noted) = (Arc::new(OnceLock::<Cache>::new()), Arc::clone(&told));
-        let (cache_of_hook, path_of_hook) = (Arc::clone(&us), path.clone());
+        // A hook that kept its cache alive would keep itself alive.
+        let (cache_of_hook, path_of_hook) = (Arc::downgrade(&us), path.clone());
         let cache = cache.on_event(move |key, event| {
-            let cache = cache_of_hook.get().unwrap();
+            let us = cache_of_hook.upgrade().unwrap();
+            let cache = us.get().unwrap();
             // By another thread, which would wait for whatever lock or flight this one is in, for ever.
             let look = || {
                 let is_kept = cache.forget(key).is_some();
@@ -110,10 +112,12 @@ fn a_hook_that_uses_a_cache_is_not_told_of_that() {
     let (scratch, told) = (Scratch::new(), Arc::new(Mutex::new(Vec::new())));
     let (cache, path) = open(&scratch);
     let (us, noted) = (Arc::new(OnceLock::<Cache>::new()), Arc::clone(&told));
-    let (cache_of_hook, path_of_hook) = (Arc::clone(&us), path.clone());
+    // A hook that kept its cache alive would keep itself alive.
+    let (cache_of_hook, path_of_hook) = (Arc::downgrade(&us), path.clone());
     let cache = cache.on_event(move |key, event| {
         noted.lock().unwrap().push(event.to_string());
-        let cache = cache_of_hook.get().unwrap();
+        let us = cache_of_hook.upgrade().unwrap();
+        let cache = us.get().unwrap();
         drop(cache.forget(key));
         spoil(&path_of_hook, "rejected");
         get(cache);
