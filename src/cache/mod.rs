@@ -30,9 +30,7 @@ use hook::Hook;
 /// goes to the hook of [`Cache::on_event`] and into the [`Statistics`]. Threads may share it.
 ///
 /// Nothing is evicted: a module stays in memory until [`Cache::forget`] takes it out, and an entry in the store until
-/// [`Cache::remove`] does. A module takes executable pages of its own, at least one, and with it one or two of the mappings of
-/// which Linux lets a process have 65530 (`vm.max_map_count`): an engine with tens of thousands of small functions puts many
-/// of them into one entry.
+/// [`Cache::remove`] does. What a module costs in memory and mappings stands at [`Module`].
 ///
 /// ```
 /// use jitcache::{Cache, Error, Identity, Key};
