@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use super::modes::{self, Modes};
+use super::trust::Trusted;
 use crate::error::Error;
 
 /// Which file a name led to, as far as the system tells files apart.
@@ -35,8 +36,8 @@ impl FileId {
 
 /// Opens a regular file for reading and returns it with what tells it apart, or `None` if there is nothing of that name.
 ///
-/// A link is not followed, and a pipe is not waited for.
-pub(crate) fn open(path: &Path) -> Result<Option<(File, FileId)>, Error> {
+/// A link is not followed, a pipe is not waited for, and what others than those who are trusted own or may write to is refused.
+pub(crate) fn open(path: &Path, trusted: &Trusted) -> Result<Option<(File, FileId)>, Error> {
     let mut options = OpenOptions::new();
     options.read(true);
     #[cfg(unix)]
@@ -55,6 +56,7 @@ pub(crate) fn open(path: &Path) -> Result<Option<(File, FileId)>, Error> {
     if !metadata.is_file() {
         return Err(Error::NotAFile { path: path.into() });
     }
+    trusted.check_file(path, &metadata)?;
     Ok(Some((file, FileId::of(&metadata))))
 }
 

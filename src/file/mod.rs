@@ -5,6 +5,7 @@ mod modes;
 mod publish;
 mod remove;
 mod temporary;
+mod trust;
 
 pub(crate) use call::{FileId, create_directory, failed, names, open, read_at};
 #[cfg(not(unix))]
@@ -14,3 +15,6 @@ pub use modes::Modes;
 pub(crate) use publish::publish;
 pub(crate) use remove::{remove, remove_read};
 pub(crate) use temporary::sweep;
+#[cfg(unix)]
+pub use trust::Trust;
+pub(crate) use trust::Trusted;

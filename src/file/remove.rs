@@ -67,7 +67,7 @@ mod tests {
     use std::time::{Duration, SystemTime};
 
     use super::*;
-    use crate::file::open;
+    use crate::file::{Trusted, open};
 
     /// A directory for temporary files and the path of an entry beside it.
     fn scratch(test: &str) -> (PathBuf, PathBuf) {
@@ -80,7 +80,7 @@ mod tests {
     fn a_file_is_removed_if_it_is_the_one_that_was_read() {
         let (temporaries, path) = scratch("read");
         fs::write(&path, "bad").unwrap();
-        let read = || open(&path).unwrap().unwrap().1;
+        let read = || open(&path, &Trusted::ANYONE).unwrap().unwrap().1;
         let bad = read();
         assert!(remove_read(&path, &temporaries, None, bad).unwrap());
         assert!(!path.exists());

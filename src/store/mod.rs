@@ -1,6 +1,7 @@
 //! A directory of entries, which processes share.
 
 mod lookup;
+mod options;
 mod verified;
 
 use std::io::{BufWriter, Write};
@@ -9,18 +10,23 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::entry::{Entry, Identity};
 use crate::error::{Bound, Error, Field};
-use crate::file::{self, FileId, Modes};
+#[cfg(unix)]
+use crate::file::Trust;
+use crate::file::{self, FileId, Modes, Trusted};
 use crate::load::{FileBytes, Module, Source};
 use crate::memory::Access;
 use crate::words::Key;
 pub(crate) use lookup::Found;
 pub use lookup::Lookup;
+pub use options::StoreOptions;
 pub use verified::Verified;
 
 /// The entries of one engine, one of its versions and one target, as files of a directory.
 ///
 /// The layout is wazero's: `<root>/<name>-<version>-<arch>-<os>/<64 hexadecimal digits>`. Threads and processes may use
 /// a directory at the same time; the last writer of an entry wins, and readers see one whole entry or the other.
+///
+/// Whoever can write to the directory can have their code run: [`Trust`](crate::Trust) says who may.
 ///
 /// ```
 /// use jitcache::{Builder, Identity, Key, Lookup, Store};
@@ -44,67 +50,62 @@ pub struct Store {
     identity: Identity,
     access: Access,
     modes: Option<Modes>,
+    trusted: Trusted,
     is_read_only: bool,
     swept: AtomicBool,
 }
 
-impl Store {
-    /// Opens the directory of `identity` under `root`, and creates it if need be, for this user alone.
+impl StoreOptions {
+    /// Opens the directory of the identity under `root`, and creates it if need be, unless it is opened for reading alone.
     ///
     /// A root that is relative is that of now, whatever directory the process changes to. If the directory vanishes, the next
     /// put makes it again. A directory that is there may be one that this user cannot write to: then its entries are found, and a
     /// put is an error.
     ///
-    /// Whoever can write to the directory can have their code run: it must be as safe as the program itself.
-    ///
     /// # Errors
     ///
-    /// [`Error::Io`] if the directory cannot be found or created.
-    pub fn open(root: impl AsRef<Path>, identity: Identity) -> Result<Self, Error> {
-        Self::at(root.as_ref(), identity, None)?.created()
-    }
-
-    /// Does the same for several users: what the store makes, now and later, has these modes.
-    ///
-    /// ```no_run
-    /// use jitcache::{Identity, Modes, Store};
-    ///
-    /// let identity = Identity::new("myjit", *b"MYJIT\0", "1.4.2")?;
-    /// let store = Store::open_with_modes("/var/cache/myjit", identity, Modes::GROUP)?;
-    /// # Ok::<(), jitcache::Error>(())
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Io`] as from [`Store::open`], or if a directory that was made does not take its mode.
-    #[cfg(unix)]
-    pub fn open_with_modes(root: impl AsRef<Path>, identity: Identity, modes: Modes) -> Result<Self, Error> {
-        Self::at(root.as_ref(), identity, Some(modes))?.created()
-    }
-
-    /// Opens the directory of `identity` under `root` to read what somebody else has put there, such as in an image.
-    ///
-    /// Nothing is created, written or removed, by [`Cache`](crate::Cache) neither, and nothing need be there: all entries of a
-    /// directory that is not there are missed. What is read must be readable for this user, and what is changed is an
-    /// [`Error::ReadOnly`].
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Io`] if `root` is relative, and the directory of this process cannot be found.
-    pub fn open_read_only(root: impl AsRef<Path>, identity: Identity) -> Result<Self, Error> {
-        Ok(Self { is_read_only: true, ..Self::at(root.as_ref(), identity, None)? })
-    }
-
-    fn at(root: &Path, identity: Identity, modes: Option<Modes>) -> Result<Self, Error> {
-        let directory = root.join(identity.directory_name());
+    /// [`Error::Untrusted`] for a directory that the [`Trust`] forbids, and then nothing is created; [`Error::Io`] if the
+    /// directory cannot be found or created, or one that was made does not take its mode.
+    pub fn open(self, root: impl AsRef<Path>) -> Result<Store, Error> {
+        let directory = root.as_ref().join(self.identity.directory_name());
         let directory = std::path::absolute(&directory).map_err(file::failed("find", &directory))?;
-        let swept = AtomicBool::new(false);
-        Ok(Self { directory, identity, access: Access::READ, modes, is_read_only: false, swept })
+        #[cfg(unix)]
+        let (trusted, modes) =
+            (Trusted::new(self.trust), self.modes.or((self.trust == Trust::Group).then_some(Modes::GROUP)));
+        #[cfg(not(unix))]
+        let (trusted, modes) = (Trusted::ANYONE, self.modes);
+        // Before anything is made: a directory of root's in another's place would be in that one's way.
+        trusted.check_directory(&directory)?;
+        if !self.is_read_only {
+            file::create_directory(&directory, modes)?;
+            trusted.check_directory(&directory)?;
+        }
+        Ok(Store {
+            directory,
+            identity: self.identity,
+            access: Access::READ,
+            modes,
+            trusted,
+            is_read_only: self.is_read_only,
+            swept: AtomicBool::new(false),
+        })
+    }
+}
+
+impl Store {
+    /// Opens the directory of `identity` under `root`, and creates it if need be, for this user alone: as
+    /// [`StoreOptions::open`] does with nothing set.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`StoreOptions::open`].
+    pub fn open(root: impl AsRef<Path>, identity: Identity) -> Result<Self, Error> {
+        Self::options(identity).open(root)
     }
 
-    fn created(self) -> Result<Self, Error> {
-        file::create_directory(&self.directory, self.modes)?;
-        Ok(self)
+    /// Returns how a store of `identity` is opened, to be set otherwise.
+    pub const fn options(identity: Identity) -> StoreOptions {
+        StoreOptions::new(identity)
     }
 
     /// Sets how entries are read; it is [`Access::READ`] otherwise.
@@ -125,7 +126,7 @@ impl Store {
         self.access.runs_in_place() && self.identity.may_run_in_place()
     }
 
-    /// Returns whether the store was opened by [`Store::open_read_only`].
+    /// Returns whether the store was opened by [`StoreOptions::read_only`].
     #[must_use]
     pub const fn is_read_only(&self) -> bool {
         self.is_read_only
@@ -211,7 +212,7 @@ impl Store {
     }
 
     fn look_up<T>(&self, key: &Key, take: impl FnOnce(&Source<'_>) -> Result<T, Error>) -> Result<Found<T>, Error> {
-        match Source::open(&self.path(key)) {
+        match Source::open(&self.path(key), &self.trusted) {
             Ok(None) => Ok((Lookup::Miss, None)),
             Ok(Some(file)) => Ok((Lookup::of(take(&file))?, Some(file.id))),
             Err(error) => Ok((Lookup::of(Err(error))?, None)),

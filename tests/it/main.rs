@@ -43,5 +43,7 @@ mod specification;
 mod store;
 mod targets;
 mod threads;
+#[cfg(unix)]
+mod trust;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod wazero;

@@ -1,0 +1,75 @@
+//! How a store is opened.
+
+use crate::entry::Identity;
+use crate::file::Modes;
+#[cfg(unix)]
+use crate::file::Trust;
+
+/// How a [`Store`](crate::Store) is opened. Made by [`Store::options`](crate::Store::options).
+///
+/// ```
+/// use jitcache::{Cache, Identity, Store};
+///
+/// # let root = std::env::temp_dir().join(format!("jitcache-options-{}", std::process::id()));
+/// let identity = Identity::new("myjit", *b"MYJIT\0", "1.4.2")?;
+/// let base = Store::options(identity.clone()).read_only().open("/usr/lib/myjit/cache")?;
+/// let own = Store::options(identity).open(&root)?;
+/// # std::fs::remove_dir_all(&root).unwrap();
+/// # Ok::<(), jitcache::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+#[must_use = "nothing is opened yet"]
+pub struct StoreOptions {
+    pub(super) identity: Identity,
+    pub(super) is_read_only: bool,
+    pub(super) modes: Option<Modes>,
+    #[cfg(unix)]
+    pub(super) trust: Trust,
+}
+
+impl StoreOptions {
+    pub(super) const fn new(identity: Identity) -> Self {
+        Self {
+            identity,
+            is_read_only: false,
+            modes: None,
+            #[cfg(unix)]
+            trust: Trust::User,
+        }
+    }
+
+    /// Opens what somebody else has put there, such as in an image.
+    ///
+    /// Nothing is created, written or removed, by [`Cache`](crate::Cache) neither, and nothing need be there: all entries of a
+    /// directory that is not there are missed. What is read must be readable for this user, and what is changed is an
+    /// [`Error::ReadOnly`].
+    pub const fn read_only(mut self) -> Self {
+        self.is_read_only = true;
+        self
+    }
+
+    /// Sets the modes of what the store makes, now and later, for several users. Otherwise it is for this user alone, or with
+    /// [`Trust::Group`] for a group, [`Modes::GROUP`].
+    ///
+    /// ```no_run
+    /// use jitcache::{Identity, Modes, Store};
+    ///
+    /// let identity = Identity::new("myjit", *b"MYJIT\0", "1.4.2")?;
+    /// // Everybody may read what this user writes.
+    /// let modes = Modes { directories: 0o755, files: 0o644 };
+    /// let store = Store::options(identity).modes(modes).open("/var/cache/myjit")?;
+    /// # Ok::<(), jitcache::Error>(())
+    /// ```
+    #[cfg(unix)]
+    pub const fn modes(mut self, modes: Modes) -> Self {
+        self.modes = Some(modes);
+        self
+    }
+
+    /// Sets whose directories and entries are taken; otherwise those are of this user and root.
+    #[cfg(unix)]
+    pub const fn trust(mut self, trust: Trust) -> Self {
+        self.trust = trust;
+        self
+    }
+}
