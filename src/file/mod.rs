@@ -12,7 +12,7 @@ pub(crate) use call::{FileId, create_directory, failed, names, open, read_at};
 pub(crate) use modes::Modes;
 #[cfg(unix)]
 pub use modes::Modes;
-pub(crate) use publish::publish;
+pub(crate) use publish::{Aside, Sync, publish, sync_aside, sync_directory, write_aside};
 pub(crate) use remove::{remove, remove_read};
 pub(crate) use temporary::sweep;
 #[cfg(unix)]

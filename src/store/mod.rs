@@ -8,17 +8,17 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::entry::{Entry, Identity};
+use crate::entry::{Entry, Identity, Sealing};
 use crate::error::{Bound, Error, Field};
 #[cfg(unix)]
 use crate::file::Trust;
-use crate::file::{self, FileId, Modes, Trusted};
+use crate::file::{self, Aside, FileId, Modes, Sync, Trusted};
 use crate::load::{FileBytes, Module, Source};
-use crate::memory::Access;
+use crate::memory::{Access, Check, Mode};
 use crate::words::Key;
 pub(crate) use lookup::Found;
 pub use lookup::Lookup;
-pub use options::StoreOptions;
+pub use options::{Durability, StoreOptions};
 pub use verified::Verified;
 
 /// The entries of one engine, one of its versions and one target, as files of a directory.
@@ -51,8 +51,75 @@ pub struct Store {
     access: Access,
     modes: Option<Modes>,
     trusted: Trusted,
+    durability: Durability,
     is_read_only: bool,
     swept: AtomicBool,
+}
+
+/// Entries that are put together, with one sync for all. Returned by [`Store::batch`].
+///
+/// ```
+/// use jitcache::{Builder, Identity, Key, Store};
+///
+/// # let root = std::env::temp_dir().join(format!("jitcache-batch-{}", std::process::id()));
+/// let identity = Identity::new("myjit", *b"MYJIT\0", "1.4.2")?;
+/// let store = Store::open(&root, identity.clone())?;
+/// let mut batch = store.batch();
+/// for unit in ["f", "g"] {
+///     let key = Key::of(&identity).source(unit.as_bytes()).finish();
+///     batch.put(&key, &Builder::new().code(&[0xc3][..]).function(0).finish(&identity, &key)?)?;
+/// }
+/// batch.finish()?;
+/// assert_eq!(store.list()?.count(), 2);
+/// # std::fs::remove_dir_all(&root).unwrap();
+/// # Ok::<(), jitcache::Error>(())
+/// ```
+#[derive(Debug)]
+#[must_use = "nothing is published before it is finished"]
+pub struct Batch<'s> {
+    store: &'s Store,
+    written: Vec<(Key, Aside)>,
+}
+
+impl Batch<'_> {
+    /// Writes an entry, which is published by [`Batch::finish`]. What was given one key twice is the last one.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Store::put`].
+    pub fn put(&mut self, key: &Key, entry: &Entry<'_>) -> Result<(), Error> {
+        let store = self.store;
+        store.prepare(key, entry)?;
+        let aside = file::write_aside(&store.temporaries(), store.modes, Sync::Later, entry.length(), |file| {
+            write(entry, file)
+        })?;
+        self.written.push((*key, aside));
+        Ok(())
+    }
+
+    /// Publishes all entries: after this returns, they survive a power cut, whatever the [`Durability`].
+    ///
+    /// On Linux that waits for all that the file system has to write, other programs' files included. An entry that was
+    /// written more than an hour ago may have been swept by another process, which is an error.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] from the system. If it is the sync that fails, nothing is published; otherwise all is that can be.
+    pub fn finish(self) -> Result<(), Error> {
+        let store = self.store;
+        file::sync_aside(self.written.iter().map(|(_, aside)| aside), &store.temporaries())?;
+        let mut result = Ok(());
+        for (key, aside) in self.written {
+            result = result.and(aside.rename(&store.path(&key)));
+        }
+        result.and(file::sync_directory(&store.directory))
+    }
+}
+
+fn write(entry: &Entry<'_>, file: &std::fs::File) -> std::io::Result<()> {
+    let mut file = BufWriter::new(file);
+    entry.write(&mut file)?;
+    file.flush()
 }
 
 impl StoreOptions {
@@ -86,6 +153,7 @@ impl StoreOptions {
             access: Access::READ,
             modes,
             trusted,
+            durability: self.durability,
             is_read_only: self.is_read_only,
             swept: AtomicBool::new(false),
         })
@@ -219,10 +287,11 @@ impl Store {
         }
     }
 
-    /// Publishes an entry under a key: after this returns, the entry survives a power cut, and until then nobody sees it.
+    /// Publishes an entry under a key: no process sees a part of it.
     ///
-    /// That costs a file, which is created, written, synced and renamed, and a sync of its directory; the syncs take most of the
-    /// time. Nothing is evicted: an entry stays until [`Store::remove`].
+    /// That costs a file, which is created, written and renamed. With [`Durability::Synced`] the entry survives a power cut
+    /// once this returns: then the file and its directory are synced, too, which takes most of the time. [`Store::batch`] does
+    /// that once for many. Nothing is evicted: an entry stays until [`Store::remove`].
     ///
     /// It takes the place of whatever had its name, except for a directory. Nobody else is waited for, only the file system;
     /// one that offers no sync, of files or of directories, is not an error, and the entry may not survive there. The first call
@@ -237,6 +306,19 @@ impl Store {
     /// tables in a store of [`Revision::Unknown`](crate::Revision::Unknown); and whatever else reading would call it, such as
     /// [`Error::Target`], [`Error::CpuFeatures`], [`Error::BuildId`], [`Error::UnknownSection`] and [`Error::Key`].
     pub fn put(&self, key: &Key, entry: &Entry<'_>) -> Result<(), Error> {
+        self.prepare(key, entry)?;
+        file::publish(&self.path(key), &self.temporaries(), self.modes, self.sync(), entry.length(), |file| {
+            write(entry, file)
+        })
+    }
+
+    /// Begins to put many entries, of which none is seen before [`Batch::finish`] has synced them all at once.
+    pub const fn batch(&self) -> Batch<'_> {
+        Batch { store: self, written: Vec::new() }
+    }
+
+    /// Checks what is to be put, and sweeps once.
+    fn prepare(&self, key: &Key, entry: &Entry<'_>) -> Result<(), Error> {
         self.check_writable()?;
         entry.check_identity(&self.identity)?;
         entry.check_key(key)?;
@@ -248,11 +330,16 @@ impl Store {
             // What cannot be swept now is in nobody's way; `sweep` tells why.
             let _ = self.sweep();
         }
-        file::publish(&self.path(key), &self.temporaries(), self.modes, found, |file| {
-            let mut file = BufWriter::new(file);
-            entry.write(&mut file)?;
-            file.flush()
-        })
+        Ok(())
+    }
+
+    /// Returns when a put is synced. What nobody checks must be whole before it has its name.
+    fn sync(&self) -> Sync {
+        let is_unchecked = matches!(self.access.mode, Mode::InPlace(_, Check::Unchecked));
+        match (self.durability, self.identity.sealing()) {
+            (Durability::Lazy, Sealing::Checksum | Sealing::Mac(_)) if !is_unchecked => Sync::Later,
+            _ => Sync::Now,
+        }
     }
 
     /// Removes an entry and returns whether it was there.

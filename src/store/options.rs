@@ -5,6 +5,20 @@ use crate::file::Modes;
 #[cfg(unix)]
 use crate::file::Trust;
 
+/// Whether [`Store::put`](crate::Store::put) waits until the entry survives a power cut.
+///
+/// Entries that nobody checks when they are read are synced always: plain ones, and those of a store whose access is
+/// [`Access::in_place_unchecked`](crate::Access::in_place_unchecked).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Durability {
+    /// Nothing is waited for. What was put in the last seconds before a power cut may be lost or torn; a torn entry is
+    /// rejected when it is read, and compiled again.
+    #[default]
+    Lazy,
+    /// The entry and its name are synced: what was put is there after a power cut.
+    Synced,
+}
+
 /// How a [`Store`](crate::Store) is opened. Made by [`Store::options`](crate::Store::options).
 ///
 /// ```
@@ -23,6 +37,7 @@ pub struct StoreOptions {
     pub(super) identity: Identity,
     pub(super) is_read_only: bool,
     pub(super) modes: Option<Modes>,
+    pub(super) durability: Durability,
     #[cfg(unix)]
     pub(super) trust: Trust,
 }
@@ -33,6 +48,7 @@ impl StoreOptions {
             identity,
             is_read_only: false,
             modes: None,
+            durability: Durability::Lazy,
             #[cfg(unix)]
             trust: Trust::User,
         }
@@ -63,6 +79,12 @@ impl StoreOptions {
     #[cfg(unix)]
     pub const fn modes(mut self, modes: Modes) -> Self {
         self.modes = Some(modes);
+        self
+    }
+
+    /// Sets whether a put waits until the entry survives a power cut; otherwise it does not.
+    pub const fn durability(mut self, durability: Durability) -> Self {
+        self.durability = durability;
         self
     }
 
