@@ -22,6 +22,12 @@ pub(crate) fn remove(path: &Path) -> Result<bool, Error> {
     }
 }
 
+/// Removes a file that is still the one that was looked at, and returns whether it was. One that takes its name between the
+/// second look and the removal goes with it.
+pub(crate) fn remove_unchanged(path: &Path, seen: FileId) -> Result<bool, Error> {
+    Ok(is_the_same(path, seen)? && unlink(path)?)
+}
+
 /// Removes the file that was read, and returns whether its name still led to it.
 ///
 /// No system removes a name only if it leads to a certain file. So the file is renamed into `temporaries`, where nobody else uses

@@ -2,11 +2,13 @@
 
 mod lookup;
 mod options;
+mod room;
 mod verified;
 
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use crate::entry::{Entry, Identity, Sealing};
 use crate::error::{Bound, Error, Field};
@@ -19,6 +21,8 @@ use crate::words::Key;
 pub(crate) use lookup::Found;
 pub use lookup::Lookup;
 pub use options::{Durability, StoreOptions};
+use room::{Budget, PATIENCE, Room};
+pub use room::{OtherVersion, Trimmed};
 pub use verified::Verified;
 
 /// The entries of one engine, one of its versions and one target, as files of a directory.
@@ -52,6 +56,7 @@ pub struct Store {
     modes: Option<Modes>,
     trusted: Trusted,
     durability: Durability,
+    budget: Option<Budget>,
     is_read_only: bool,
     swept: AtomicBool,
 }
@@ -79,6 +84,7 @@ pub struct Store {
 pub struct Batch<'s> {
     store: &'s Store,
     written: Vec<(Key, Aside)>,
+    bytes: u64,
 }
 
 impl Batch<'_> {
@@ -93,6 +99,7 @@ impl Batch<'_> {
         let aside = file::write_aside(&store.temporaries(), store.modes, Sync::Later, entry.length(), |file| {
             write(entry, file)
         })?;
+        self.bytes = self.bytes.saturating_add(entry.length());
         self.written.push((*key, aside));
         Ok(())
     }
@@ -112,7 +119,9 @@ impl Batch<'_> {
         for (key, aside) in self.written {
             result = result.and(aside.rename(&store.path(&key)));
         }
-        result.and(file::sync_directory(&store.directory))
+        let result = result.and(file::sync_directory(&store.directory));
+        store.keep_to_budget(self.bytes);
+        result
     }
 }
 
@@ -154,6 +163,7 @@ impl StoreOptions {
             modes,
             trusted,
             durability: self.durability,
+            budget: self.budget.map(Budget::new),
             is_read_only: self.is_read_only,
             swept: AtomicBool::new(false),
         })
@@ -282,7 +292,13 @@ impl Store {
     fn look_up<T>(&self, key: &Key, take: impl FnOnce(&Source<'_>) -> Result<T, Error>) -> Result<Found<T>, Error> {
         match Source::open(&self.path(key), &self.trusted) {
             Ok(None) => Ok((Lookup::Miss, None)),
-            Ok(Some(file)) => Ok((Lookup::of(take(&file))?, Some(file.id))),
+            Ok(Some(file)) => {
+                let found = Lookup::of(take(&file))?;
+                if matches!(found, Lookup::Hit(_)) && !self.is_read_only {
+                    file.touch();
+                }
+                Ok((found, Some(file.id)))
+            }
             Err(error) => Ok((Lookup::of(Err(error))?, None)),
         }
     }
@@ -291,7 +307,7 @@ impl Store {
     ///
     /// That costs a file, which is created, written and renamed. With [`Durability::Synced`] the entry survives a power cut
     /// once this returns: then the file and its directory are synced, too, which takes most of the time. [`Store::batch`] does
-    /// that once for many. Nothing is evicted: an entry stays until [`Store::remove`].
+    /// that once for many. Nothing is evicted unless the store has a [`budget`](StoreOptions::budget).
     ///
     /// It takes the place of whatever had its name, except for a directory. Nobody else is waited for, only the file system;
     /// one that offers no sync, of files or of directories, is not an error, and the entry may not survive there. The first call
@@ -306,15 +322,72 @@ impl Store {
     /// tables in a store of [`Revision::Unknown`](crate::Revision::Unknown); and whatever else reading would call it, such as
     /// [`Error::Target`], [`Error::CpuFeatures`], [`Error::BuildId`], [`Error::UnknownSection`] and [`Error::Key`].
     pub fn put(&self, key: &Key, entry: &Entry<'_>) -> Result<(), Error> {
+        self.put_and_trim(key, entry).map(drop)
+    }
+
+    /// Puts as [`Store::put`] does, and tells what was removed to make room for it.
+    pub(crate) fn put_and_trim(&self, key: &Key, entry: &Entry<'_>) -> Result<Option<Trimmed>, Error> {
         self.prepare(key, entry)?;
         file::publish(&self.path(key), &self.temporaries(), self.modes, self.sync(), entry.length(), |file| {
             write(entry, file)
-        })
+        })?;
+        Ok(self.keep_to_budget(entry.length()))
+    }
+
+    /// Makes room if it is time to, after so many bytes were put, and tells what was removed.
+    fn keep_to_budget(&self, put: u64) -> Option<Trimmed> {
+        let budget = self.budget.as_ref().filter(|budget| budget.put(put))?;
+        let (above, most) = budget.bounds();
+        // The entry is there; what cannot be removed now is tried again later. `trim_to` tells why.
+        self.room().trim(above, most, PATIENCE).ok().flatten().filter(|trimmed| trimmed.entries > 0)
+    }
+
+    fn room(&self) -> Room<'_> {
+        Room {
+            root: self.directory.parent().unwrap_or(&self.directory),
+            own: &self.directory,
+            identity: &self.identity,
+            trusted: &self.trusted,
+            modes: self.modes,
+        }
+    }
+
+    /// Removes entries of this engine until there are `bytes` of them under the root: those of other versions and targets
+    /// first, then the least recently used, as [`StoreOptions::budget`] has it done by itself.
+    ///
+    /// Returns what was removed, or `None` if another process is removing entries.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ReadOnly`]; [`Error::Io`] and [`Error::Memory`] from the system, and whatever could be removed is removed.
+    pub fn trim_to(&self, bytes: u64) -> Result<Option<Trimmed>, Error> {
+        self.check_writable()?;
+        self.room().trim(bytes, bytes, Duration::ZERO)
+    }
+
+    /// Returns the directories of other versions of this engine, and of other targets, under the root.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] and [`Error::Memory`] from the system.
+    pub fn other_versions(&self) -> Result<Vec<OtherVersion>, Error> {
+        self.room().others()
+    }
+
+    /// Removes the entries of another version, and its directory if nothing else is in it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ReadOnly`]; [`Error::Invalid`] if it is no other version of this store's; [`Error::Io`] and
+    /// [`Error::Memory`] from the system.
+    pub fn remove_version(&self, version: &OtherVersion) -> Result<Trimmed, Error> {
+        self.check_writable()?;
+        self.room().remove(&version.directory)
     }
 
     /// Begins to put many entries, of which none is seen before [`Batch::finish`] has synced them all at once.
     pub const fn batch(&self) -> Batch<'_> {
-        Batch { store: self, written: Vec::new() }
+        Batch { store: self, written: Vec::new(), bytes: 0 }
     }
 
     /// Checks what is to be put, and sweeps once.

@@ -38,6 +38,7 @@ pub struct StoreOptions {
     pub(super) is_read_only: bool,
     pub(super) modes: Option<Modes>,
     pub(super) durability: Durability,
+    pub(super) budget: Option<u64>,
     #[cfg(unix)]
     pub(super) trust: Trust,
 }
@@ -49,6 +50,7 @@ impl StoreOptions {
             is_read_only: false,
             modes: None,
             durability: Durability::Lazy,
+            budget: None,
             #[cfg(unix)]
             trust: Trust::User,
         }
@@ -85,6 +87,23 @@ impl StoreOptions {
     /// Sets whether a put waits until the entry survives a power cut; otherwise it does not.
     pub const fn durability(mut self, durability: Durability) -> Self {
         self.durability = durability;
+        self
+    }
+
+    /// Sets how many bytes the entries of this engine may take under the root, those of all versions and targets together.
+    ///
+    /// A process counts what is there at its first put, and again each time it has put a sixteenth of the budget. If there is
+    /// more than that, it removes entries until three quarters of the budget are left: those of other versions first, then
+    /// the least recently used. A hit marks its entry as used by the modification time, once an hour at most. One process at a
+    /// time removes; another whose turn it is waits for it, for 50 ms at most. So no more than the budget is there, and for each
+    /// process that puts a sixteenth more, and one entry; beyond that only what is put while removing takes longer.
+    /// Temporary files, and what a file takes on the disk beyond its length, are not counted.
+    ///
+    /// Nothing else is removed than regular files that have the name of an entry, in directories that have a name of this engine's
+    /// and belong to those who are trusted, and such directories when they are empty. An entry that is removed while it is
+    /// loaded, or mapped, stays there for whoever has it. A file of the engine's name with `.lock` behind it stands in the root.
+    pub const fn budget(mut self, bytes: u64) -> Self {
+        self.budget = Some(bytes);
         self
     }
 

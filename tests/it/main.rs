@@ -33,6 +33,7 @@ mod planted;
 mod processor;
 mod properties;
 mod replay;
+mod room;
 mod scratch;
 mod seal;
 #[cfg(unix)]
