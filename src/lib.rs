@@ -96,7 +96,7 @@ pub use memory::Access;
 #[cfg(feature = "cache")]
 pub use registry::Registry;
 #[cfg(feature = "cache")]
-pub use store::{Batch, Durability, Lookup, OtherVersion, Store, StoreOptions, Trimmed, Verified};
+pub use store::{Batch, Durability, Lookup, OtherVersion, Store, StoreOptions, Trimmed, Verified, default_root};
 pub use words::{Arch, CpuFeatures, Key, Magic, Os, Revision, Target, Version};
 
 #[doc = include_str!("../SPEC.md")]

@@ -5,6 +5,7 @@ mod lock;
 mod modes;
 mod publish;
 mod remove;
+mod tag;
 mod temporary;
 mod trust;
 
@@ -16,6 +17,7 @@ pub(crate) use modes::Modes;
 pub use modes::Modes;
 pub(crate) use publish::{Aside, Sync, publish, sync_aside, sync_directory, write_aside};
 pub(crate) use remove::{remove, remove_read, remove_unchanged};
+pub(crate) use tag::tag;
 pub(crate) use temporary::{remove_directory, sweep, time};
 #[cfg(unix)]
 pub use trust::Trust;

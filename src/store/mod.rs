@@ -2,6 +2,7 @@
 
 mod lookup;
 mod options;
+mod place;
 mod room;
 mod verified;
 
@@ -21,6 +22,7 @@ use crate::words::Key;
 pub(crate) use lookup::Found;
 pub use lookup::Lookup;
 pub use options::{Durability, StoreOptions};
+pub use place::default_root;
 use room::{Budget, PATIENCE, Room};
 pub use room::{OtherVersion, Trimmed};
 pub use verified::Verified;
@@ -135,7 +137,8 @@ impl StoreOptions {
     /// Opens the directory of the identity under `root`, and creates it if need be, unless it is opened for reading alone.
     ///
     /// A root that is relative is that of now, whatever directory the process changes to. If the directory vanishes, the next
-    /// put makes it again. A directory that is there may be one that this user cannot write to: then its entries are found, and a
+    /// put makes it again. A root that is made gets a `CACHEDIR.TAG`, by which programs know that it need not be kept or copied. A
+    /// directory that is there may be one that this user cannot write to: then its entries are found, and a
     /// put is an error.
     ///
     /// # Errors
@@ -153,8 +156,12 @@ impl StoreOptions {
         // Before anything is made: a directory of root's in another's place would be in that one's way.
         trusted.check_directory(&directory)?;
         if !self.is_read_only {
+            let new_root = directory.parent().filter(|root| !root.exists());
             file::create_directory(&directory, modes)?;
             trusted.check_directory(&directory)?;
+            if let Some(root) = new_root {
+                file::tag(root, modes);
+            }
         }
         Ok(Store {
             directory,

@@ -368,3 +368,65 @@ fn processes_that_are_killed_while_they_make_room_leave_it_held() {
     assert_eq!(open(scratch.path(), "1").trim_to(0).unwrap().unwrap().left, 0);
     are_untouched(&strangers);
 }
+
+/// Not a test: prints where the caches of a program are.
+#[test]
+#[ignore = "run by another test, in processes of its own"]
+fn place() {
+    println!("place: {:?}", jitcache::default_root("room").map_err(|error| error.name()));
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn the_customary_root_is_found_with_and_without_a_home_and_an_xdg_directory() {
+    use std::os::unix::process::CommandExt;
+    // SAFETY: this changes no memory.
+    let is_root = unsafe { libc::geteuid() } == 0;
+    for (home, xdg, user, expected) in [
+        (Some("/home/of"), None, None, "Ok(\"/home/of/.cache/room\")"),
+        (Some("/home/of"), Some("/caches"), None, "Ok(\"/caches/room\")"),
+        // Those that are relative are to be ignored.
+        (Some("/home/of"), Some("caches"), None, "Ok(\"/home/of/.cache/room\")"),
+        (Some("/home/of"), Some(""), None, "Ok(\"/home/of/.cache/room\")"),
+        (Some("home"), None, None, "Err(\"io\")"),
+        (None, Some("/caches"), Some(54_321), "Ok(\"/caches/room\")"),
+        // A user whom the system has no name for.
+        (None, None, Some(54_321), "Err(\"io\")"),
+    ] {
+        let mut command = Command::new(env::current_exe().unwrap());
+        command.args(["room::place", "--exact", "--ignored", "--nocapture"]);
+        for (name, value) in [("HOME", home), ("XDG_CACHE_HOME", xdg)] {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        match user {
+            Some(_) if !is_root => continue,
+            Some(user) => drop(command.gid(user).uid(user)),
+            None => {}
+        }
+        let said = String::from_utf8(command.output().unwrap().stdout).unwrap();
+        assert!(said.contains(&format!("place: {expected}\n")), "{home:?} {xdg:?} {user:?}: {said}");
+    }
+    for name in ["", ".", "..", "a/b", "/a", "a/"] {
+        assert!(matches!(jitcache::default_root(name), Err(Error::Invalid { .. })), "{name}");
+    }
+}
+
+#[test]
+fn a_root_that_is_made_is_tagged_and_one_that_was_there_is_not() {
+    let scratch = Scratch::new();
+    let tag = |root: &Path| fs::read(root.join("CACHEDIR.TAG")).unwrap_or_default();
+    let root = scratch.path().join("deeper/root");
+    for _ in 0..2 {
+        drop(open(&root, "1"));
+        assert!(tag(&root).starts_with(b"Signature: 8a477f597d28d172789f06886806bc55\n"));
+    }
+    fs::remove_file(root.join("CACHEDIR.TAG")).unwrap();
+    drop((open(&root, "2"), open(scratch.path(), "1")));
+    assert_eq!((tag(&root), tag(scratch.path()), tag(root.parent().unwrap())), Default::default());
+    let nowhere = scratch.path().join("nowhere");
+    drop(Store::options(identity("1")).read_only().open(&nowhere).unwrap());
+    assert!(!nowhere.exists());
+}
