@@ -80,6 +80,11 @@ impl Error {
                 "forged",
                 "The file was changed by somebody without the key, or the key was changed: compile again, and find out who.",
             ),
+            Self::Untrusted { .. } => (
+                15,
+                "untrusted",
+                "Others could have their code run: take the right to write from them, give a root of your own, or trust them.",
+            ),
             Self::Io { .. } => (
                 100,
                 "io",

@@ -10,6 +10,7 @@ use super::places::{Places, Rows};
 use super::source::Source;
 use crate::entry::{Entry, FunctionOffsets, Identity, METADATA, Sections, SourceMap, SourceRow, Sum, TryTables};
 use crate::error::{Bound, Error, Field, heap};
+use crate::file::Trusted;
 use crate::format::{Body, CatchClauses, Run, Table};
 use crate::memory::{Access, Check, CodeMemory, WritableCode};
 use crate::words::{Key, Target, size};
@@ -114,7 +115,7 @@ impl Module {
     ///
     /// Those of [`FileBytes::open`], [`Entry::parse`], [`Entry::check_key`] and [`Module::load`].
     pub fn open(path: &Path, access: Access, identity: &Identity, key: &Key) -> Result<Option<Self>, Error> {
-        Source::open(path)?.map(|source| Self::of_file(&source, access, identity, key)).transpose()
+        Source::open(path, &Trusted::ANYONE)?.map(|source| Self::of_file(&source, access, identity, key)).transpose()
     }
 
     /// Does the same for a file that is open.

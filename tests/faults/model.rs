@@ -140,6 +140,32 @@ fn a_power_cut_at_any_step_leaves_the_old_entry_or_the_new_one() {
     }
 }
 
+/// What is checked when it is read needs no sync; what is not has one, whatever is asked for.
+#[test]
+fn a_put_that_is_lazy_syncs_nothing_and_makes_few_calls() {
+    if !strace::works() {
+        return skip("power cut, model", "strace does not work here");
+    }
+    let (outcome, calls) = strace::run("put-small 1", &Directory::new(Before::Nothing, false), None);
+    assert_eq!(outcome, Outcome::Done);
+    let size = file(1, 1).len();
+    assert_eq!(steps(&calls), [Create, Write(size), Rename], "{calls:?}");
+    // A build for debugging asks whether what it closes is open.
+    let names: Vec<_> = calls.iter().map(|call| &*call.name).filter(|name| !matches!(*name, "brk" | "fcntl")).collect();
+    assert!(names.len() <= 6, "{names:?}");
+    for old in [false, true] {
+        let (all, _) = cut(&[Create, Write(size), Rename], 1, old);
+        assert!(all.new > 0 && all.rejected > 0, "a torn entry is rejected: {all:?}");
+    }
+    let unchecked = strace::run("put-unchecked 1", &Directory::new(Before::Nothing, false), None);
+    let plain = strace::run("put-plain 1", &Directory::new(Before::Nothing, false), None);
+    for (outcome, calls) in [unchecked, plain] {
+        assert_eq!(outcome, Outcome::Done);
+        let steps: Vec<_> = steps(&calls).into_iter().filter(|step| !matches!(step, Write(_))).collect();
+        assert_eq!(steps, [Create, SyncFile, Rename, SyncDirectory]);
+    }
+}
+
 /// So the test above can fail; and a reader is safe from writers that sync nothing.
 #[test]
 fn a_writer_that_does_not_sync_loses_entries_but_no_reader_takes_a_torn_one() {

@@ -32,12 +32,15 @@ mod planted;
 mod processor;
 mod properties;
 mod replay;
+mod room;
 mod seal;
 #[cfg(unix)]
 mod shared;
 mod specification;
 mod store;
 mod threads;
+#[cfg(unix)]
+mod trust;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod wazero;
 
