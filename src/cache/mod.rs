@@ -3,6 +3,7 @@
 mod event;
 mod flight;
 mod hook;
+mod processes;
 mod tier;
 
 use std::collections::HashMap;
@@ -11,7 +12,7 @@ use std::panic::{AssertUnwindSafe, RefUnwindSafe, UnwindSafe, catch_unwind, resu
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::entry::{Builder, Identity};
 use crate::error::Error;
@@ -21,7 +22,7 @@ use crate::store::{Lookup, Store};
 use crate::words::Key;
 use event::Counters;
 pub use event::{Event, Statistics};
-use flight::{Flights, Seat};
+use flight::{Flights, Processes, Seat};
 use hook::Hook;
 
 /// A cache of modules: those in use in memory, the others in a [`Store`].
@@ -55,6 +56,7 @@ pub struct Cache {
     modules: Mutex<HashMap<Key, Arc<Module>>>,
     flights: Flights,
     patience: Duration,
+    processes: Processes,
     registry: Registry,
     hook: Hook,
     counters: Counters,
@@ -66,7 +68,7 @@ struct Unopened {
     is_told: AtomicBool,
 }
 
-/// How long a thread waits for another one's compilation unless the engine says otherwise.
+/// How long a thread waits for somebody else's compilation unless the engine says otherwise.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 impl Cache {
@@ -139,6 +141,7 @@ impl Cache {
             modules: Mutex::default(),
             flights: Flights::default(),
             patience: PATIENCE,
+            processes: Processes::default(),
             registry: Registry::new(),
             hook: Hook::default(),
             counters: Counters::default(),
@@ -156,11 +159,25 @@ impl Cache {
         self
     }
 
-    /// Sets how long a thread waits in [`Cache::get_or_compile`] while another compiles the same key; it is ten seconds
-    /// otherwise. After that it compiles, too. With zero, nobody waits.
+    /// Sets how long a thread waits in [`Cache::get_or_compile`] while another, of this process or not, compiles the same key; it
+    /// is ten seconds otherwise. After that it compiles, too. With zero, nobody waits.
     #[must_use]
     pub const fn with_patience(mut self, patience: Duration) -> Self {
         self.patience = patience;
+        self
+    }
+
+    /// Sets whether [`Cache::get_or_compile`] also waits while another process compiles the same key. Otherwise it does where locks
+    /// are to be relied upon: on Unix, if the directory of the store lies on a file system of this machine. Nobody waits over a store
+    /// that is read only.
+    ///
+    /// A process that compiles has a lock, of a byte of the file `tmp/lock` in the directory, which ends with the process, and which
+    /// a child of `fork` does not have. The others try to get it, after pauses of 1 to 16 ms, and look whether the module is there.
+    /// None waits in the kernel, nor for longer than [`Cache::with_patience`] has it, such as for a process that is stopped. A hit
+    /// takes no lock.
+    #[must_use]
+    pub const fn with_waiting_for_processes(mut self, wait: bool) -> Self {
+        self.processes.wait = Some(wait);
         self
     }
 
@@ -168,8 +185,9 @@ impl Cache {
     ///
     /// `compile` hands its results to the builder it is given. Of the threads that ask for the same key at the same time, one
     /// looks into the store and compiles, and the others wait for it, for as long as [`Cache::with_patience`] has it; if its
-    /// compiler fails or panics, the next one tries. A compiler may ask for other modules, and compiles one itself that
-    /// somebody else compiles who waits for this one. Processes do not wait for each other.
+    /// compiler fails or panics, the next one tries. Processes do the same: see [`Cache::with_waiting_for_processes`]. A compiler may
+    /// ask for other modules, and compiles one itself that somebody else compiles who waits for this one; so it does with one that
+    /// another process compiles.
     ///
     /// What was compiled is stored first and made executable then, so that an engine which is refused executable memory finds
     /// it in its next process. A module stays in memory
@@ -192,11 +210,14 @@ impl Cache {
         if let Some(module) = self.kept(key) {
             return Ok(module);
         }
-        let lead = match self.flights.join(key, self.patience, || self.kept(key)) {
+        let since = Instant::now();
+        let lead = match self.flights.join(key, since, self.patience, || self.kept(key)) {
             Seat::Passenger(module) => return Ok(module),
             Seat::Pilot(lead) => lead,
         };
-        let (is_left, found) = match self.look_up(key) {
+        let (found, lock) = self.look_up_or_lock(key, lead.as_ref(), since);
+        self.count_found(&found);
+        let (is_left, found) = match found {
             Ok((Lookup::Hit(module), _)) => {
                 drop(lead);
                 self.tell_place(key, &module);
@@ -207,7 +228,7 @@ impl Cache {
         let mut builder = Builder::new();
         let added = catch_unwind(AssertUnwindSafe(|| compile(&mut builder)))
             .map(|compiled| compiled.map(|()| self.publish(key, &mut builder, !is_left)));
-        drop(lead);
+        drop((lock, lead));
         self.tell_found(key, &found);
         let added = added.unwrap_or_else(|panic| resume_unwind(panic))?;
         Ok(self.tell_added(key, added)?)
@@ -221,7 +242,9 @@ impl Cache {
         if let Some(module) = self.kept(key) {
             return Lookup::Hit(module);
         }
-        let found = self.settle(key, self.look_up(key));
+        let found = self.look_up(key);
+        self.count_found(&found);
+        let found = self.settle(key, found);
         if let Lookup::Hit(module) = &found {
             self.tell_place(key, module);
         }

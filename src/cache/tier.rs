@@ -29,13 +29,16 @@ impl Cache {
     /// Looks into the store, and keeps what is found there.
     pub(super) fn look_up(&self, key: &Key) -> Result<Found<Arc<Module>>, Error> {
         let found = self.store.as_ref().map_or(Ok((Lookup::Miss, None)), |store| store.find(key));
-        let found = found.and_then(|(found, file)| Ok((found.try_map(|module| self.keep(key, module))?, file)));
-        match &found {
+        found.and_then(|(found, file)| Ok((found.try_map(|module| self.keep(key, module))?, file)))
+    }
+
+    /// Counts what was found in the end, however often it was looked for.
+    pub(super) fn count_found<T>(&self, found: &Result<Found<T>, Error>) {
+        match found {
             Ok((Lookup::Hit(_), _)) => count(&self.counters.hits),
             Ok((Lookup::Miss, _)) | Err(_) => count(&self.counters.misses),
             Ok(_) => {}
         }
-        found
     }
 
     /// Tells, once, that code does not run in place though it was asked for.

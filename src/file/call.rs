@@ -58,6 +58,11 @@ pub(crate) fn open(path: &Path) -> Result<Option<(File, FileId)>, Error> {
     Ok(Some((file, FileId::of(&metadata))))
 }
 
+/// Returns which regular file a name leads to, if to any.
+pub(crate) fn id_of(path: &Path) -> Option<FileId> {
+    fs::symlink_metadata(path).ok().filter(Metadata::is_file).map(|file| FileId::of(&file))
+}
+
 /// Reads the bytes of a file from `at` on, wherever others are reading it.
 pub(crate) fn read_at(file: &File, to: &mut [u8], at: u64) -> io::Result<()> {
     #[cfg(unix)]

@@ -1,5 +1,6 @@
 //! A directory of entries, which processes share.
 
+mod lock;
 mod lookup;
 mod verified;
 
