@@ -48,7 +48,11 @@ pub(super) enum Seat<'f, T> {
     /// Nothing: it is there.
     Passenger(T),
     /// Compile; those who wait go on when the lead falls. Without one, nobody waits.
-    Pilot(Option<Lead<'f>>),
+    Pilot {
+        lead: Option<Lead<'f>>,
+        /// Whether somebody else was waited for, in vain.
+        has_waited: bool,
+    },
 }
 
 /// The lead of a flight, which ends when this falls, whatever came of it.
@@ -71,12 +75,13 @@ impl Flights {
         patience: Duration,
         find: impl Fn() -> Option<T>,
     ) -> Seat<'_, T> {
+        let mut has_waited = false;
         loop {
             let lead = self.lead_or_wait(key, patience.saturating_sub(since.elapsed()));
             match (find(), lead) {
                 (Some(found), _) => return Seat::Passenger(found),
-                (None, Some(lead)) => return Seat::Pilot(lead),
-                (None, None) => {}
+                (None, Some(lead)) => return Seat::Pilot { lead, has_waited },
+                (None, None) => has_waited = true,
             }
         }
     }

@@ -3,15 +3,16 @@
 mod event;
 mod flight;
 mod hook;
+mod kept;
 mod processes;
 mod tier;
+mod trouble;
 
-use std::collections::HashMap;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, RefUnwindSafe, UnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::entry::{Builder, Identity};
@@ -24,14 +25,16 @@ use event::Counters;
 pub use event::{Event, Statistics};
 use flight::{Flights, Processes, Seat};
 use hook::Hook;
+use kept::Kept;
+use trouble::Trouble;
 
 /// A cache of modules: those in use in memory, the others in a [`Store`].
 ///
 /// It never makes an engine fail: whatever is wrong with an entry or the directory, the engine compiles, and the reason
 /// goes to the hook of [`Cache::on_event`] and into the [`Statistics`]. Threads may share it.
 ///
-/// Nothing is evicted: a module stays in memory until [`Cache::forget`] takes it out, and an entry in the store until
-/// [`Cache::remove`] does. What a module costs in memory and mappings stands at [`Module`].
+/// A module stays in memory until [`Cache::forget`] takes it out or [`Cache::with_memory_budget`] has it go. That a compiler
+/// failed is not kept: it is tried again each time. What a module costs in memory and mappings stands at [`Module`].
 ///
 /// ```
 /// use jitcache::{Cache, Error, Identity, Key};
@@ -53,13 +56,17 @@ pub struct Cache {
     unopened: Option<Unopened>,
     /// Whether [`Event::NotInPlace`] was told.
     is_place_told: AtomicBool,
-    modules: Mutex<HashMap<Key, Arc<Module>>>,
+    modules: Mutex<Kept>,
     flights: Flights,
     patience: Duration,
     processes: Processes,
+    is_strict: bool,
     registry: Registry,
     hook: Hook,
     counters: Counters,
+    /// How reading from the store goes, and how writing does.
+    reads: Trouble,
+    writes: Trouble,
 }
 
 /// Why there is no store.
@@ -142,9 +149,12 @@ impl Cache {
             flights: Flights::default(),
             patience: PATIENCE,
             processes: Processes::default(),
+            is_strict: false,
             registry: Registry::new(),
             hook: Hook::default(),
             counters: Counters::default(),
+            reads: Trouble::default(),
+            writes: Trouble::default(),
         }
     }
 
@@ -181,6 +191,39 @@ impl Cache {
         self
     }
 
+    /// Sets how many bytes of code are kept in memory, of modules that nobody else holds; there is no bound otherwise.
+    ///
+    /// Above it, the least recently used ones of which the cache has the only [`Arc`] go, until seven eighths are left, as by
+    /// [`Cache::forget`]: so whoever runs code must hold its module. What others hold counts, and stays. It takes a walk over all
+    /// modules, once for an eighth of the budget that was added.
+    #[must_use]
+    pub fn with_memory_budget(mut self, bytes: u64) -> Self {
+        self.modules.get_mut().unwrap_or_else(PoisonError::into_inner).budget = bytes;
+        self
+    }
+
+    /// Returns a cache that never compiles and never writes, for a store that was filled before, such as in an image.
+    ///
+    /// [`Cache::get_or_compile`] returns [`Error::NotCompiled`] where it would compile: the events tell why. Whatever would change the
+    /// store is an [`Error::ReadOnly`]. [`Cache::add`] keeps a module in memory alone.
+    ///
+    /// ```
+    /// use jitcache::{Builder, Cache, Error, Identity, Key, Store};
+    ///
+    /// let identity = Identity::new("myjit", *b"MYJIT\0", "1.4.2")?;
+    /// let key = Key::of(&identity).source(b"fn main() {}").finish();
+    /// let cache = Cache::over(Store::open_read_only("/usr/lib/myjit/cache", identity)?).strict();
+    /// let compile = |_: &mut Builder<'_>| -> Result<(), Error> { unreachable!() };
+    /// assert!(matches!(cache.get_or_compile(&key, compile), Err(Error::NotCompiled { .. })));
+    /// # Ok::<(), jitcache::Error>(())
+    /// ```
+    #[must_use]
+    pub fn strict(mut self) -> Self {
+        self.store = self.store.map(Store::into_read_only);
+        self.is_strict = true;
+        self
+    }
+
     /// Returns the module of a key: from memory, or else from the store, or else compiled by `compile` and stored.
     ///
     /// `compile` hands its results to the builder it is given. Of the threads that ask for the same key at the same time, one
@@ -196,7 +239,7 @@ impl Cache {
     ///
     /// # Errors
     ///
-    /// Those of `compile`; [`Error::Unwritable`] if what it built is no entry; [`Error::Memory`] and
+    /// Those of `compile`; [`Error::NotCompiled`] from a cache that is [`strict`](Cache::strict); [`Error::Unwritable`] if what it built is no entry; [`Error::Memory`] and
     /// [`Error::UnsupportedMachine`] if code cannot be made executable. Nothing that is wrong with the store is an error.
     ///
     /// # Panics
@@ -211,25 +254,45 @@ impl Cache {
             return Ok(module);
         }
         let since = Instant::now();
-        let lead = match self.flights.join(key, since, self.patience, || self.kept(key)) {
-            Seat::Passenger(module) => return Ok(module),
-            Seat::Pilot(lead) => lead,
+        let (lead, has_waited) = match self.flights.join(key, since, self.patience, || self.kept(key)) {
+            Seat::Passenger(module) => {
+                self.tell_waited(key, Some(since.elapsed()));
+                return Ok(module);
+            }
+            Seat::Pilot { lead, has_waited } => (lead, has_waited),
         };
-        let (found, lock) = self.look_up_or_lock(key, lead.as_ref(), since);
-        self.count_found(&found);
-        let (is_left, found) = match found {
+        let looked = self.look_up_or_lock(key, lead.as_ref(), since);
+        let waited = (has_waited || looked.has_waited).then(|| since.elapsed());
+        self.count_found(&looked.found);
+        let (is_left, found) = match looked.found {
             Ok((Lookup::Hit(module), _)) => {
-                drop(lead);
-                self.tell_place(key, &module);
+                drop((looked.lock, lead));
+                self.tell_waited(key, waited);
+                self.tell_hit(key, &module, Some(since));
                 return Ok(module);
             }
             found => (matches!(found, Ok((Lookup::UnknownLayout(_), _))), found),
         };
-        let mut builder = Builder::new();
-        let added = catch_unwind(AssertUnwindSafe(|| compile(&mut builder)))
-            .map(|compiled| compiled.map(|()| self.publish(key, &mut builder, !is_left)));
-        drop((lock, lead));
+        if self.is_strict {
+            drop(lead);
+            self.tell_waited(key, waited);
+            self.tell_found(key, &found);
+            return Err(Error::NotCompiled { key: *key }.into());
+        }
+        let (mut builder, compiling) = (Builder::new(), Instant::now());
+        let mut took = None;
+        let added = catch_unwind(AssertUnwindSafe(|| compile(&mut builder))).map(|compiled| {
+            compiled.map(|()| {
+                took = Some(compiling.elapsed());
+                self.publish(key, &mut builder, !is_left)
+            })
+        });
+        drop((looked.lock, lead));
+        self.tell_waited(key, waited);
         self.tell_found(key, &found);
+        if let Some(took) = took {
+            self.tell_compiled(key, took);
+        }
         let added = added.unwrap_or_else(|panic| resume_unwind(panic))?;
         Ok(self.tell_added(key, added)?)
     }
@@ -242,11 +305,12 @@ impl Cache {
         if let Some(module) = self.kept(key) {
             return Lookup::Hit(module);
         }
+        let since = self.hook.is_set().then(Instant::now);
         let found = self.look_up(key);
         self.count_found(&found);
         let found = self.settle(key, found);
         if let Lookup::Hit(module) = &found {
-            self.tell_place(key, module);
+            self.tell_hit(key, module, since);
         }
         found
     }

@@ -23,21 +23,16 @@ impl Cache {
     /// to compile it: it has the lock then, which is to be kept until the module is published, or has waited for long enough.
     ///
     /// A thread that has another lead waits for no process. So no two processes wait for each other, through however many threads.
-    pub(super) fn look_up_or_lock(
-        &self,
-        key: &Key,
-        lead: Option<&Lead<'_>>,
-        since: Instant,
-    ) -> (Result<Found<Arc<Module>>, Error>, Option<Lock>) {
+    pub(super) fn look_up_or_lock(&self, key: &Key, lead: Option<&Lead<'_>>, since: Instant) -> Looked {
         let mut found = self.look_up(key);
-        let (Some(store), Some(lead)) = (self.store.as_ref().filter(|store| !store.is_read_only()), lead) else {
-            return (found, None);
+        let (Some(store), Some(lead)) = (self.store_to_write(), lead) else {
+            return Looked { found, lock: None, has_waited: false };
         };
         if !is_to_publish(&found) || self.patience.is_zero() || !self.processes.wait_over(store) {
-            return (found, None);
+            return Looked { found, lock: None, has_waited: false };
         }
         let mut seen = found.as_ref().map_or(None, |(_, file)| *file);
-        let (mut pause, mut is_held_up) = (SHORTEST, false);
+        let (mut pause, mut has_waited) = (SHORTEST, false);
         let lock = loop {
             let lock = store.try_lock(key);
             // Whoever had the lock until then has published before.
@@ -53,18 +48,26 @@ impl Cache {
                 Ok(None) if !left.is_zero() && Lead::is_only() => {}
                 lock => break lock.unwrap_or(None),
             }
-            if !is_held_up {
+            if !has_waited {
                 lead.set_held_up(true);
-                is_held_up = true;
+                has_waited = true;
             }
             thread::sleep(pause.min(left));
             pause = pause.saturating_mul(2).min(LONGEST);
         };
-        if is_held_up {
+        if has_waited {
             lead.set_held_up(false);
         }
-        (found, lock)
+        Looked { found, lock, has_waited }
     }
+}
+
+/// What came of looking into the store.
+pub(super) struct Looked {
+    pub(super) found: Result<Found<Arc<Module>>, Error>,
+    /// What this process compiles with, if others may wait for it.
+    pub(super) lock: Option<Lock>,
+    pub(super) has_waited: bool,
 }
 
 /// Returns whether what is compiled then will be published, so that others may wait for it.

@@ -132,6 +132,11 @@ impl Store {
         self.is_read_only
     }
 
+    /// Takes the right to write away, as [`Store::open_read_only`] does.
+    pub(crate) fn into_read_only(self) -> Self {
+        Self { is_read_only: true, ..self }
+    }
+
     /// Returns the directory that holds the entries.
     #[must_use]
     pub fn directory(&self) -> &Path {
