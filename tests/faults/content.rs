@@ -8,26 +8,11 @@ use std::time::{Duration, SystemTime};
 
 use jitcache::{Builder, Cache, Error, Identity, Key, Module, Store};
 
+use crate::random::Random;
 use crate::scratch::Scratch;
 
 /// Entry 0 is written in several steps and may be mapped; the others are small.
 pub const LARGE: u64 = 0;
-
-/// The splitmix64 generator.
-pub struct Random(pub u64);
-
-impl Random {
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let x = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        x ^ (x >> 31)
-    }
-
-    pub fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
-    }
-}
 
 pub fn identity() -> Identity {
     Identity::new("faults", *b"FAULTS", "1").unwrap()
@@ -118,7 +103,7 @@ pub struct Directory {
 
 impl Directory {
     pub fn new(before: Before, company: bool) -> Self {
-        let scratch = Scratch::new();
+        let scratch = Scratch::in_memory();
         let store = Store::open(scratch.path(), identity()).unwrap();
         let mut foreign = BTreeMap::new();
         if company {

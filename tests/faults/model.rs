@@ -81,7 +81,7 @@ impl Tally {
 
 /// Cuts the power behind every step and loads; returns the tally of all states, and that of the states after the last step.
 fn cut(steps: &[Step], n: u64, old: bool) -> (Tally, Tally) {
-    let (scratch, new) = (Scratch::new(), file(n, 1));
+    let (scratch, new) = (Scratch::in_memory(), file(n, 1));
     let store = Store::open(scratch.path(), identity()).unwrap();
     let temporary = store.directory().join(LEFT_OVER);
     fs::create_dir(store.directory().join("tmp")).unwrap();

@@ -12,8 +12,9 @@ use std::time::Duration;
 use jitcache::{Lookup, Store};
 
 use crate::child::{self, Outcome};
-use crate::content::{Random, age, code, file, files, identity, key, put};
+use crate::content::{age, code, file, files, identity, key, put};
 use crate::mount::{Mount, tool};
+use crate::random::Random;
 use crate::scratch::Scratch;
 use crate::{long, skip};
 
@@ -60,7 +61,7 @@ struct Tally {
 
 /// Cuts the power once; `None` if that cannot be done here. `flags`: 0 as if synced, 1 the journal is, 2 nothing is.
 fn crash(flags: u32, careless: bool, milliseconds: u64, tally: &mut Tally) -> Option<()> {
-    let scratch = Scratch::new();
+    let scratch = Scratch::in_memory();
     let (image, at) = (scratch.path().join("image"), scratch.path().join("mount"));
     fs::create_dir(&at).unwrap();
     File::create(&image).unwrap().set_len(16 << 20).unwrap();
