@@ -110,6 +110,11 @@ impl Error {
             Self::Foreign { .. } => {
                 (106, "foreign", "Load it in a program of its target; here its bytes can be read and verified.")
             }
+            Self::NotCompiled { .. } => (
+                115,
+                "not-compiled",
+                "Fill the cache with what this program asks for, or leave it a cache that compiles: see what its events tell.",
+            ),
             Self::ReadOnly { .. } => (107, "read-only", "Open the store with `Store::open` to write to it."),
         }
     }

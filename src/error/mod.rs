@@ -194,6 +194,11 @@ pub enum Error {
         /// The directory of its entries.
         path: PathBuf,
     },
+    /// There is no module of the key in memory and none in the store, and nothing is to be compiled.
+    NotCompiled {
+        /// The key that was asked for.
+        key: Key,
+    },
     /// The code is for another target than this program's, and cannot run in it.
     Foreign {
         /// The target of this program.
@@ -283,6 +288,7 @@ impl fmt::Display for Error {
             Self::Io { action, path, source } => write!(f, "cannot {action} {}: {source}", path.display()),
             Self::Memory { action, length, source } => write!(f, "cannot {action} {length} bytes of memory: {source}"),
             Self::ReadOnly { path } => write!(f, "{}: the store was opened for reading alone", path.display()),
+            Self::NotCompiled { key } => write!(f, "{key}: not in the cache, which never compiles"),
             Self::UnsupportedMachine => f.write_str("code cannot be made executable on this machine"),
             Self::Foreign { expected, found } => {
                 write!(f, "target: expected that of this program, {expected}, found {found}")

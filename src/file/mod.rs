@@ -1,4 +1,4 @@
-//! Files: the system calls that open an entry, publish one, and remove one. None of them waits for another process.
+//! Files: the system calls that open an entry, publish one, remove one, and lock a byte. None of them waits for another process.
 
 mod call;
 mod lock;
@@ -10,7 +10,7 @@ mod temporary;
 mod trust;
 
 pub(crate) use call::{FileId, create_directory, failed, is_directory, look, names, open, read_at, touch};
-pub(crate) use lock::Lock;
+pub(crate) use lock::{Lock, are_locks_local, try_lock};
 #[cfg(not(unix))]
 pub(crate) use modes::Modes;
 #[cfg(unix)]

@@ -1,5 +1,6 @@
 //! A directory of entries, which processes share.
 
+mod lock;
 mod lookup;
 mod options;
 mod place;
@@ -215,6 +216,11 @@ impl Store {
     #[must_use]
     pub const fn is_read_only(&self) -> bool {
         self.is_read_only
+    }
+
+    /// Takes the right to write away, as [`StoreOptions::read_only`] does.
+    pub(crate) fn into_read_only(self) -> Self {
+        Self { is_read_only: true, ..self }
     }
 
     /// Returns the directory that holds the entries.

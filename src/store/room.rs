@@ -112,7 +112,7 @@ impl Room<'_> {
     pub(super) fn trim(&self, above: u64, most: u64, patience: Duration) -> Result<Option<Trimmed>, Error> {
         let (path, since) = (self.root.join(format!("{}.lock", self.identity.name())), Instant::now());
         let _lock = loop {
-            match Lock::try_take(&path, self.modes)? {
+            match self.try_lock(&path)? {
                 Some(lock) => break lock,
                 None if since.elapsed() >= patience => return Ok(None),
                 None => std::thread::sleep(PAUSE),
@@ -129,6 +129,15 @@ impl Room<'_> {
             self.remove_least_used(counted, most, &mut trimmed)?;
         }
         Ok(Some(trimmed))
+    }
+
+    /// Takes the lock that a file stands for, or returns `None` if somebody else has it. Everybody gets it where locks are not the
+    /// kernel's of this machine: there, even trying may wait for ever.
+    fn try_lock(&self, path: &Path) -> Result<Option<Option<Lock>>, Error> {
+        if !file::are_locks_local(self.root) {
+            return Ok(Some(None));
+        }
+        Ok(file::try_lock(path, self.modes, 0)?.map(Some))
     }
 
     fn remove_least_used(&self, mut counted: Counted, most: u64, trimmed: &mut Trimmed) -> Result<(), Error> {

@@ -11,7 +11,7 @@ use std::{env, hint};
 use jitcache::{Access, Builder, Cache, Durability, Entry, Error, FileBytes, Lookup, Module, Sealing, Store};
 
 use crate::content::{self, LARGE, builder, code, compiled, identity, is_code, key};
-use crate::{adversary, fork, hammer, limits, memory, powercut};
+use crate::{adversary, flight, fork, hammer, limits, memory, powercut};
 
 /// How a child ended, told by its exit code: no disk is needed for that, and no memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -160,10 +160,12 @@ fn begin() {
     ];
     let memory =
         [libc::SYS_mmap, libc::SYS_mprotect, libc::SYS_munmap, libc::SYS_madvise, libc::SYS_brk, libc::SYS_getrandom];
-    let others = [libc::SYS_unlink, libc::SYS_linkat, libc::SYS_close, libc::SYS_fcntl, libc::SYS_prlimit64];
+    let others =
+        [libc::SYS_unlink, libc::SYS_linkat, libc::SYS_close, libc::SYS_fcntl, libc::SYS_prlimit64, libc::SYS_getpid];
     for number in [&files[..], &data, &memory, &others].concat() {
         for _ in 0..PADDING {
-            // SAFETY: no descriptor, address or length is -1, so the call fails; `brk` then tells where the heap ends.
+            // SAFETY: no descriptor, address or length is -1, so the call fails, but for `brk`, which tells where the heap
+            // ends, and `getpid`.
             hint::black_box(unsafe { libc::syscall(number, -1_i64, -1_i64, -1_i64, -1_i64, -1_i64, -1_i64) });
         }
     }
@@ -206,6 +208,7 @@ fn main() {
         "publish" => powercut::child(root, argument).exit(),
         "fork" => fork::child(root, argument).exit(),
         "fork-in-flight" => fork::child_in_flight().exit(),
+        action if action.starts_with("flight-") => flight::child(action, root).exit(),
         "limits" => return limits::child(root, argument),
         action if action.starts_with("memory-") => return memory::child(action, root),
         _ => {}

@@ -61,13 +61,13 @@ pub fn put(store: &Store, n: u64, generation: u8) -> Result<(), Error> {
 /// What a writer that died may have left.
 pub const LEFT_OVER: &str = "tmp/0123456789abcdef";
 
-/// What is in a directory of entries: names and contents, of temporary files too.
+/// What is in a directory of entries: names and contents, of temporary files too, but not the file that holds the locks.
 pub fn files(directory: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut files = BTreeMap::new();
     for within in ["", "tmp/"] {
         for file in fs::read_dir(directory.join(within)).into_iter().flatten() {
             let file = file.unwrap();
-            if !file.file_type().unwrap().is_dir() {
+            if !file.file_type().unwrap().is_dir() && file.file_name() != "lock" {
                 let name = file.file_name().into_string().unwrap();
                 files.insert(format!("{within}{name}"), fs::read(file.path()).unwrap());
             }

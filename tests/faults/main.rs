@@ -22,6 +22,7 @@ mod adversary;
 mod child;
 mod content;
 mod errnos;
+mod flight;
 mod fork;
 mod hammer;
 mod kill;
