@@ -239,3 +239,21 @@ impl Room<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+#[cfg(unix)]
+mod tests {
+    use super::super::Store;
+    use super::*;
+
+    #[test]
+    fn one_at_a_time_makes_room_and_nobody_waits_longer_than_it_has_patience() {
+        let root = std::env::temp_dir().join(format!("jitcache-room-{}", std::process::id()));
+        let store = Store::open(&root, Identity::new("room", *b"ROOMS\0", "1").unwrap()).unwrap();
+        let lock = file::try_lock(&root.join("room.lock"), None, 0).unwrap().unwrap();
+        assert!(store.trim_to(0).unwrap().is_none());
+        drop(lock);
+        assert_eq!(store.trim_to(0).unwrap(), Some(Trimmed::default()));
+        std::fs::remove_dir_all(root).unwrap();
+    }
+}

@@ -293,11 +293,6 @@ fn room_is_made_on_demand_and_what_is_loaded_meanwhile_stays_in_use() {
     assert!(trimmed.left <= before / 2 && !load(&store, 0) && load(&store, 39));
     assert_eq!(loaded.code(), code(0));
     assert_eq!(store.trim_to(before).unwrap().unwrap().entries, 0);
-    // One process at a time.
-    let lock = File::options().write(true).open(scratch.path().join("room.lock")).unwrap();
-    lock.lock().unwrap();
-    assert!(store.trim_to(0).unwrap().is_none());
-    drop(lock);
     assert_eq!(store.trim_to(0).unwrap().unwrap().left, 0);
     let reader = Store::options(identity("1")).read_only().open(scratch.path()).unwrap();
     assert!(matches!(reader.trim_to(0), Err(Error::ReadOnly { .. })));
