@@ -90,14 +90,14 @@ pub use error::{Error, Result};
 #[cfg(all(feature = "cache", unix))]
 pub use file::Modes;
 #[cfg(feature = "cache")]
-pub use load::{FileBytes, Location, Module, ModuleId};
+pub use load::{FileBytes, Linker, Location, Module, ModuleId};
 #[cfg(feature = "cache")]
 pub use memory::Access;
 #[cfg(feature = "cache")]
 pub use registry::Registry;
 #[cfg(feature = "cache")]
 pub use store::{Lookup, Store, Verified};
-pub use words::{Arch, CpuFeatures, Key, Magic, Os, Revision, Target, Version};
+pub use words::{Arch, CpuFeatures, Key, Magic, Os, Place, RelocationKind, Revision, Target, Version};
 
 #[doc = include_str!("../SPEC.md")]
 pub mod spec {}

@@ -72,7 +72,7 @@ impl Cache {
         };
         let store = self.store.as_ref().filter(|store| is_storable && !store.is_read_only());
         let stored = store.map_or(Ok(()), |store| store.put(key, &entry));
-        Added { module: Module::load(&entry).and_then(|module| self.keep(key, module)), stored }
+        Added { module: Module::load_with(&entry, &self.linker).and_then(|module| self.keep(key, module)), stored }
     }
 
     /// Keeps a module in memory, unless another thread was faster: then that thread's module is the one.

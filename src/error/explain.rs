@@ -105,6 +105,16 @@ impl Error {
             Self::Foreign { .. } => {
                 (106, "foreign", "Load it in a program of its target; here its bytes can be read and verified.")
             }
+            Self::UnboundImport { .. } => (
+                108,
+                "unbound-import",
+                "Give the linker an address for the name, or give the entries of another engine another version.",
+            ),
+            Self::Relocation { .. } => (
+                109,
+                "relocation",
+                "The compiler has to refer to it in another way: as position-independent code does.",
+            ),
             Self::ReadOnly { .. } => (107, "read-only", "Open the store with `Store::open` to write to it."),
         }
     }

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::entry::{Entry, Identity};
 use crate::error::{Bound, Error, Field};
 use crate::file::{self, FileId, Modes};
-use crate::load::{FileBytes, Module, Source};
+use crate::load::{FileBytes, Linker, Module, Source};
 use crate::memory::Access;
 use crate::words::Key;
 pub(crate) use lookup::Found;
@@ -43,6 +43,7 @@ pub struct Store {
     directory: PathBuf,
     identity: Identity,
     access: Access,
+    linker: Linker,
     modes: Option<Modes>,
     is_read_only: bool,
     swept: AtomicBool,
@@ -99,7 +100,15 @@ impl Store {
         let directory = root.join(identity.directory_name());
         let directory = std::path::absolute(&directory).map_err(file::failed("find", &directory))?;
         let swept = AtomicBool::new(false);
-        Ok(Self { directory, identity, access: Access::READ, modes, is_read_only: false, swept })
+        Ok(Self {
+            directory,
+            identity,
+            access: Access::READ,
+            linker: Linker::default(),
+            modes,
+            is_read_only: false,
+            swept,
+        })
     }
 
     fn created(self) -> Result<Self, Error> {
@@ -112,6 +121,17 @@ impl Store {
     pub const fn with_access(mut self, access: Access) -> Self {
         self.access = access;
         self
+    }
+
+    /// Sets what entries are bound to that import anything; without this they cannot be loaded.
+    #[must_use]
+    pub fn with_linker(mut self, linker: Linker) -> Self {
+        self.linker = linker;
+        self
+    }
+
+    pub(crate) const fn linker(&self) -> &Linker {
+        &self.linker
     }
 
     /// Returns whose entries these are.
@@ -182,14 +202,15 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`Error::Io`], [`Error::Memory`] and [`Error::UnsupportedMachine`] from the system.
+    /// [`Error::Io`], [`Error::Memory`] and [`Error::UnsupportedMachine`] from the system; [`Error::UnboundImport`] for a name that the
+    /// linker has no address for.
     pub fn load(&self, key: &Key) -> Result<Lookup<Module>, Error> {
         Ok(self.find(key)?.0)
     }
 
     /// Loads as [`Store::load`] does, and tells which file it was.
     pub(crate) fn find(&self, key: &Key) -> Result<Found<Module>, Error> {
-        self.look_up(key, |file| Module::of_file(file, self.access, &self.identity, key))
+        self.look_up(key, |file| Module::of_file(file, self.access, &self.identity, key, &self.linker))
     }
 
     /// Looks an entry up and checks every byte of it, as [`Entry::verify`] does.

@@ -23,6 +23,7 @@ mod house;
 mod identity;
 mod layouts;
 mod left;
+mod linked;
 mod loader;
 mod machine;
 mod naive;
