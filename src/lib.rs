@@ -72,6 +72,8 @@ mod format;
 mod load;
 #[cfg(feature = "cache")]
 mod memory;
+#[cfg(feature = "object")]
+mod object;
 #[cfg(feature = "cache")]
 mod program;
 #[cfg(feature = "cache")]

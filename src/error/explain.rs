@@ -115,6 +115,9 @@ impl Error {
                 "relocation",
                 "The compiler has to refer to it in another way: as position-independent code does.",
             ),
+            Self::Object { .. } => {
+                (110, "object", "Have the compiler write a relocatable object of position-independent code (-c -fPIC).")
+            }
             Self::ReadOnly { .. } => (107, "read-only", "Open the store with `Store::open` to write to it."),
         }
     }

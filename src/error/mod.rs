@@ -206,6 +206,11 @@ pub enum Error {
         /// The rule that it breaks.
         rule: &'static str,
     },
+    /// An object file cannot become an entry.
+    Object {
+        /// What of it cannot be, and why.
+        reason: Box<str>,
+    },
     /// A name, version or key given by the caller cannot be used.
     Invalid {
         /// What was given.
@@ -289,6 +294,7 @@ impl fmt::Display for Error {
             Self::Relocation { at, kind, target, rule } => {
                 write!(f, "relocation {kind:?} at {at:?} to {target:?}: it {rule}")
             }
+            Self::Object { reason } => write!(f, "object file: {reason}"),
             Self::Invalid { what, rule } => write!(f, "the {what} {rule}"),
             Self::Unwritable { field, expected, found } => {
                 write!(f, "{field}: expected {expected}, was given {found}")

@@ -27,6 +27,8 @@ mod linked;
 mod loader;
 mod machine;
 mod naive;
+#[cfg(all(feature = "object", unix))]
+mod object;
 mod oracle;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod planted;
