@@ -400,7 +400,7 @@ fn a_module_that_memory_has_no_room_for_beside_the_others_is_not_added_and_they_
     // The map of the keys is full, and grows, and so do one, two or more nodes of the registry.
     for modules in [14, 28, 56, 112] {
         // A module has less.
-        let strikes = withstands(&format!("module {modules}"), 544, || {
+        let strikes = withstands(&format!("module {modules}"), 512, || {
             let (cache, others) = spared(|| {
                 let cache = Cache::in_memory(identity.clone());
                 let others: Vec<_> = (0..modules).map(|n| add(&cache, n).unwrap().address_range().start).collect();

@@ -59,7 +59,7 @@ use crate::words::{Key, Target, size};
 pub struct Module {
     id: ModuleId,
     /// In front of the code, which is to be there when it is dropped.
-    attached: OnceLock<Box<dyn Any + Send + Sync>>,
+    attached: OnceLock<Box<Attached>>,
     code: CodeMemory,
     /// Where the engine's code lies, and how many bytes of padding stand in front of it.
     addresses: Range<usize>,
@@ -68,6 +68,10 @@ pub struct Module {
     tables: Tables,
     places: Places,
 }
+
+/// What an engine attaches to a module.
+#[derive(Debug)]
+struct Attached(Box<dyn Any + Send + Sync>);
 
 /// Which module it is: a number that no other module of this process has or had. Returned by [`Module::id`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -216,7 +220,8 @@ impl Module {
             (code, Places::of(&entry, if is_unchecked { None } else { entry.source_map_digest() }), entry.padding())
         };
         let code = match (copied, image.code) {
-            (Some(code), _) => code,
+            (Some(code), Code::Pages(pages, _)) => code.with_rest(pages)?,
+            (Some(code), Code::Beside | Code::Mapped(..)) => code,
             (None, Code::Pages(pages, _)) => pages.publish()?,
             (None, Code::Beside | Code::Mapped(..)) => CodeMemory::none(),
         };
@@ -432,14 +437,14 @@ impl Module {
     /// The value, if one was attached before.
     pub fn attach<T: Any + Send + Sync>(&self, value: T) -> Result<(), T> {
         let mut value = Some(value);
-        self.attached.get_or_init(|| Box::new(value.take()));
+        self.attached.get_or_init(|| Box::new(Attached(Box::new(value.take()))));
         value.map_or(Ok(()), Err)
     }
 
     /// Returns the value that was attached, if it is of that type.
     #[must_use]
     pub fn attached<T: Any + Send + Sync>(&self) -> Option<&T> {
-        self.attached.get()?.downcast_ref::<Option<T>>()?.as_ref()
+        self.attached.get()?.0.downcast_ref::<Option<T>>()?.as_ref()
     }
 
     /// Returns where the program counter `pc` is, or `None` if it is not in this module.

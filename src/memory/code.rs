@@ -205,6 +205,13 @@ impl CodeMemory {
         Self { place: Placement::Image(Box::new(image)), ..Self::none() }
     }
 
+    /// Keeps what stands behind code in its file, of which this is a copy.
+    pub(crate) fn with_rest(self, of: WritableCode) -> Result<Self, Error> {
+        let WritableCode { pages, rest, .. } = of;
+        let pages = pages.filter(|_| !rest.is_empty());
+        Ok(Self { pages: pages.map(|pages| pages.freeze().keep_from(rest.start)).transpose()?, rest, ..self })
+    }
+
     /// Returns whether the code runs from its file.
     pub(crate) fn is_in_place(&self) -> bool {
         match &self.place {

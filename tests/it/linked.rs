@@ -63,7 +63,9 @@ fn counting(filling: usize) -> Builder<'static> {
         .relocate(Place::Code(15), RelocationKind::X86CallPLTRel4, times, -4)
         .relocate(Place::Code(24), RelocationKind::X86GOTPCRel4, times, -4)
         .relocate(Place::Code(31), RelocationKind::X86GOTPCRel4, counter, -4)
-        .symbol(counter, 8, "counter");
+        .symbol(counter, 8, "counter")
+        // What stands behind long code is long, too, and is not read with the rest then.
+        .metadata(&vec![5; filling]);
     builder
 }
 
@@ -76,6 +78,7 @@ fn count(module: &Module) -> u64 {
 #[cfg(target_arch = "x86_64")]
 fn check(module: &Module, times: u64, how: &str) {
     assert_eq!(module.function_name(0), Some("count"), "{how}");
+    assert!(module.metadata().unwrap().iter().all(|byte| *byte == 5), "{how}");
     assert_eq!(module.symbol("count"), module.function(0), "{how}");
     assert_eq!([count(module), count(module)], [101, 102].map(|count| count + 7 * times * times), "{how}");
     let counter: *const u64 = module.symbol("counter").unwrap().cast();
