@@ -19,7 +19,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let directory = PathBuf::from(std::env::args_os().nth(1).ok_or("usage: read_wazero DIRECTORY")?).canonicalize()?;
     let mut rows = Vec::new();
     for (root, identity) in caches(&directory)? {
-        let store = Store::open_read_only(root, identity)?;
+        let store = Store::options(identity).read_only().open(root)?;
         let mut keys = store.list()?.collect::<Result<Vec<Key>, _>>()?;
         keys.sort_unstable();
         for key in keys {
@@ -39,7 +39,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Finds the caches in a directory, or the one that it is: what `Store::open_read_only` takes.
+/// Finds the caches in a directory, or the one that it is: what `StoreOptions::open` takes.
 fn caches(directory: &Path) -> Result<Vec<(PathBuf, Identity)>, Box<dyn Error>> {
     let cache = |path: PathBuf| {
         let identity = Identity::wazero_from_directory_name(path.file_name()?.to_str()?)?;

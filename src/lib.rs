@@ -41,7 +41,7 @@
 //! |---|---|
 //! | the format: bytes in, a borrowed view out | [`Entry`], [`Builder`], [`Identity`], [`Key`] |
 //! | the loader: code in executable pages | [`Module`], [`FileBytes`], [`Access`], [`Registry`] |
-//! | the store: a directory that processes share | [`Store`], [`Lookup`], [`Verified`] |
+//! | the store: a directory that processes share | [`Store`], [`StoreOptions`], [`Batch`], [`Lookup`], [`Verified`] |
 //! | the cache: memory over store over compiler | [`Cache`] |
 //!
 //! The tables of an entry are in [`entry`], what an error tells in [`error`], and how wazero names things in [`wazero`].
@@ -90,7 +90,7 @@ pub use entry::{Alignment, Builder, Entry, Identity, MacKey, Sealing};
 #[doc(inline)]
 pub use error::{Error, Result};
 #[cfg(all(feature = "cache", unix))]
-pub use file::Modes;
+pub use file::{Modes, Trust};
 #[cfg(feature = "cache")]
 pub use load::{FileBytes, Linker, Location, Module, ModuleId};
 #[cfg(feature = "cache")]
@@ -98,7 +98,7 @@ pub use memory::Access;
 #[cfg(feature = "cache")]
 pub use registry::Registry;
 #[cfg(feature = "cache")]
-pub use store::{Lookup, Store, Verified};
+pub use store::{Batch, Durability, Lookup, OtherVersion, Store, StoreOptions, Trimmed, Verified, default_root};
 pub use words::{Arch, CpuFeatures, Key, Magic, Os, Place, RelocationKind, Revision, Target, Version};
 
 #[doc = include_str!("../SPEC.md")]

@@ -10,13 +10,13 @@
 )]
 #![allow(unreachable_pub, reason = "a test binary exports nothing")]
 
-mod skip;
+mod kit;
 
 use std::path::Path;
 use std::process::Command;
 
 use jitcache::{Arch, Builder, CpuFeatures, Identity, Key, Store};
-use skip::skip;
+use kit::skip::skip;
 
 const LOADS: &str = "JITCACHE_LOADS";
 const DIRECTORY: &str = "JITCACHE_DIRECTORY";

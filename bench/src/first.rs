@@ -3,8 +3,9 @@
 use std::process::Command;
 use std::time::Instant;
 
+use jitcache_testkit::random::Random;
+
 use crate::measure::{percentile, since};
-use crate::random::Random;
 use crate::report;
 use crate::subject::Subject;
 use crate::way::Outcome;
@@ -50,7 +51,7 @@ pub fn measure(subjects: &[&Subject], rounds: usize) -> Outcome<String> {
             .map(|(name, whole)| (name, whole, Vec::new(), Vec::new()))
             .collect();
         drop(there);
-        let mut random = Random::new();
+        let mut random = Random(0);
         for _ in 0..rounds {
             random.shuffle(&mut runs);
             for (name, _, first, process) in &mut runs {

@@ -6,9 +6,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use jitcache::{Builder, Identity, Key, Module, Registry, Sealing};
+use jitcache_testkit::random::Random;
 
 use crate::measure::{percentile, since};
-use crate::random::Random;
 use crate::report;
 use crate::way::Outcome;
 
@@ -42,9 +42,9 @@ pub fn measure(budget: Duration) -> Outcome<String> {
 }
 
 fn random_pcs(modules: &[Arc<Module>]) -> Vec<usize> {
-    let mut random = Random::new();
+    let mut random = Random(0);
     let pc =
-        |_| modules[random.below(modules.len())].address_range().start + random.below((FUNCTIONS * FUNCTION) as usize);
+        |_| modules[random.index(modules.len())].address_range().start + random.index((FUNCTIONS * FUNCTION) as usize);
     (0..BATCH).map(pc).collect()
 }
 

@@ -18,7 +18,6 @@ mod pages;
 mod peers;
 mod plot;
 mod publish;
-mod random;
 mod registry;
 mod report;
 mod rows;

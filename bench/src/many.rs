@@ -8,13 +8,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jitcache::{Key, Lookup, Module, Registry, Store};
+use jitcache_testkit::random::Random;
 
 use crate::measure::{median, since};
 use crate::memory;
 use crate::ours;
 use crate::pages::Pages;
 use crate::plot::Line;
-use crate::random::Random;
 use crate::report;
 use crate::subject::{Seal, entry, work_directory};
 use crate::way::{Kind, Outcome};
@@ -65,7 +65,7 @@ pub fn measure(most: usize, runs: usize) -> Outcome<Vec<Figures>> {
     eprintln!("{most} modules ...");
     for unit in 0..most {
         let key = key(&store, unit);
-        let code = Random::new().bytes(CODE);
+        let code = Random(0).bytes(CODE);
         let functions: Vec<u64> = (0..FUNCTIONS).map(|function| (function * CODE / FUNCTIONS) as u64).collect();
         // Without syncing, which a put does and which takes a hundred times as long.
         fs::write(store.path(&key), entry(&code, &functions, ROWS).finish(store.identity(), &key)?.to_vec())?;
@@ -172,8 +172,8 @@ fn registered(modules: Vec<Arc<Module>>) -> Outcome<()> {
     }
     println!("{}", each(last, |module| Ok(registry.insert(Arc::clone(module))?))?);
 
-    let mut random = Random::new();
-    let pc = |_| modules[random.below(modules.len())].address_range().start + random.below(CODE);
+    let mut random = Random(0);
+    let pc = |_| modules[random.index(modules.len())].address_range().start + random.index(CODE);
     let pcs: Vec<usize> = (0..LOOKUPS).map(pc).collect();
     let look_up = |pc: &usize| match black_box(registry.locate(black_box(*pc))) {
         Some(_) => Ok(()),

@@ -7,9 +7,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use jitcache::{Builder, Identity, Key, Module, Registry, Sealing};
+use jitcache_testkit::random::Random;
 
 use crate::measure::{percentile, since};
-use crate::random::Random;
 use crate::report;
 use crate::way::Outcome;
 
@@ -22,7 +22,7 @@ const BATCH: usize = 1 << 14;
 /// Returns a table of nanoseconds for registries of more and more modules, which have a page each.
 pub fn measure(budget: Duration) -> Outcome<String> {
     let mut modules = load(COUNTS.into_iter().max().unwrap_or_default())?;
-    Random::new().shuffle(&mut modules);
+    Random(0).shuffle(&mut modules);
     let mut lines: Vec<(String, Vec<String>)> = Vec::new();
     for count in COUNTS {
         for (line, (name, value)) in column(&modules[..count], budget)?.into_iter().enumerate() {
@@ -68,8 +68,8 @@ fn column(modules: &[Arc<Module>], budget: Duration) -> Outcome<Vec<(&'static st
         }
     }
 
-    let mut numbers = Random::new();
-    let mut random = || modules[numbers.below(modules.len())].address_range().start + 5;
+    let mut numbers = Random(0);
+    let mut random = || modules[numbers.index(modules.len())].address_range().start + 5;
     let random: Vec<_> = (0..BATCH).map(|_| random()).collect();
     let one = [random[0]; BATCH];
     if !random.iter().all(|&pc| registry.locate(pc).is_some_and(|at| at.function == Some(0))) {

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use jitcache::{Builder, Identity, Key, MacKey, Sealing, Store};
+use jitcache_testkit::random::Random;
 
-use crate::random::Random;
 use crate::way::Outcome;
 
 /// Bytes of code for each function of synthetic code.
@@ -79,7 +79,7 @@ impl Subject {
     /// Creates random code of that length.
     pub fn synthetic(name: &str, length: usize) -> Outcome<Self> {
         let functions: Vec<u64> = (0..length).step_by(FUNCTION).map(|offset| offset as u64).collect();
-        Self::create(name, &Random::new().bytes(length), &functions)
+        Self::create(name, &Random(0).bytes(length), &functions)
     }
 
     /// Creates the files that are no entries, unless they are there.

@@ -36,7 +36,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     // Who compiles, for the processor of this machine: entries of other engines, of other versions and builds of this one, and
     // for better processors are never run.
     let identity = Identity::new("mill", *b"MILL\0\0", env!("CARGO_PKG_VERSION"))?.with_build_of_program()?;
-    let cache = Cache::open_or_in_memory(&root, identity).on_event(|key, event| eprintln!("{key}: {event}"));
+    let cache = Cache::open_or_in_memory(&root, identity).on_event(|key, event| {
+        if event.is_trouble() {
+            eprintln!("{key}: {event}");
+        }
+    });
 
     // What is compiled: everything that changes the code has to be part of the key.
     let isa = compiler::host_isa()?;

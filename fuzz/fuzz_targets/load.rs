@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|input: &[u8]| jitcache_fuzz::targets::load(input));
+libfuzzer_sys::fuzz_target!(|input: &[u8]| jitcache_testkit::targets::load(input));

@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|input: &[u8]| jitcache_fuzz::targets::store(input));
+libfuzzer_sys::fuzz_target!(|input: &[u8]| jitcache_testkit::targets::store(input));

@@ -2,12 +2,13 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use crate::error::Error;
 use crate::words::Version;
 
-/// What a cache had to do, or could not do, on the way to a module. It is told when all is done: see
-/// [`Cache::on_event`](crate::Cache::on_event).
+/// What a cache did, or could not do, on the way to a module. It is told when all is done: see
+/// [`Cache::on_event`](crate::Cache::on_event). A module that was in memory is counted, and not told.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Event<'a> {
@@ -29,6 +30,57 @@ pub enum Event<'a> {
     Unremoved(&'a Error),
     /// The compiled module could not be stored, for the reason given.
     Unwritten(&'a Error),
+    /// For the reason given, the eighth of its kind in a row, the store is not read any more, or not written to, for a second.
+    /// When that is over it is tried once more, and left alone for twice as long each time, up to a minute, until it answers. None
+    /// of that is told.
+    LeftAlone(&'a Error),
+    /// The module was loaded from the store.
+    Hit {
+        /// Bytes of code.
+        bytes: u64,
+        /// How long looking it up and loading it took, and waiting for whoever might have compiled it.
+        took: Duration,
+    },
+    /// The store had no entry.
+    Miss,
+    /// Somebody else compiled the module meanwhile, a thread or a process, and was waited for: in vain, if a compilation is told, too.
+    Waited {
+        /// How long.
+        took: Duration,
+    },
+    /// The module was compiled.
+    Compiled {
+        /// How long the compiler took.
+        took: Duration,
+    },
+    /// The module went out of memory: see [`Cache::with_memory_budget`](crate::Cache::with_memory_budget).
+    Evicted {
+        /// Bytes of code.
+        bytes: u64,
+    },
+    /// The compiled module was stored.
+    Stored {
+        /// Length of the file.
+        bytes: u64,
+        /// How long writing and syncing it took.
+        took: Duration,
+    },
+}
+
+impl Event<'_> {
+    /// Returns whether something went wrong, or not as it was asked for. The others are the life of a cache.
+    #[must_use]
+    pub const fn is_trouble(&self) -> bool {
+        !matches!(
+            self,
+            Self::Hit { .. }
+                | Self::Miss
+                | Self::Waited { .. }
+                | Self::Compiled { .. }
+                | Self::Evicted { .. }
+                | Self::Stored { .. }
+        )
+    }
 }
 
 impl fmt::Display for Event<'_> {
@@ -42,6 +94,13 @@ impl fmt::Display for Event<'_> {
             Self::Unread(error) => write!(f, "entry not read: {error}"),
             Self::Unremoved(error) => write!(f, "entry not removed: {error}"),
             Self::Unwritten(error) => write!(f, "entry not written: {error}"),
+            Self::LeftAlone(error) => write!(f, "store left alone for a while: {error}"),
+            Self::Hit { bytes, took } => write!(f, "{bytes} bytes of code loaded in {took:?}"),
+            Self::Miss => f.write_str("no entry"),
+            Self::Waited { took } => write!(f, "waited {took:?} for another compilation"),
+            Self::Compiled { took } => write!(f, "compiled in {took:?}"),
+            Self::Evicted { bytes } => write!(f, "{bytes} bytes of code out of memory"),
+            Self::Stored { bytes, took } => write!(f, "{bytes} bytes stored in {took:?}"),
         }
     }
 }
@@ -64,6 +123,33 @@ pub struct Statistics {
     pub unknown_layouts: u64,
     /// What could not be done with the store, opening it included: see [`Event`].
     pub failures: u64,
+    /// Modules that somebody else compiled meanwhile, and was waited for.
+    pub waits: u64,
+    /// Modules that were compiled.
+    pub compilations: u64,
+    /// How long the compilers took. What the hits have saved of that is not known: an entry does not say how long it took.
+    pub compiling: Duration,
+    /// Modules that were stored.
+    pub stored: u64,
+    /// Bytes of code that was loaded from the store.
+    pub bytes_loaded: u64,
+    /// Bytes of the files that were stored.
+    pub bytes_stored: u64,
+    /// Modules that went out of memory for the budget.
+    pub evicted: u64,
+}
+
+impl Statistics {
+    /// Returns which part of the modules that were not in memory the store had, from 0 to 1, or `None` if there were none.
+    #[must_use]
+    pub fn hit_rate(&self) -> Option<f64> {
+        let others = [self.misses, self.stale, self.rejected, self.unknown_layouts].into_iter();
+        let asked = others.fold(self.hits, u64::saturating_add);
+        // Of more than 2^32 nobody asks for the difference.
+        let as_float =
+            |count: u64| u32::try_from(count >> asked.max(1).ilog2().saturating_sub(31)).map_or(0.0, f64::from);
+        (asked > 0).then(|| as_float(self.hits) / as_float(asked))
+    }
 }
 
 /// The [`Statistics`] as they are counted.
@@ -76,6 +162,14 @@ pub(crate) struct Counters {
     pub(crate) rejected: AtomicU64,
     pub(crate) unknown_layouts: AtomicU64,
     pub(crate) failures: AtomicU64,
+    pub(crate) waits: AtomicU64,
+    pub(crate) compilations: AtomicU64,
+    /// In nanoseconds.
+    pub(crate) compiling: AtomicU64,
+    pub(crate) stored: AtomicU64,
+    pub(crate) bytes_loaded: AtomicU64,
+    pub(crate) bytes_stored: AtomicU64,
+    pub(crate) evicted: AtomicU64,
 }
 
 impl Counters {
@@ -89,12 +183,23 @@ impl Counters {
             rejected: read(&self.rejected),
             unknown_layouts: read(&self.unknown_layouts),
             failures: read(&self.failures),
+            waits: read(&self.waits),
+            compilations: read(&self.compilations),
+            compiling: Duration::from_nanos(read(&self.compiling)),
+            stored: read(&self.stored),
+            bytes_loaded: read(&self.bytes_loaded),
+            bytes_stored: read(&self.bytes_stored),
+            evicted: read(&self.evicted),
         }
     }
 }
 
 pub(crate) fn count(counter: &AtomicU64) {
-    counter.fetch_add(1, Ordering::Relaxed);
+    add(counter, 1);
+}
+
+pub(crate) fn add(counter: &AtomicU64, more: u64) {
+    counter.fetch_add(more, Ordering::Relaxed);
 }
 
 #[cfg(test)]
@@ -113,8 +218,29 @@ mod tests {
             (Event::Unread(&error), format!("entry not read: {error}")),
             (Event::Unremoved(&error), format!("entry not removed: {error}")),
             (Event::Unwritten(&error), format!("entry not written: {error}")),
+            (Event::LeftAlone(&error), format!("store left alone for a while: {error}")),
         ] {
             assert_eq!(event.to_string(), said);
+            assert!(event.is_trouble());
         }
+        let took = Duration::from_millis(3);
+        for (event, said) in [
+            (Event::Hit { bytes: 7, took }, "7 bytes of code loaded in 3ms"),
+            (Event::Miss, "no entry"),
+            (Event::Waited { took }, "waited 3ms for another compilation"),
+            (Event::Compiled { took }, "compiled in 3ms"),
+            (Event::Evicted { bytes: 7 }, "7 bytes of code out of memory"),
+            (Event::Stored { bytes: 7, took }, "7 bytes stored in 3ms"),
+        ] {
+            assert_eq!(event.to_string(), said);
+            assert!(!event.is_trouble());
+        }
+    }
+
+    #[test]
+    fn a_hit_rate_is_a_part_of_what_was_not_in_memory() {
+        let of = |hits, misses| Statistics { hits, misses, memory_hits: 9, ..Statistics::default() }.hit_rate();
+        assert_eq!([of(0, 0), of(0, 3), of(3, 1), of(3, 0)], [None, Some(0.0), Some(0.75), Some(1.0)]);
+        assert_eq!(of(3 << 50, 1 << 50), Some(0.75));
     }
 }

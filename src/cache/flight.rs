@@ -1,11 +1,23 @@
 //! Single flight: of the threads that want a key, one compiles and the others wait for it, but not for ever.
 
+use std::cell::Cell;
 use std::collections::HashMap;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
+use crate::store::Store;
 use crate::words::Key;
+
+/// Whether processes wait for each other.
+#[derive(Debug, Default)]
+pub(super) struct Processes {
+    /// What the engine says, if it says anything.
+    pub(super) wait: Option<bool>,
+    /// Whether locks are to be relied upon.
+    is_local: OnceLock<bool>,
+}
 
 /// Which thread compiles what.
 #[derive(Default)]
@@ -20,7 +32,15 @@ struct State {
 
 struct Flight {
     leader: ThreadId,
-    over: Condvar,
+    /// Whether the leader waits for another process.
+    is_held_up: AtomicBool,
+    /// It is over, or held up.
+    changed: Condvar,
+}
+
+thread_local! {
+    /// How many leads this thread has, of whichever caches.
+    static LEADS: Cell<usize> = const { Cell::new(0) };
 }
 
 /// What a thread has to do for its module.
@@ -28,7 +48,11 @@ pub(super) enum Seat<'f, T> {
     /// Nothing: it is there.
     Passenger(T),
     /// Compile; those who wait go on when the lead falls. Without one, nobody waits.
-    Pilot(Option<Lead<'f>>),
+    Pilot {
+        lead: Option<Lead<'f>>,
+        /// Whether somebody else was waited for, in vain.
+        has_waited: bool,
+    },
 }
 
 /// The lead of a flight, which ends when this falls, whatever came of it.
@@ -42,40 +66,49 @@ impl Flights {
     /// Waits for whoever compiles a key, until `find` has the module or this thread is to compile it.
     ///
     /// A thread compiles without waiting if the one that it would wait for waits for it - for one, if that is itself -, and once
-    /// it has waited for so long as its `patience`: then it takes the lead over.
-    pub(super) fn join<T>(&self, key: &Key, patience: Duration, find: impl Fn() -> Option<T>) -> Seat<'_, T> {
-        let since = Instant::now();
+    /// it has waited `since` then for so long as its `patience`: then it takes the lead over. Nor does a thread that has a lead wait for one that
+    /// waits for another process, where somebody may wait for the former.
+    pub(super) fn join<T>(
+        &self,
+        key: &Key,
+        since: Instant,
+        patience: Duration,
+        find: impl Fn() -> Option<T>,
+    ) -> Seat<'_, T> {
+        let mut has_waited = false;
         loop {
             let lead = self.lead_or_wait(key, patience.saturating_sub(since.elapsed()));
             match (find(), lead) {
                 (Some(found), _) => return Seat::Passenger(found),
-                (None, Some(lead)) => return Seat::Pilot(lead),
-                (None, None) => {}
+                (None, Some(lead)) => return Seat::Pilot { lead, has_waited },
+                (None, None) => has_waited = true,
             }
         }
     }
 
     /// Returns what this thread compiles with, or `None` after it has waited.
     fn lead_or_wait(&self, key: &Key, left: Duration) -> Option<Option<Lead<'_>>> {
-        let me = thread::current().id();
+        let (me, has_lead) = (thread::current().id(), LEADS.get() > 0);
         let mut state = self.state();
         if state.flights.try_reserve(1).is_err() || state.waiting.try_reserve(1).is_err() {
             return Some(None);
         }
         match state.flights.get(key).map(Arc::clone) {
-            Some(_) if state.waits_for(key, me) => Some(None),
+            Some(flight) if state.waits_for(key, me) || has_lead && flight.is_held_up() => Some(None),
             Some(flight) if !left.is_zero() => {
                 state.waiting.insert(me, *key);
-                let is_on = |state: &mut State| state.is_on(key, &flight);
-                let waited = flight.over.wait_timeout_while(state, left, is_on);
+                let is_on = |state: &mut State| state.is_on(key, &flight) && !(has_lead && flight.is_held_up());
+                let waited = flight.changed.wait_timeout_while(state, left, is_on);
                 waited.unwrap_or_else(PoisonError::into_inner).0.waiting.remove(&me);
                 None
             }
             _ => {
-                let flight = Arc::new(Flight { leader: me, over: Condvar::new() });
+                let flight =
+                    Arc::new(Flight { leader: me, is_held_up: AtomicBool::new(false), changed: Condvar::new() });
                 if let Some(late) = state.flights.insert(*key, Arc::clone(&flight)) {
-                    late.over.notify_all();
+                    late.changed.notify_all();
                 }
+                LEADS.set(LEADS.get().saturating_add(1));
                 Some(Some(Lead { flights: self, key: *key, flight }))
             }
         }
@@ -84,6 +117,13 @@ impl Flights {
     fn state(&self) -> MutexGuard<'_, State> {
         // Nothing that is done under the lock leaves half of it undone.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Processes {
+    /// Returns whether they do over a store.
+    pub(super) fn wait_over(&self, store: &Store) -> bool {
+        self.wait.unwrap_or_else(|| *self.is_local.get_or_init(|| store.has_local_locks()))
     }
 }
 
@@ -108,8 +148,31 @@ impl State {
     }
 }
 
+impl Flight {
+    fn is_held_up(&self) -> bool {
+        self.is_held_up.load(Ordering::Relaxed)
+    }
+}
+
+impl Lead<'_> {
+    /// Returns whether this thread has no other lead: then nobody waits for it but those who want this key.
+    pub(super) fn is_only() -> bool {
+        LEADS.get() == 1
+    }
+
+    /// Says whether this thread waits for another process.
+    pub(super) fn set_held_up(&self, is_held_up: bool) {
+        let _state = self.flights.state();
+        self.flight.is_held_up.store(is_held_up, Ordering::Relaxed);
+        if is_held_up {
+            self.flight.changed.notify_all();
+        }
+    }
+}
+
 impl Drop for Lead<'_> {
     fn drop(&mut self) {
+        LEADS.set(LEADS.get().saturating_sub(1));
         let mut state = self.flights.state();
         if state.is_on(&self.key, &self.flight) {
             state.flights.remove(&self.key);
@@ -117,7 +180,7 @@ impl Drop for Lead<'_> {
         // A system call, which whoever is alone need not make.
         if state.waiting.values().any(|key| *key == self.key) {
             drop(state);
-            self.flight.over.notify_all();
+            self.flight.changed.notify_all();
         }
     }
 }

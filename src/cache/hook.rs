@@ -22,6 +22,11 @@ impl Hook {
         Self(Some(Box::new(call)))
     }
 
+    /// Returns whether anybody listens.
+    pub(super) const fn is_set(&self) -> bool {
+        self.0.is_some()
+    }
+
     /// Calls the hook, unless this thread is in one. It must hold no lock, and all that the event is of must be done.
     pub(super) fn tell(&self, key: &Key, event: Event<'_>) {
         let Some(call) = &self.0 else { return };

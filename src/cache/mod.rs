@@ -3,15 +3,17 @@
 mod event;
 mod flight;
 mod hook;
+mod kept;
+mod processes;
 mod tier;
+mod trouble;
 
-use std::collections::HashMap;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, RefUnwindSafe, UnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use crate::entry::{Builder, Identity};
 use crate::error::Error;
@@ -21,16 +23,18 @@ use crate::store::{Lookup, Store};
 use crate::words::Key;
 use event::Counters;
 pub use event::{Event, Statistics};
-use flight::{Flights, Seat};
+use flight::{Flights, Processes, Seat};
 use hook::Hook;
+use kept::Kept;
+use trouble::Trouble;
 
 /// A cache of modules: those in use in memory, the others in a [`Store`].
 ///
 /// It never makes an engine fail: whatever is wrong with an entry or the directory, the engine compiles, and the reason
 /// goes to the hook of [`Cache::on_event`] and into the [`Statistics`]. Threads may share it.
 ///
-/// Nothing is evicted: a module stays in memory until [`Cache::forget`] takes it out, and an entry in the store until
-/// [`Cache::remove`] does. What a module costs in memory and mappings stands at [`Module`].
+/// A module stays in memory until [`Cache::forget`] takes it out or [`Cache::with_memory_budget`] has it go. That a compiler
+/// failed is not kept: it is tried again each time. What a module costs in memory and mappings stands at [`Module`].
 ///
 /// ```
 /// use jitcache::{Cache, Error, Identity, Key};
@@ -53,12 +57,17 @@ pub struct Cache {
     unopened: Option<Unopened>,
     /// Whether [`Event::NotInPlace`] was told.
     is_place_told: AtomicBool,
-    modules: Mutex<HashMap<Key, Arc<Module>>>,
+    modules: Mutex<Kept>,
     flights: Flights,
     patience: Duration,
+    processes: Processes,
+    is_strict: bool,
     registry: Registry,
     hook: Hook,
     counters: Counters,
+    /// How reading from the store goes, and how writing does.
+    reads: Trouble,
+    writes: Trouble,
 }
 
 /// Why there is no store.
@@ -67,7 +76,7 @@ struct Unopened {
     is_told: AtomicBool,
 }
 
-/// How long a thread waits for another one's compilation unless the engine says otherwise.
+/// How long a thread waits for somebody else's compilation unless the engine says otherwise.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 impl Cache {
@@ -141,9 +150,13 @@ impl Cache {
             modules: Mutex::default(),
             flights: Flights::default(),
             patience: PATIENCE,
+            processes: Processes::default(),
+            is_strict: false,
             registry: Registry::new(),
             hook: Hook::default(),
             counters: Counters::default(),
+            reads: Trouble::default(),
+            writes: Trouble::default(),
         }
     }
 
@@ -169,11 +182,58 @@ impl Cache {
         self
     }
 
-    /// Sets how long a thread waits in [`Cache::get_or_compile`] while another compiles the same key; it is ten seconds
-    /// otherwise. After that it compiles, too. With zero, nobody waits.
+    /// Sets how long a thread waits in [`Cache::get_or_compile`] while another, of this process or not, compiles the same key; it
+    /// is ten seconds otherwise. After that it compiles, too. With zero, nobody waits.
     #[must_use]
     pub const fn with_patience(mut self, patience: Duration) -> Self {
         self.patience = patience;
+        self
+    }
+
+    /// Sets whether [`Cache::get_or_compile`] also waits while another process compiles the same key. Otherwise it does where locks
+    /// are to be relied upon: on Unix, if the directory of the store lies on a file system of this machine. Nobody waits over a store
+    /// that is read only.
+    ///
+    /// A process that compiles has a lock, of a byte of the file `tmp/lock` in the directory, which ends with the process, and which
+    /// a child of `fork` does not have. The others try to get it, after pauses of 1 to 16 ms, and look whether the module is there.
+    /// None waits in the kernel, nor for longer than [`Cache::with_patience`] has it, such as for a process that is stopped. A hit
+    /// takes no lock.
+    #[must_use]
+    pub const fn with_waiting_for_processes(mut self, wait: bool) -> Self {
+        self.processes.wait = Some(wait);
+        self
+    }
+
+    /// Sets how many bytes of code are kept in memory, of modules that nobody else holds; there is no bound otherwise.
+    ///
+    /// Above it, the least recently used ones of which the cache has the only [`Arc`] go, until seven eighths are left, as by
+    /// [`Cache::forget`]: so whoever runs code must hold its module. What others hold counts, and stays. It takes a walk over all
+    /// modules, once for an eighth of the budget that was added.
+    #[must_use]
+    pub fn with_memory_budget(mut self, bytes: u64) -> Self {
+        self.modules.get_mut().unwrap_or_else(PoisonError::into_inner).budget = bytes;
+        self
+    }
+
+    /// Returns a cache that never compiles and never writes, for a store that was filled before, such as in an image.
+    ///
+    /// [`Cache::get_or_compile`] returns [`Error::NotCompiled`] where it would compile: the events tell why. Whatever would change the
+    /// store is an [`Error::ReadOnly`]. [`Cache::add`] keeps a module in memory alone.
+    ///
+    /// ```
+    /// use jitcache::{Builder, Cache, Error, Identity, Key, Store};
+    ///
+    /// let identity = Identity::new("myjit", *b"MYJIT\0", "1.4.2")?;
+    /// let key = Key::of(&identity).source(b"fn main() {}").finish();
+    /// let cache = Cache::over(Store::options(identity).read_only().open("/usr/lib/myjit/cache")?).strict();
+    /// let compile = |_: &mut Builder<'_>| -> Result<(), Error> { unreachable!() };
+    /// assert!(matches!(cache.get_or_compile(&key, compile), Err(Error::NotCompiled { .. })));
+    /// # Ok::<(), jitcache::Error>(())
+    /// ```
+    #[must_use]
+    pub fn strict(mut self) -> Self {
+        self.store = self.store.map(Store::into_read_only);
+        self.is_strict = true;
         self
     }
 
@@ -181,8 +241,9 @@ impl Cache {
     ///
     /// `compile` hands its results to the builder it is given. Of the threads that ask for the same key at the same time, one
     /// looks into the store and compiles, and the others wait for it, for as long as [`Cache::with_patience`] has it; if its
-    /// compiler fails or panics, the next one tries. A compiler may ask for other modules, and compiles one itself that
-    /// somebody else compiles who waits for this one. Processes do not wait for each other.
+    /// compiler fails or panics, the next one tries. Processes do the same: see [`Cache::with_waiting_for_processes`]. A compiler may
+    /// ask for other modules, and compiles one itself that somebody else compiles who waits for this one; so it does with one that
+    /// another process compiles.
     ///
     /// What was compiled is stored first and made executable then, so that an engine which is refused executable memory finds
     /// it in its next process. A module stays in memory
@@ -191,7 +252,7 @@ impl Cache {
     ///
     /// # Errors
     ///
-    /// Those of `compile`; [`Error::Unwritable`] if what it built is no entry; [`Error::Memory`] and
+    /// Those of `compile`; [`Error::NotCompiled`] from a cache that is [`strict`](Cache::strict); [`Error::Unwritable`] if what it built is no entry; [`Error::Memory`] and
     /// [`Error::UnsupportedMachine`] if code cannot be made executable. Nothing that is wrong with the store is an error.
     ///
     /// # Panics
@@ -205,23 +266,46 @@ impl Cache {
         if let Some(module) = self.kept(key) {
             return Ok(module);
         }
-        let lead = match self.flights.join(key, self.patience, || self.kept(key)) {
-            Seat::Passenger(module) => return Ok(module),
-            Seat::Pilot(lead) => lead,
+        let since = Instant::now();
+        let (lead, has_waited) = match self.flights.join(key, since, self.patience, || self.kept(key)) {
+            Seat::Passenger(module) => {
+                self.tell_waited(key, Some(since.elapsed()));
+                return Ok(module);
+            }
+            Seat::Pilot { lead, has_waited } => (lead, has_waited),
         };
-        let (is_left, found) = match self.look_up(key) {
+        let looked = self.look_up_or_lock(key, lead.as_ref(), since);
+        let waited = (has_waited || looked.has_waited).then(|| since.elapsed());
+        self.count_found(&looked.found);
+        let (is_left, found) = match looked.found {
             Ok((Lookup::Hit(module), _)) => {
-                drop(lead);
-                self.tell_place(key, &module);
+                drop((looked.lock, lead));
+                self.tell_waited(key, waited);
+                self.tell_hit(key, &module, Some(since));
                 return Ok(module);
             }
             found => (matches!(found, Ok((Lookup::UnknownLayout(_), _))), found),
         };
-        let mut builder = Builder::new();
-        let added = catch_unwind(AssertUnwindSafe(|| compile(&mut builder)))
-            .map(|compiled| compiled.map(|()| self.publish(key, &mut builder, !is_left)));
-        drop(lead);
+        if self.is_strict {
+            drop(lead);
+            self.tell_waited(key, waited);
+            self.tell_found(key, &found);
+            return Err(Error::NotCompiled { key: *key }.into());
+        }
+        let (mut builder, compiling) = (Builder::new(), Instant::now());
+        let mut took = None;
+        let added = catch_unwind(AssertUnwindSafe(|| compile(&mut builder))).map(|compiled| {
+            compiled.map(|()| {
+                took = Some(compiling.elapsed());
+                self.publish(key, &mut builder, !is_left)
+            })
+        });
+        drop((looked.lock, lead));
+        self.tell_waited(key, waited);
         self.tell_found(key, &found);
+        if let Some(took) = took {
+            self.tell_compiled(key, took);
+        }
         let added = added.unwrap_or_else(|panic| resume_unwind(panic))?;
         Ok(self.tell_added(key, added)?)
     }
@@ -234,9 +318,12 @@ impl Cache {
         if let Some(module) = self.kept(key) {
             return Lookup::Hit(module);
         }
-        let found = self.settle(key, self.look_up(key));
+        let since = self.hook.is_set().then(Instant::now);
+        let found = self.look_up(key);
+        self.count_found(&found);
+        let found = self.settle(key, found);
         if let Lookup::Hit(module) = &found {
-            self.tell_place(key, module);
+            self.tell_hit(key, module, since);
         }
         found
     }

@@ -309,6 +309,21 @@ impl Identity {
     pub fn directory_name(&self) -> String {
         format!("{}-{}-{}", self.name, self.version.as_bytes().escape_ascii(), self.target)
     }
+
+    /// Returns the name of the engine.
+    pub(crate) const fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Returns whether a directory of that name is one of this engine's, of whichever version and target.
+    pub(crate) fn owns_directory(&self, name: &str) -> bool {
+        let parts = name.strip_prefix(&*self.name).and_then(|rest| rest.strip_prefix('-')?.rsplit_once('-'));
+        let parts = parts.and_then(|(rest, os)| Some((rest.rsplit_once('-')?, os)));
+        parts.is_some_and(|((version, arch), os)| {
+            let is_target = Arch::from_name(arch).is_some() && Os::from_name(os).is_some();
+            is_target && directory_part(version, "version", "-+").is_ok()
+        })
+    }
 }
 
 /// Lets only such text through that is a safe part of a file name everywhere, and escapes to itself.

@@ -80,6 +80,11 @@ impl Error {
                 "forged",
                 "The file was changed by somebody without the key, or the key was changed: compile again, and find out who.",
             ),
+            Self::Untrusted { .. } => (
+                15,
+                "untrusted",
+                "Others could have their code run: take the right to write from them, give a root of your own, or trust them.",
+            ),
             Self::Io { .. } => (
                 100,
                 "io",
@@ -118,6 +123,11 @@ impl Error {
             Self::Object { .. } => {
                 (110, "object", "Have the compiler write a relocatable object of position-independent code (-c -fPIC).")
             }
+            Self::NotCompiled { .. } => (
+                115,
+                "not-compiled",
+                "Fill the cache with what this program asks for, or leave it a cache that compiles: see what its events tell.",
+            ),
             Self::ReadOnly { .. } => (107, "read-only", "Open the store with `Store::open` to write to it."),
         }
     }

@@ -157,6 +157,17 @@ pub enum Error {
         /// The name that was opened.
         path: PathBuf,
     },
+    /// Others than those whom the store trusts can write to a directory or an entry: see [`Trust`](crate::Trust).
+    Untrusted {
+        /// The directory or file.
+        path: PathBuf,
+        /// The user who owns it.
+        owner: u32,
+        /// Its mode, of which the last twelve bits are told.
+        mode: u32,
+        /// The rule it breaks.
+        rule: &'static str,
+    },
 
     /// A system call on a file failed.
     Io {
@@ -182,6 +193,11 @@ pub enum Error {
     ReadOnly {
         /// The directory of its entries.
         path: PathBuf,
+    },
+    /// There is no module of the key in memory and none in the store, and nothing is to be compiled.
+    NotCompiled {
+        /// The key that was asked for.
+        key: Key,
     },
     /// The code is for another target than this program's, and cannot run in it.
     Foreign {
@@ -283,9 +299,17 @@ impl fmt::Display for Error {
             }
             Self::Forged { at } => write!(f, "MAC at {at:#x}: expected that of the file under the key, found another"),
             Self::NotAFile { path } => write!(f, "{}: expected a regular file", path.display()),
+            Self::Untrusted { path, owner, mode, rule } => {
+                write!(
+                    f,
+                    "{} {rule}: expected one that only this user can change, found owner {owner}, mode {mode:04o}",
+                    path.display()
+                )
+            }
             Self::Io { action, path, source } => write!(f, "cannot {action} {}: {source}", path.display()),
             Self::Memory { action, length, source } => write!(f, "cannot {action} {length} bytes of memory: {source}"),
             Self::ReadOnly { path } => write!(f, "{}: the store was opened for reading alone", path.display()),
+            Self::NotCompiled { key } => write!(f, "{key}: not in the cache, which never compiles"),
             Self::UnsupportedMachine => f.write_str("code cannot be made executable on this machine"),
             Self::Foreign { expected, found } => {
                 write!(f, "target: expected that of this program, {expected}, found {found}")

@@ -3,9 +3,10 @@
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::path::Path;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use super::modes::{self, Modes};
+use super::trust::Trusted;
 use crate::error::Error;
 
 /// Which file a name led to, as far as the system tells files apart.
@@ -17,7 +18,7 @@ pub(crate) struct FileId {
     inode: (u64, u64),
     /// In bytes.
     pub(crate) length: u64,
-    modified: Option<SystemTime>,
+    pub(crate) modified: Option<SystemTime>,
 }
 
 impl FileId {
@@ -35,8 +36,8 @@ impl FileId {
 
 /// Opens a regular file for reading and returns it with what tells it apart, or `None` if there is nothing of that name.
 ///
-/// A link is not followed, and a pipe is not waited for.
-pub(crate) fn open(path: &Path) -> Result<Option<(File, FileId)>, Error> {
+/// A link is not followed, a pipe is not waited for, and what others than those who are trusted own or may write to is refused.
+pub(crate) fn open(path: &Path, trusted: &Trusted) -> Result<Option<(File, FileId)>, Error> {
     let mut options = OpenOptions::new();
     options.read(true);
     #[cfg(unix)]
@@ -55,7 +56,43 @@ pub(crate) fn open(path: &Path) -> Result<Option<(File, FileId)>, Error> {
     if !metadata.is_file() {
         return Err(Error::NotAFile { path: path.into() });
     }
+    trusted.check_file(path, &metadata)?;
     Ok(Some((file, FileId::of(&metadata))))
+}
+
+/// Tells what a regular file is, or `None` if there is nothing of that name, or something else.
+pub(crate) fn look(path: &Path) -> Result<Option<FileId>, Error> {
+    let found = if_there(fs::symlink_metadata(path), "stat", path)?;
+    Ok(found.filter(Metadata::is_file).map(|found| FileId::of(&found)))
+}
+
+/// Returns whether a name leads to a directory, by no link, that only those who are trusted own and may write to.
+pub(crate) fn is_directory(path: &Path, trusted: &Trusted) -> Result<bool, Error> {
+    let found = if_there(fs::symlink_metadata(path), "stat", path)?;
+    Ok(found.is_some_and(|found| found.is_dir() && trusted.check_file(path, &found).is_ok()))
+}
+
+/// A file is marked as used so often.
+const TOUCH_EVERY: Duration = Duration::from_secs(60 * 60);
+
+/// Marks a file as used now, by its modification time, unless it was in the last hour.
+///
+/// The clock is this machine's, which costs no system call; the mark is of the file system's.
+pub(crate) fn touch(file: &File, id: FileId) {
+    let age = |modified| SystemTime::now().duration_since(modified).unwrap_or_else(|ahead| ahead.duration());
+    if id.modified.is_none_or(|modified| age(modified) <= TOUCH_EVERY) {
+        return;
+    }
+    #[cfg(unix)]
+    {
+        use rustix::fs::{Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, futimens};
+        let time = |tv_nsec| Timespec { tv_sec: 0, tv_nsec };
+        let times = Timestamps { last_access: time(UTIME_OMIT), last_modification: time(UTIME_NOW) };
+        // Where the system does not let it, the file only looks older than it is.
+        let _ = futimens(file, &times);
+    }
+    #[cfg(not(unix))]
+    let _ = file;
 }
 
 /// Reads the bytes of a file from `at` on, wherever others are reading it.

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::call::failed;
 use super::modes::Modes;
@@ -10,8 +10,16 @@ use super::temporary::{self, ATTEMPTS};
 use crate::error::Error;
 use crate::memory::most_bytes_of_a_file;
 
-/// Puts a file of `length` bytes in place whole: nobody sees a part of it, and after a power cut it is there or it is not, as far
-/// as the file system offers to sync.
+/// When a file that is published survives a power cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sync {
+    /// At once: until then nobody sees it, and it is there or it is not, as far as the file system offers to sync.
+    Now,
+    /// Whenever the system has written it: after a power cut before that, any part of it may be zeros, or missing.
+    Later,
+}
+
+/// Puts a file of `length` bytes in place whole: no process sees a part of it.
 ///
 /// Whatever `path` led to is replaced, a directory excepted. `temporaries` is a directory of the same file system.
 ///
@@ -23,47 +31,96 @@ pub(crate) fn publish(
     path: &Path,
     temporaries: &Path,
     modes: Option<Modes>,
+    sync: Sync,
     length: u64,
     write: impl Fn(&File) -> io::Result<()>,
 ) -> Result<(), Error> {
-    if length > most_bytes_of_a_file() {
-        // Writing on would be a signal that ends the process.
-        return Err(failed("write", path)(ErrorKind::FileTooLarge.into()));
-    }
     let mut left = ATTEMPTS;
     loop {
         left = left.saturating_sub(1);
-        match write_and_rename(path, temporaries, modes, &write) {
+        let published = write_aside(temporaries, modes, sync, length, &write).and_then(|aside| aside.rename(path));
+        match published {
             // The process was stopped until the file was swept, or somebody has removed the directories.
             Err(Error::Io { source, .. }) if left > 0 && source.kind() == ErrorKind::NotFound => {}
             Err(error) => return Err(error),
+            Ok(()) if sync == Sync::Later => return Ok(()),
             Ok(()) => return path.parent().map_or(Ok(()), sync_directory),
         }
     }
 }
 
-fn write_and_rename(
-    path: &Path,
+/// A file that is written and has not got its name yet. If it never gets one, it is removed.
+#[derive(Debug)]
+pub(crate) struct Aside {
+    temporary: PathBuf,
+}
+
+/// Writes a file of `length` bytes under a name of its own in `temporaries`.
+///
+/// # Errors
+///
+/// [`Error::Io`]; nothing is left of the file then.
+pub(crate) fn write_aside(
     temporaries: &Path,
     modes: Option<Modes>,
+    sync: Sync,
+    length: u64,
     write: impl Fn(&File) -> io::Result<()>,
-) -> Result<(), Error> {
-    let (temporary, file) = temporary::create(temporaries, modes)?;
-    let published = write(&file)
-        .and_then(|()| unless_not_offered(file.sync_all()))
-        .map_err(failed("write", &temporary))
-        .and_then(|()| fs::rename(&temporary, path).map_err(failed("rename", &temporary)));
-    if published.is_err() {
-        // The reason to report is the first one; a file that stays is swept later.
-        let _ = fs::remove_file(&temporary);
+) -> Result<Aside, Error> {
+    if length > most_bytes_of_a_file() {
+        // Writing on would be a signal that ends the process.
+        return Err(failed("write", temporaries)(ErrorKind::FileTooLarge.into()));
     }
-    published
+    let (temporary, file) = temporary::create(temporaries, modes)?;
+    let aside = Aside { temporary };
+    write(&file)
+        .and_then(|()| if sync == Sync::Now { unless_not_offered(file.sync_all()) } else { Ok(()) })
+        .map_err(failed("write", &aside.temporary))?;
+    Ok(aside)
+}
+
+impl Aside {
+    /// Gives the file its name, over whatever that led to.
+    pub(crate) fn rename(mut self, path: &Path) -> Result<(), Error> {
+        fs::rename(&self.temporary, path).map_err(failed("rename", &self.temporary))?;
+        self.temporary.clear();
+        Ok(())
+    }
+}
+
+impl Drop for Aside {
+    fn drop(&mut self) {
+        if !self.temporary.as_os_str().is_empty() {
+            // A file that stays is swept later.
+            let _ = fs::remove_file(&self.temporary);
+        }
+    }
+}
+
+/// Makes files that were written survive a power cut, before they are renamed.
+///
+/// On Linux that is one sync of the file system, whatever else it has to write: of a thousand files of 1 KB, each sync of its
+/// own would take thirty times as long, since each waits for the journal.
+pub(crate) fn sync_aside<'a>(asides: impl IntoIterator<Item = &'a Aside>, temporaries: &Path) -> Result<(), Error> {
+    let mut asides = asides.into_iter();
+    #[cfg(target_os = "linux")]
+    if asides.next().is_some() {
+        let synced = File::open(temporaries)
+            .and_then(|directory| unless_not_offered(rustix::fs::syncfs(&directory).map_err(io::Error::from)));
+        return synced.map_err(failed("sync", temporaries));
+    }
+    let _ = temporaries;
+    asides.try_for_each(|Aside { temporary }| {
+        // Windows syncs what may be written to.
+        let file = File::options().read(true).write(cfg!(windows)).open(temporary);
+        file.and_then(|file| unless_not_offered(file.sync_all())).map_err(failed("sync", temporary))
+    })
 }
 
 /// Makes what was renamed in a directory survive a power cut.
 ///
 /// A directory may be one that this user can write to and not read; it is not synced then.
-fn sync_directory(path: &Path) -> Result<(), Error> {
+pub(crate) fn sync_directory(path: &Path) -> Result<(), Error> {
     if !cfg!(unix) {
         return Ok(());
     }

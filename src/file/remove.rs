@@ -22,6 +22,12 @@ pub(crate) fn remove(path: &Path) -> Result<bool, Error> {
     }
 }
 
+/// Removes a file that is still the one that was looked at, and returns whether it was. One that takes its name between the
+/// second look and the removal goes with it.
+pub(crate) fn remove_unchanged(path: &Path, seen: FileId) -> Result<bool, Error> {
+    Ok(is_the_same(path, seen)? && unlink(path)?)
+}
+
 /// Removes the file that was read, and returns whether its name still led to it.
 ///
 /// No system removes a name only if it leads to a certain file. So the file is renamed into `temporaries`, where nobody else uses
@@ -67,7 +73,7 @@ mod tests {
     use std::time::{Duration, SystemTime};
 
     use super::*;
-    use crate::file::open;
+    use crate::file::{Trusted, open};
 
     /// A directory for temporary files and the path of an entry beside it.
     fn scratch(test: &str) -> (PathBuf, PathBuf) {
@@ -80,7 +86,7 @@ mod tests {
     fn a_file_is_removed_if_it_is_the_one_that_was_read() {
         let (temporaries, path) = scratch("read");
         fs::write(&path, "bad").unwrap();
-        let read = || open(&path).unwrap().unwrap().1;
+        let read = || open(&path, &Trusted::ANYONE).unwrap().unwrap().1;
         let bad = read();
         assert!(remove_read(&path, &temporaries, None, bad).unwrap());
         assert!(!path.exists());

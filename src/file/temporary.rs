@@ -82,6 +82,14 @@ pub(crate) fn sweep(directory: &Path, modes: Option<Modes>) -> Result<usize, Err
     result.map(|()| swept)
 }
 
+/// Removes a directory of entries in which there is nothing but temporary files that are left over. What stays is in nobody's way.
+pub(crate) fn remove_directory(directory: &Path, modes: Option<Modes>) {
+    let temporaries = directory.join("tmp");
+    let _ = sweep(&temporaries, modes);
+    let _ = fs::remove_dir(temporaries);
+    let _ = fs::remove_dir(directory);
+}
+
 /// Removes a temporary file if it is left over, and returns whether it did.
 fn sweep_one(path: &Path, directory: &Path, modes: Option<Modes>, now: &mut Option<SystemTime>) -> Result<bool, Error> {
     let modified = match if_there(fs::symlink_metadata(path), "stat", path)? {
@@ -99,7 +107,7 @@ fn sweep_one(path: &Path, directory: &Path, modes: Option<Modes>, now: &mut Opti
 }
 
 /// Returns the time by the clock of the file system, which gives files their times and need not be this machine's.
-fn time(directory: &Path, modes: Option<Modes>) -> Result<SystemTime, Error> {
+pub(crate) fn time(directory: &Path, modes: Option<Modes>) -> Result<SystemTime, Error> {
     let (path, file) = create(directory, modes)?;
     let time = file.metadata().and_then(|file| file.modified()).map_err(failed("stat", &path));
     unlink(&path)?;

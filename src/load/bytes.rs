@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::source::{Source, refused};
 use crate::error::{Bound, Error, Field, heap};
-use crate::file::failed;
+use crate::file::{Trusted, failed};
 use crate::memory::{Access, Check, FileMap, Mode, Pages, WritablePages};
 
 /// The bytes of an entry's file, read into memory or mapped.
@@ -37,7 +37,7 @@ impl FileBytes {
     /// [`Error::NotAFile`] for a link, a directory and anything else that is no regular file; [`Error::Value`] for one that
     /// is larger than [`Access::with_limit`] has it; [`Error::Io`] and [`Error::Memory`] from the system.
     pub fn open(path: &Path, access: Access) -> Result<Option<Self>, Error> {
-        Source::open(path)?.map(|source| Self::of(&source, access)).transpose()
+        Source::open(path, &Trusted::ANYONE)?.map(|source| Self::of(&source, access)).transpose()
     }
 
     /// Reads or maps a file that is open.

@@ -18,6 +18,7 @@ use crate::entry::{
     TryTables,
 };
 use crate::error::{Bound, Error, Field, heap};
+use crate::file::Trusted;
 use crate::format::{Body, CatchClauses, Run, Table};
 use crate::memory::{Access, Check, CodeMemory, WritableCode, WritableImage};
 use crate::words::{Key, Target, size};
@@ -160,7 +161,8 @@ impl Module {
         key: &Key,
         linker: &Linker,
     ) -> Result<Option<Self>, Error> {
-        Source::open(path)?.map(|source| Self::of_file(&source, access, identity, key, linker)).transpose()
+        let source = Source::open(path, &Trusted::ANYONE)?;
+        source.map(|source| Self::of_file(&source, access, identity, key, linker)).transpose()
     }
 
     /// Does the same for a file that is open.

@@ -74,6 +74,7 @@ mod tests {
     use std::fs::File;
 
     use super::*;
+    use crate::file::Trusted;
 
     #[test]
     fn what_is_read_is_what_stands_in_the_file_or_an_error() {
@@ -81,7 +82,7 @@ mod tests {
         let content: Vec<u8> = (0..5000_u16).map(|at| at.to_le_bytes()[usize::from(at % 2)]).collect();
         std::fs::write(&path, &content).unwrap();
         let source = |length| {
-            let mut source = Source::open(&path).unwrap().unwrap();
+            let mut source = Source::open(&path, &Trusted::ANYONE).unwrap().unwrap();
             source.id.length = length;
             source
         };

@@ -5,7 +5,7 @@ use std::io::{self, ErrorKind};
 use std::path::Path;
 
 use crate::error::{Error, Field};
-use crate::file::{FileId, failed, open, read_at};
+use crate::file::{FileId, Trusted, failed, open, read_at, touch};
 use crate::memory::{self, Access, FileMap, Mode, Unchanging};
 use crate::words::size;
 
@@ -17,9 +17,14 @@ pub(crate) struct Source<'a> {
 }
 
 impl<'a> Source<'a> {
-    /// Opens a file, or returns `None` if there is none.
-    pub(crate) fn open(path: &'a Path) -> Result<Option<Self>, Error> {
-        Ok(open(path)?.map(|(file, id)| Self { file, path, id }))
+    /// Opens a file of somebody who is trusted, or returns `None` if there is none.
+    pub(crate) fn open(path: &'a Path, trusted: &Trusted) -> Result<Option<Self>, Error> {
+        Ok(open(path, trusted)?.map(|(file, id)| Self { file, path, id }))
+    }
+
+    /// Marks the file as used, for whoever wants to know which ones are.
+    pub(crate) fn touch(&self) {
+        touch(&self.file, self.id);
     }
 
     /// Returns the length of the file when it was opened, in bytes.

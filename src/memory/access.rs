@@ -94,7 +94,9 @@ impl Access {
     ///
     /// # Safety
     ///
-    /// The promise of [`Access::map`]; and every file that is opened must be whole and sound, as if it had been verified.
+    /// The promise of [`Access::map`]; and every file that is opened must be whole and sound, as if it had been verified. What a
+    /// store with another access has put is so only if it was synced, or the machine was not cut off from power since: see
+    /// [`Durability`](crate::Durability). A store with this access syncs what it puts.
     #[must_use]
     pub const unsafe fn in_place_unchecked() -> Self {
         Self::of(Mode::InPlace(Unchanging(()), Check::Unchecked))

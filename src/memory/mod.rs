@@ -1,4 +1,5 @@
-//! The only room with `unsafe`: mapping files, making code executable, and asking the system for a limit.
+//! The only room with `unsafe`: mapping files, making code executable, asking the system for a limit, and locking a byte of a
+//! file.
 //!
 //! Code that is copied goes through two types: [`WritableCode`] can be written and not executed, [`CodeMemory`] can be
 //! executed and not written. No page is ever both. Between the two stand the caller's checks, which read the very bytes that
@@ -35,6 +36,7 @@ mod memory_file;
 mod orders;
 mod pages;
 mod readers;
+mod record;
 mod shared;
 mod start;
 mod sync;
@@ -57,5 +59,6 @@ pub(crate) use limits::{most_bytes_of_a_file, most_open_files};
 pub(crate) use map::FileMap;
 pub(crate) use mappings::{are_scarce, explained};
 pub(crate) use pages::{Pages, WritablePages};
+pub(crate) use record::{try_lock_byte, unlock_byte};
 pub(crate) use shared::{Shared, Writing};
 pub(crate) use start::Start;

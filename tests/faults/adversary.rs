@@ -12,8 +12,9 @@ use std::time::{Duration, Instant};
 use jitcache::{Builder, Error, Identity, Lookup, Sealing, Store};
 
 use crate::child::{self, Outcome};
-use crate::content::{LARGE, Random, code, identity, key};
+use crate::content::{LARGE, code, identity, key};
 use crate::long;
+use crate::random::Random;
 use crate::scratch::Scratch;
 
 /// Two keys, of which one is of a large entry.
@@ -95,7 +96,7 @@ fn tamper(random: &mut Random, path: &Path, valid: &[Vec<u8>], other: &Path, spa
 
 /// `JITCACHE_LONG=1` goes on for two minutes instead of two seconds.
 fn withstands(plain: u64) {
-    let scratch = Scratch::new();
+    let scratch = Scratch::in_memory();
     let identity = identity_of(plain);
     let store = Store::open(scratch.path(), identity.clone()).unwrap();
     let valid = KEYS.map(|n| {

@@ -8,10 +8,10 @@ use std::path::Path;
 use std::process::{Command, ExitStatus};
 use std::{env, hint};
 
-use jitcache::{Access, Builder, Cache, Entry, Error, FileBytes, Lookup, Module, Store};
+use jitcache::{Access, Builder, Cache, Durability, Entry, Error, FileBytes, Lookup, Module, Sealing, Store};
 
 use crate::content::{self, LARGE, builder, code, compiled, identity, is_code, key};
-use crate::{adversary, fork, hammer, limits, memory, powercut};
+use crate::{adversary, flight, fork, hammer, limits, memory, powercut};
 
 /// How a child ended, told by its exit code: no disk is needed for that, and no memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -153,16 +153,19 @@ fn begin() {
         libc::SYS_lseek,
         libc::SYS_getdents64,
         libc::SYS_fsync,
+        libc::SYS_geteuid,
         libc::SYS_flock,
         libc::SYS_fstatfs,
         libc::SYS_pwrite64,
     ];
     let memory =
         [libc::SYS_mmap, libc::SYS_mprotect, libc::SYS_munmap, libc::SYS_madvise, libc::SYS_brk, libc::SYS_getrandom];
-    let others = [libc::SYS_unlink, libc::SYS_linkat, libc::SYS_close, libc::SYS_fcntl, libc::SYS_prlimit64];
+    let others =
+        [libc::SYS_unlink, libc::SYS_linkat, libc::SYS_close, libc::SYS_fcntl, libc::SYS_prlimit64, libc::SYS_getpid];
     for number in [&files[..], &data, &memory, &others].concat() {
         for _ in 0..PADDING {
-            // SAFETY: no descriptor, address or length is -1, so the call fails; `brk` then tells where the heap ends.
+            // SAFETY: no descriptor, address or length is -1, so the call fails, but for `brk`, which tells where the heap
+            // ends, and `getpid`.
             hint::black_box(unsafe { libc::syscall(number, -1_i64, -1_i64, -1_i64, -1_i64, -1_i64, -1_i64) });
         }
     }
@@ -205,6 +208,7 @@ fn main() {
         "publish" => powercut::child(root, argument).exit(),
         "fork" => fork::child(root, argument).exit(),
         "fork-in-flight" => fork::child_in_flight().exit(),
+        action if action.starts_with("flight-") => flight::child(action, root).exit(),
         "limits" => return limits::child(root, argument),
         action if action.starts_with("memory-") => return memory::child(action, root),
         _ => {}
@@ -212,7 +216,9 @@ fn main() {
     hangs_after(20);
     let (identity, key, mut built) = (identity(), key(LARGE), builder(LARGE, 1));
     let entry = built.finish(&identity, &key).unwrap();
-    let open = || Store::open(root, identity.clone());
+    // With an argument, nothing is synced that need not be.
+    let durability = if argument == 1 { Durability::Lazy } else { Durability::Synced };
+    let open = || Store::options(identity.clone()).durability(durability).open(root);
     // The expected codes exist before the operation, so that checking needs no memory after it.
     let codes = [code(LARGE, 0), code(LARGE, 1)];
     let sound = |found: &[u8]| codes.iter().any(|code| code == found);
@@ -298,6 +304,26 @@ fn main() {
                 "remove" => Outcome::of_result(store.remove(&key)),
                 _ => Outcome::of_result(store.sweep()),
             }
+        }
+        "put-small" => {
+            let (store, mut small) = (open().unwrap(), builder(1, 1));
+            let entry = small.finish(&identity, &content::key(1)).unwrap();
+            // The first one also sweeps, and makes the directory of temporary files.
+            store.put(&content::key(1), &entry).unwrap();
+            begin();
+            Outcome::of_result(store.put(&content::key(1), &entry))
+        }
+        "put-unchecked" | "put-plain" => {
+            let sealing = if action == "put-plain" { Sealing::Plain } else { Sealing::Checksum };
+            let identity = identity.with_sealing(sealing);
+            let store = Store::options(identity.clone()).durability(durability).open(root).unwrap();
+            let store = store.with_access(access(action));
+            // A plain entry has no section for what the others have.
+            let mut built = Builder::new();
+            built.code(code(LARGE, 1)).function(0);
+            let entry = built.finish(&identity, &key).unwrap();
+            begin();
+            Outcome::of_result(store.put(&key, &entry))
         }
         "judge" => {
             let cache = Cache::over(open().unwrap());

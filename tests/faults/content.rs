@@ -8,26 +8,11 @@ use std::time::{Duration, SystemTime};
 
 use jitcache::{Builder, Cache, Error, Identity, Key, Module, Store};
 
+use crate::random::Random;
 use crate::scratch::Scratch;
 
 /// Entry 0 is written in several steps and may be mapped; the others are small.
 pub const LARGE: u64 = 0;
-
-/// The splitmix64 generator.
-pub struct Random(pub u64);
-
-impl Random {
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let x = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        x ^ (x >> 31)
-    }
-
-    pub fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
-    }
-}
 
 pub fn identity() -> Identity {
     Identity::new("faults", *b"FAULTS", "1").unwrap()
@@ -76,13 +61,13 @@ pub fn put(store: &Store, n: u64, generation: u8) -> Result<(), Error> {
 /// What a writer that died may have left.
 pub const LEFT_OVER: &str = "tmp/0123456789abcdef";
 
-/// What is in a directory of entries: names and contents, of temporary files too.
+/// What is in a directory of entries: names and contents, of temporary files too, but not the file that holds the locks.
 pub fn files(directory: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut files = BTreeMap::new();
     for within in ["", "tmp/"] {
         for file in fs::read_dir(directory.join(within)).into_iter().flatten() {
             let file = file.unwrap();
-            if !file.file_type().unwrap().is_dir() {
+            if !file.file_type().unwrap().is_dir() && file.file_name() != "lock" {
                 let name = file.file_name().into_string().unwrap();
                 files.insert(format!("{within}{name}"), fs::read(file.path()).unwrap());
             }
@@ -118,7 +103,7 @@ pub struct Directory {
 
 impl Directory {
     pub fn new(before: Before, company: bool) -> Self {
-        let scratch = Scratch::new();
+        let scratch = Scratch::in_memory();
         let store = Store::open(scratch.path(), identity()).unwrap();
         let mut foreign = BTreeMap::new();
         if company {

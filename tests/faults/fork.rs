@@ -106,7 +106,7 @@ pub fn child_in_flight() -> Outcome {
 
 #[test]
 fn a_fork_of_a_process_in_which_a_thread_compiles_does_not_wait_for_that_for_ever() {
-    let scratch = Scratch::new();
+    let scratch = Scratch::in_memory();
     let output = child::command("fork-in-flight", scratch.path()).output().unwrap();
     assert_eq!(Outcome::of(output.status), Outcome::Done, "{}", String::from_utf8_lossy(&output.stderr));
 }
@@ -114,7 +114,7 @@ fn a_fork_of_a_process_in_which_a_thread_compiles_does_not_wait_for_that_for_eve
 /// `JITCACHE_LONG=1` makes it 2000 rounds instead of 60.
 #[test]
 fn forks_that_put_the_same_entry_at_once_do_so_whole() {
-    let scratch = Scratch::new();
+    let scratch = Scratch::in_memory();
     let rounds = if long() { 2000 } else { 60 };
     let output = child::command(&format!("fork {rounds}"), scratch.path()).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);

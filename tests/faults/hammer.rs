@@ -11,15 +11,17 @@ use std::time::{Duration, Instant};
 use jitcache::{Lookup, Module, Store};
 
 use crate::child::{self, Outcome};
-use crate::content::{Random, age, builder, files, identity, is_code, key, put};
+use crate::content::{age, builder, files, identity, is_code, key, put};
 use crate::long;
+use crate::maps;
+use crate::random::Random;
 use crate::scratch::Scratch;
 
 const KEYS: u64 = 24;
 
 /// How many files are open and how many mappings there are.
 fn held() -> (usize, usize) {
-    (fs::read_dir("/proc/self/fd").unwrap().count(), fs::read_to_string("/proc/self/maps").unwrap().lines().count())
+    (fs::read_dir("/proc/self/fd").unwrap().count(), maps::count())
 }
 
 /// Works in the directory until it is told to stop.
@@ -63,7 +65,7 @@ pub fn child(root: &Path, seed: u64) -> Outcome {
 #[test]
 fn many_processes_that_are_killed_at_random_never_see_the_wrong_content() {
     let (processes, seconds) = if long() { (32, 120) } else { (8, 5) };
-    let scratch = Scratch::new();
+    let scratch = Scratch::in_memory();
     fs::write(scratch.path().join("done"), "").unwrap();
     let mut random = Random(std::process::id().into());
     let start = |random: &mut Random| -> Child {

@@ -16,7 +16,7 @@ use crate::skip;
 
 #[test]
 fn limits_of_the_process_are_errors_and_not_the_end() {
-    let scratch = Scratch::new();
+    let scratch = Scratch::in_memory();
     let output = child::command("limits", scratch.path()).output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{:?} {said} {}", output.status, String::from_utf8_lossy(&output.stderr));
@@ -157,7 +157,7 @@ fn address_space(root: &Path) {
 #[test]
 fn a_full_file_system_keeps_what_it_has_and_takes_more_when_there_is_room() {
     for option in ["size=64k", "nr_inodes=6"] {
-        let scratch = Scratch::new();
+        let scratch = Scratch::in_memory();
         let Some(_mount) = Mount::new(&["-t", "tmpfs", "-o", option, "tmpfs"], scratch.path()) else {
             return skip("full", "tmpfs cannot be mounted, or JITCACHE_MOUNT is not set");
         };
@@ -187,7 +187,7 @@ fn a_full_file_system_keeps_what_it_has_and_takes_more_when_there_is_room() {
 
 #[test]
 fn code_is_copied_from_a_file_system_that_lets_nothing_run() {
-    let scratch = Scratch::new();
+    let scratch = Scratch::in_memory();
     let Some(_mount) = Mount::new(&["-t", "tmpfs", "-o", "noexec", "tmpfs"], scratch.path()) else {
         return skip("noexec", "tmpfs cannot be mounted, or JITCACHE_MOUNT is not set");
     };

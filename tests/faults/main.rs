@@ -22,22 +22,23 @@ mod adversary;
 mod child;
 mod content;
 mod errnos;
+mod flight;
 mod fork;
 mod hammer;
 mod kill;
+#[path = "../kit/mod.rs"]
+mod kit;
 mod limits;
 mod memory;
 mod model;
 mod mount;
 mod odd;
 mod powercut;
-mod scratch;
-#[path = "../skip/mod.rs"]
-mod skip;
 mod stopped;
 mod strace;
 
-use skip::skip;
+use kit::skip::skip;
+use kit::{maps, random, scratch};
 
 /// Whether to run for long.
 fn long() -> bool {

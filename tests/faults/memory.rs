@@ -1,9 +1,7 @@
 //! Memory for code where the system gives little of it, or gives it in its own way.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
-use std::io::{BufRead, BufReader};
-use std::ops::Range;
+use std::fs;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
@@ -11,7 +9,8 @@ use std::sync::Arc;
 use jitcache::{Access, Builder, Cache, Entry, Error, Identity, Key, Lookup, Module, Store};
 
 use crate::child;
-use crate::content::Random;
+use crate::maps;
+use crate::random::Random;
 use crate::scratch::Scratch;
 use crate::skip;
 
@@ -52,31 +51,12 @@ fn call(module: &Module) -> u32 {
     function()
 }
 
-/// Looks at each mapping, without much memory: its addresses, its protection and its file.
-fn each_mapping(mut look: impl FnMut(Range<usize>, &str, &str)) {
-    let (mut maps, mut line) = (BufReader::new(File::open("/proc/self/maps").unwrap()), String::with_capacity(4096));
-    while maps.read_line(&mut line).unwrap() > 0 {
-        let mut words = line.split_whitespace();
-        let (start, end) = words.next().unwrap().split_once('-').unwrap();
-        let [start, end] = [start, end].map(|address| usize::from_str_radix(address, 16).unwrap());
-        look(start..end, words.next().unwrap(), words.nth(3).unwrap_or_default());
-        line.clear();
-    }
-}
-
-/// Returns how many mappings there are.
-fn mappings() -> usize {
-    let mut count = 0;
-    each_mapping(|_, _, _| count += 1);
-    count
-}
-
 /// Returns how many bytes are mapped with that protection, of files whose name begins so.
 fn mapped(protection: &str, name: &str) -> usize {
     let mut bytes = 0;
-    each_mapping(|addresses, told, file| {
-        if told == protection && file.starts_with(name) {
-            bytes += addresses.len();
+    maps::each(|mapping| {
+        if mapping.protection == protection && mapping.file.starts_with(name) {
+            bytes += mapping.addresses.len();
         }
     });
     bytes
@@ -84,7 +64,7 @@ fn mapped(protection: &str, name: &str) -> usize {
 
 /// Runs a child, in which nothing else happens, and returns what it said.
 fn run(action: &str) -> String {
-    let scratch = Scratch::new();
+    let scratch = Scratch::in_memory();
     let output = child::command(action, scratch.path()).output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{:?} {said} {}", output.status, String::from_utf8_lossy(&output.stderr));
@@ -158,7 +138,9 @@ fn refused(root: &Path) {
             }
         }
     }
-    each_mapping(|_, protection, file| assert!(!(protection.contains('w') && protection.contains('x')), "{file}"));
+    maps::each(|maps::Mapping { protection, file, .. }| {
+        assert!(!(protection.contains('w') && protection.contains('x')), "{file}");
+    });
     assert!(modules.iter().all(|(module, value)| call(module) == *value));
     println!("{} modules", modules.len());
     drop(modules);
@@ -172,7 +154,7 @@ fn small_modules_share_few_mappings_and_are_what_they_were_while_others_come_and
 }
 
 fn small() {
-    let (before, files) = (mappings(), fs::read_dir("/proc/self/fd").unwrap().count());
+    let (before, files) = (maps::count(), fs::read_dir("/proc/self/fd").unwrap().count());
     let mut random = Random(1);
     let mut modules = BTreeMap::new();
     for n in 0..30_000 {
@@ -185,7 +167,7 @@ fn small() {
         }
     }
     let all = modules.values().map(|module| module.address_range().len()).sum::<usize>();
-    let (taken, now) = (mapped("r-xs", "/memfd:jitcache"), mappings());
+    let (taken, now) = (mapped("r-xs", "/memfd:jitcache"), maps::count());
     let open = fs::read_dir("/proc/self/fd").unwrap().count() - files;
     println!("{} modules, {all} bytes in {taken}, {} mappings more, {open} files", modules.len(), now - before);
     assert!(now - before < 40 && open < 10);
@@ -209,7 +191,7 @@ fn small() {
 /// It translates code when it first runs, as emulators do.
 #[test]
 fn code_that_takes_the_place_of_other_code_is_what_runs_under_valgrind() {
-    let scratch = Scratch::new();
+    let scratch = Scratch::in_memory();
     let mut valgrind = Command::new("valgrind");
     valgrind.arg("-q");
     child::arguments(&mut valgrind, "memory-again", scratch.path());
@@ -321,7 +303,7 @@ impl Filler {
         let most: usize = fs::read_to_string("/proc/sys/vm/max_map_count").unwrap().trim().parse().unwrap();
         let page = region::page::size();
         let pages = region::alloc(2 * most * page, region::Protection::NONE).unwrap();
-        let more = most - mappings() - room;
+        let more = most - maps::count() - room;
         for n in 0..more / 2 {
             let at = pages.as_ptr::<u8>().wrapping_add((2 * n + 1) * page);
             // SAFETY: the page is the filler's, and nobody uses it.
@@ -370,7 +352,7 @@ fn full() {
     }
     let left = executable(all / 2) - others;
     let mut is_empty = true;
-    each_mapping(|addresses, _, _| {
+    maps::each(|maps::Mapping { addresses, .. }| {
         for code in gone.iter().filter(|code| addresses.contains(&code.start)) {
             // SAFETY: the page is mapped.
             is_empty &= unsafe { std::slice::from_raw_parts(code.start as *const u8, 6) == [0; 6] };
@@ -407,12 +389,12 @@ fn share(root: &Path) {
     let mut modules: Vec<_> = (0..most / 2 + 500).map(|_| load(3)).collect();
     let in_place = modules.iter().filter(|module| module.is_in_place()).count();
     assert!(in_place <= most / 2 && in_place > most / 4 && !modules.last().unwrap().is_in_place(), "{in_place}");
-    let before = mappings();
+    let before = maps::count();
     let others: Vec<_> = (0..100).map(|_| load(4)).collect();
     assert!(others.iter().all(|module| call(module) == 4 && !module.is_in_place()));
-    assert!(mappings() < before + 10, "large code shares them, too");
+    assert!(maps::count() < before + 10, "large code shares them, too");
     assert!(modules.iter().all(|module| call(module) == 3));
-    println!("{in_place} of {} in place, {} mappings of {most}", modules.len(), mappings());
+    println!("{in_place} of {} in place, {} mappings of {most}", modules.len(), maps::count());
     modules.truncate(1000);
     assert!(load(3).is_in_place(), "there are mappings again");
 }

@@ -81,7 +81,7 @@ impl Tally {
 
 /// Cuts the power behind every step and loads; returns the tally of all states, and that of the states after the last step.
 fn cut(steps: &[Step], n: u64, old: bool) -> (Tally, Tally) {
-    let (scratch, new) = (Scratch::new(), file(n, 1));
+    let (scratch, new) = (Scratch::in_memory(), file(n, 1));
     let store = Store::open(scratch.path(), identity()).unwrap();
     let temporary = store.directory().join(LEFT_OVER);
     fs::create_dir(store.directory().join("tmp")).unwrap();
@@ -137,6 +137,32 @@ fn a_power_cut_at_any_step_leaves_the_old_entry_or_the_new_one() {
             assert_eq!((all.rejected, if old { all.missed } else { all.old }), (0, 0), "{all:?}");
             assert_eq!((last.new, last.count()), (1, 1), "an entry that was put stays");
         }
+    }
+}
+
+/// What is checked when it is read needs no sync; what is not has one, whatever is asked for.
+#[test]
+fn a_put_that_is_lazy_syncs_nothing_and_makes_few_calls() {
+    if !strace::works() {
+        return skip("power cut, model", "strace does not work here");
+    }
+    let (outcome, calls) = strace::run("put-small 1", &Directory::new(Before::Nothing, false), None);
+    assert_eq!(outcome, Outcome::Done);
+    let size = file(1, 1).len();
+    assert_eq!(steps(&calls), [Create, Write(size), Rename], "{calls:?}");
+    // A build for debugging asks whether what it closes is open.
+    let names: Vec<_> = calls.iter().map(|call| &*call.name).filter(|name| !matches!(*name, "brk" | "fcntl")).collect();
+    assert!(names.len() <= 6, "{names:?}");
+    for old in [false, true] {
+        let (all, _) = cut(&[Create, Write(size), Rename], 1, old);
+        assert!(all.new > 0 && all.rejected > 0, "a torn entry is rejected: {all:?}");
+    }
+    let unchecked = strace::run("put-unchecked 1", &Directory::new(Before::Nothing, false), None);
+    let plain = strace::run("put-plain 1", &Directory::new(Before::Nothing, false), None);
+    for (outcome, calls) in [unchecked, plain] {
+        assert_eq!(outcome, Outcome::Done);
+        let steps: Vec<_> = steps(&calls).into_iter().filter(|step| !matches!(step, Write(_))).collect();
+        assert_eq!(steps, [Create, SyncFile, Rename, SyncDirectory]);
     }
 }
 

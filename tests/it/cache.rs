@@ -42,7 +42,8 @@ impl Engine {
                 Event::Unread(_) => "unread",
                 Event::Unremoved(_) => "unremoved",
                 Event::Unwritten(_) => "unwritten",
-                _ => "new",
+                event if event.is_trouble() => "new",
+                _ => return,
             };
             noted.lock().unwrap().push(name.to_owned());
         });
@@ -392,4 +393,52 @@ fn threads_get_the_same_module_of_the_same_key() {
     }
     let statistics = engine.cache.statistics();
     assert_eq!(statistics.memory_hits + statistics.hits + statistics.misses, 80);
+}
+
+#[test]
+fn a_strict_cache_neither_compiles_nor_writes() {
+    let scratch = Scratch::new();
+    let engine = Engine::start(&scratch);
+    engine.run(1);
+    let rejected = engine.path(2);
+    fs::write(&rejected, "damaged").unwrap();
+    let files = || fs::read_dir(rejected.parent().unwrap()).unwrap().count();
+    let before = files();
+    let strict = Engine::over(Cache::open(scratch.path(), identity()).unwrap().strict());
+    assert_eq!(strict.run(1), (2, false));
+    for (n, event) in [(2, Some("rejected")), (3, None)] {
+        let compile = |_: &mut Builder<'_>| -> Result<(), Error> { panic!("it compiles") };
+        let error = strict.cache.get_or_compile(&key(n), compile).unwrap_err();
+        assert!(matches!(error, Error::NotCompiled { key: found } if found == key(n)), "{error}");
+        assert!(error.to_string().contains(&key(n).to_string()));
+        assert_eq!(strict.events(), event.map(str::to_owned).into_iter().collect::<Vec<_>>());
+    }
+    assert!(matches!(strict.cache.get(&key(2)), Lookup::Rejected(_)));
+    assert!(matches!(strict.cache.remove(&key(2)), Err(Error::ReadOnly { .. })));
+    strict.cache.add(&key(4), &mut machine::builder(4)).unwrap();
+    assert_eq!((files(), fs::read(&rejected).unwrap()), (before, b"damaged".to_vec()));
+}
+
+#[test]
+fn modules_that_nobody_holds_go_out_of_memory_the_least_recently_used_first() {
+    let length = machine::builder(0).finish(&identity(), &key(0)).unwrap().code().len() as u64;
+    let add = |cache: &Cache, n| cache.add(&key(n), &mut machine::builder(n)).unwrap();
+    let is_kept = |cache: &Cache, n| matches!(cache.get(&key(n)), Lookup::Hit(_));
+    let cache = Cache::in_memory(identity()).with_memory_budget(8 * length);
+    let held = add(&cache, 0);
+    let addresses: Vec<_> = (1..8).map(|n| add(&cache, n).address_range().start).collect();
+    assert!((0..8).all(|n| is_kept(&cache, n)) && is_kept(&cache, 1));
+    // One more: two go, and not those that are held or were asked for.
+    drop(add(&cache, 8));
+    assert_eq!(cache.statistics().evicted, 2);
+    assert!(cache.locate(addresses[1]).is_none() && cache.locate(addresses[2]).is_none());
+    assert!([0, 1, 4, 5, 6, 7, 8].into_iter().all(|n| is_kept(&cache, n)));
+    assert!(!is_kept(&cache, 2) && !is_kept(&cache, 3));
+    // What is held stays, however much it is, and goes when it is not.
+    let many: Vec<_> = (10..40).map(|n| add(&cache, n)).collect();
+    assert!((10..40).all(|n| is_kept(&cache, n)) && is_kept(&cache, 0) && !is_kept(&cache, 8));
+    assert_eq!(machine::constant(&many[7]), 17);
+    drop((many, held));
+    drop((add(&cache, 50), add(&cache, 51)));
+    assert_eq!((0..100).filter(|&n| is_kept(&cache, n)).count(), 7);
 }

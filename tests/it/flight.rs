@@ -9,7 +9,7 @@ use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::Duration;
 
-use jitcache::{Cache, Error, Identity, Key, Module};
+use jitcache::{Cache, Error, Identity, Key, Module, Store};
 
 use crate::machine;
 use crate::scratch::Scratch;
@@ -154,4 +154,59 @@ fn without_patience_nobody_waits() {
         }
     });
     assert_eq!(cache.statistics().misses, 2);
+}
+
+#[test]
+fn of_two_caches_over_a_directory_one_waits_for_the_other() {
+    let scratch = Scratch::new();
+    let caches = [0, 1].map(|_| Cache::open(scratch.path(), identity()).unwrap().with_patience(Duration::MAX));
+    if !cfg!(unix) {
+        return;
+    }
+    let (compiled, ready) = (AtomicU32::new(0), Barrier::new(2));
+    thread::scope(|scope| {
+        for cache in &caches {
+            scope.spawn(|| {
+                ready.wait();
+                get(cache, 1, || {
+                    compiled.fetch_add(1, Ordering::Relaxed);
+                    thread::sleep(Duration::from_millis(50));
+                })
+            });
+        }
+    });
+    assert_eq!(compiled.into_inner(), 1);
+    let statistics = caches.map(|cache| cache.statistics());
+    assert_eq!(statistics.map(|each| each.misses).iter().sum::<u64>(), 1);
+    assert_eq!(statistics.map(|each| each.hits).iter().sum::<u64>(), 1);
+}
+
+#[test]
+fn where_nothing_is_published_or_waiting_is_off_caches_do_not_wait_for_each_other() {
+    let open = |scratch: &Scratch| Store::open(scratch.path(), identity());
+    for (case, store) in
+        [open, |scratch: &Scratch| Store::options(identity()).read_only().open(scratch.path())].iter().enumerate()
+    {
+        let scratch = Scratch::new();
+        let caches = [0, 1].map(|_| {
+            let cache = Cache::over(store(&scratch).unwrap()).with_patience(Duration::MAX);
+            if case == 0 { cache.with_waiting_for_processes(false) } else { cache }
+        });
+        let both_compile = Barrier::new(2);
+        thread::scope(|scope| {
+            caches.each_ref().map(|cache| _ = scope.spawn(|| get(cache, 1, || _ = both_compile.wait())))
+        });
+    }
+}
+
+#[test]
+fn a_directory_that_vanishes_while_somebody_compiles_has_nobody_wait() {
+    let scratch = Scratch::new();
+    let caches = [0, 1].map(|_| Cache::open(scratch.path(), identity()).unwrap().with_patience(Duration::MAX));
+    let [first, second] = &caches;
+    get(first, 1, || {
+        std::fs::remove_dir_all(first.store().unwrap().directory()).unwrap();
+        thread::scope(|scope| _ = scope.spawn(|| get(second, 1, || {})));
+    });
+    assert_eq!(first.statistics().failures + second.statistics().failures, 0);
 }

@@ -57,6 +57,9 @@ fn a_hook_is_told_when_all_is_done_and_others_need_not_wait_for_it() {
         // A hook that kept its cache alive would keep itself alive.
         let (cache_of_hook, path_of_hook) = (Arc::downgrade(&us), path.clone());
         let cache = cache.on_event(move |key, event| {
+            if !event.is_trouble() {
+                return;
+            }
             let us = cache_of_hook.upgrade().unwrap();
             let cache = us.get().unwrap();
             // By another thread, which would wait for whatever lock or flight this one is in, for ever.
@@ -87,8 +90,8 @@ fn a_hook_that_panics_costs_nothing_but_itself() {
         let (cache, path) = open(&scratch);
         let told = Arc::new(Mutex::new(0));
         let noted = Arc::clone(&told);
-        let cache = cache.on_event(move |_, _| {
-            *noted.lock().unwrap() += 1;
+        let cache = cache.on_event(move |_, event| {
+            *noted.lock().unwrap() += u32::from(event.is_trouble());
             panic!("the hook's own")
         });
         spoil(&path, how);
@@ -115,6 +118,9 @@ fn a_hook_that_uses_a_cache_is_not_told_of_that() {
     // A hook that kept its cache alive would keep itself alive.
     let (cache_of_hook, path_of_hook) = (Arc::downgrade(&us), path.clone());
     let cache = cache.on_event(move |key, event| {
+        if !event.is_trouble() {
+            return;
+        }
         noted.lock().unwrap().push(event.to_string());
         let us = cache_of_hook.upgrade().unwrap();
         let cache = us.get().unwrap();
@@ -140,7 +146,11 @@ fn what_is_bad_is_told_even_if_its_compiler_fails_or_panics() {
         let (scratch, told) = (Scratch::new(), Arc::new(Mutex::new(Vec::new())));
         let (cache, path) = open(&scratch);
         let noted = Arc::clone(&told);
-        let cache = cache.on_event(move |_, event| noted.lock().unwrap().push(event.to_string()));
+        let cache = cache.on_event(move |_, event| {
+            if event.is_trouble() {
+                noted.lock().unwrap().push(event.to_string());
+            }
+        });
         spoil(&path, "rejected");
         let failed = catch_unwind(AssertUnwindSafe(|| {
             cache.get_or_compile(&KEY, |_| {
@@ -165,6 +175,9 @@ fn a_root_that_cannot_be_opened_leaves_a_cache_in_memory_which_says_why_once() {
         let told = Arc::new(Mutex::new(Vec::new()));
         let noted = Arc::clone(&told);
         let cache = Cache::open_or_in_memory(&root, identity()).on_event(move |key, event| {
+            if !event.is_trouble() {
+                return;
+            }
             assert!(matches!(event, Event::Unopened(Error::Io { .. })));
             noted.lock().unwrap().push((*key, event.to_string()));
         });
@@ -199,8 +212,11 @@ fn that_code_does_not_run_in_place_though_it_was_to_is_told_once() {
         keys.iter().for_each(|key| store.put(key, &builder.finish(identity, key).unwrap()).unwrap());
         let events = Arc::new(Mutex::new(Vec::new()));
         let heard = Arc::clone(&events);
-        let cache = Cache::over(store.with_access(in_place))
-            .on_event(move |_, event| heard.lock().unwrap().push(event.to_string()));
+        let cache = Cache::over(store.with_access(in_place)).on_event(move |_, event| {
+            if event.is_trouble() {
+                heard.lock().unwrap().push(event.to_string());
+            }
+        });
         for key in &keys {
             assert_eq!(cache.get(key).hit().unwrap().is_in_place(), told == 0);
             cache.forget(key);
@@ -209,4 +225,106 @@ fn that_code_does_not_run_in_place_though_it_was_to_is_told_once() {
         }
         assert_eq!(*events.lock().unwrap(), vec!["code copied: it cannot run in place"; told], "{functions}");
     }
+}
+
+#[test]
+fn the_life_of_a_module_is_told_and_counted() {
+    let scratch = Scratch::new();
+    let life = |get: &dyn Fn(&Cache)| {
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let noted = Arc::clone(&told);
+        let (cache, _) = open(&scratch);
+        let cache = cache.on_event(move |key, event| {
+            assert_eq!(*key, KEY);
+            let told = match event {
+                Event::Hit { bytes, .. } => format!("hit {bytes}"),
+                Event::Stored { bytes, .. } => format!("stored {bytes}"),
+                Event::Compiled { took } => format!("compiled {}", took >= Duration::from_millis(20)),
+                event => event.to_string(),
+            };
+            noted.lock().unwrap().push(told);
+        });
+        get(&cache);
+        (std::mem::take(&mut *told.lock().unwrap()), cache.statistics())
+    };
+    let slowly = |cache: &Cache| {
+        let module = cache.get_or_compile(&KEY, |entry| {
+            thread::sleep(Duration::from_millis(20));
+            *entry = machine::builder(1);
+            Ok::<(), Error>(())
+        });
+        drop((module.unwrap(), get(cache)));
+    };
+    let length = machine::builder(1).finish(&identity(), &KEY).unwrap().to_vec().len() as u64;
+    let code = machine::builder(1).finish(&identity(), &KEY).unwrap().code().len() as u64;
+    let (told, statistics) = life(&slowly);
+    assert_eq!(told, ["no entry", "compiled true", &format!("stored {length}")]);
+    assert_eq!((statistics.misses, statistics.compilations, statistics.stored), (1, 1, 1));
+    assert_eq!((statistics.bytes_stored, statistics.memory_hits, statistics.hit_rate()), (length, 1, Some(0.0)));
+    assert!(statistics.compiling >= Duration::from_millis(20));
+    for look in [&slowly as &dyn Fn(&Cache), &|cache| drop(cache.get(&KEY).hit().unwrap())] {
+        let (told, statistics) = life(look);
+        assert_eq!(told, [format!("hit {code}")]);
+        assert_eq!((statistics.hits, statistics.bytes_loaded, statistics.compilations), (1, code, 0));
+        assert_eq!(statistics.hit_rate(), Some(1.0));
+    }
+}
+
+#[test]
+fn whoever_waited_is_told_for_how_long() {
+    let (scratch, told) = (Scratch::new(), Arc::new(Mutex::new(Vec::new())));
+    let noted = Arc::clone(&told);
+    let (cache, _) = open(&scratch);
+    let cache = cache.on_event(move |_, event| {
+        if let Event::Waited { took } = event {
+            noted.lock().unwrap().push(took);
+        }
+    });
+    thread::scope(|scope| {
+        let compiled = cache.get_or_compile(&KEY, |entry| {
+            scope.spawn(|| get(&cache));
+            thread::sleep(Duration::from_millis(50));
+            *entry = machine::builder(1);
+            Ok::<(), Error>(())
+        });
+        compiled.unwrap();
+    });
+    assert_eq!(told.lock().unwrap().len(), 1);
+    assert_eq!((cache.statistics().waits, cache.statistics().compilations), (1, 1));
+}
+
+#[test]
+fn a_store_that_fails_over_and_over_is_left_alone_and_that_is_told_once() {
+    let (scratch, told) = (Scratch::new(), Arc::new(Mutex::new(Vec::new())));
+    let (cache, path) = open(&scratch);
+    spoil(&path, "unwritten");
+    let noted = Arc::clone(&told);
+    let cache = cache.on_event(move |_, event| match event {
+        Event::Unread(_) => noted.lock().unwrap().push("unread"),
+        Event::Unwritten(_) => noted.lock().unwrap().push("unwritten"),
+        Event::LeftAlone(Error::Io { .. }) => noted.lock().unwrap().push("left alone"),
+        _ => {}
+    });
+    for n in 0..20 {
+        let module = cache.get_or_compile(&Key::from_bytes([n; 32]), |entry| {
+            *entry = machine::builder(1);
+            Ok::<(), Error>(())
+        });
+        module.unwrap();
+    }
+    let counted = |what| told.lock().unwrap().iter().filter(|told| **told == what).count();
+    assert_eq!([counted("unread"), counted("unwritten"), counted("left alone")], [7, 7, 2]);
+    assert!(cache.statistics().failures >= 16);
+    // There is a directory again, and the pause ends.
+    fs::remove_file(path.parent().unwrap()).unwrap();
+    let mut n = 100;
+    while cache.statistics().stored == 0 {
+        thread::sleep(Duration::from_millis(50));
+        drop(cache.get_or_compile(&Key::from_bytes([n; 32]), |entry| {
+            *entry = machine::builder(1);
+            Ok::<(), Error>(())
+        }));
+        n += 1;
+    }
+    assert_eq!(counted("left alone"), 2);
 }

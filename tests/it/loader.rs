@@ -12,6 +12,8 @@ use jitcache::{
 
 use crate::generate::add_try_table;
 use crate::machine::{self, AFTER_CALL, FUNCTIONS, KEY};
+#[cfg(target_os = "linux")]
+use crate::maps;
 use crate::scratch::Scratch;
 #[cfg(target_os = "linux")]
 use crate::skip::skip;
@@ -101,29 +103,28 @@ fn code_that_runs_in_place_is_the_file_and_not_writable() {
         // What was opened stays, whatever happens to the name.
         fs::remove_file(&path).unwrap();
         assert_eq!(machine::next(&module), 8);
-        let maps = fs::read_to_string("/proc/self/maps").unwrap();
-        let ours = maps.lines().filter(|line| line.contains(path.to_str().unwrap()));
-        let protections: Vec<_> = ours.map(|line| line.split(' ').nth(1).unwrap()).collect();
+        let mut protections = Vec::new();
+        maps::each(|mapping| {
+            if mapping.file.starts_with(path.to_str().unwrap()) {
+                protections.push(mapping.protection.to_owned());
+            }
+        });
         // The page of the code, and those around it.
-        assert!(protections.contains(&"r-xs"), "{maps}");
-        assert!(protections.iter().all(|protection| ["r-xs", "r--s"].contains(protection)), "{maps}");
+        assert!(protections.iter().any(|protection| protection == "r-xs"), "{protections:?}");
+        assert!(protections.iter().all(|protection| ["r-xs", "r--s"].contains(&&**protection)), "{protections:?}");
     }
 }
 
 /// Returns which parts of a file are mapped to be executed, in bytes, in the order of the file.
 #[cfg(target_os = "linux")]
 fn executable_parts(path: &std::path::Path) -> Vec<(u64, u64)> {
-    let maps = fs::read_to_string("/proc/self/maps").unwrap();
-    let ours = maps.lines().filter(|line| line.ends_with(path.to_str().unwrap()));
-    let parts = ours.filter_map(|line| {
-        let mut words = line.split_whitespace();
-        let (start, end) = words.next().unwrap().split_once('-').unwrap();
-        let protection = words.next().unwrap();
-        let number = |digits| u64::from_str_radix(digits, 16).unwrap();
-        let at = number(words.next().unwrap());
-        protection.contains('x').then(|| (at, at + number(end) - number(start)))
+    let mut parts = Vec::new();
+    maps::each(|mapping| {
+        if mapping.protection.contains('x') && mapping.file == path.to_str().unwrap() {
+            parts.push((mapping.part().start, mapping.part().end));
+        }
     });
-    parts.collect()
+    parts
 }
 
 /// Whether the system tells of each page if it is executable: an emulator may tell of the pages that it has itself.
@@ -394,16 +395,7 @@ fn small_files_are_read_and_large_ones_are_read_into_pages_or_mapped_as_their_ac
 #[test]
 #[cfg(target_os = "linux")]
 fn beside_code_that_was_read_only_traps_are_executable_and_what_was_read_with_it_is_not_writable() {
-    /// Returns the protection of the page that holds an address.
-    fn protection(address: usize) -> String {
-        let maps = fs::read_to_string("/proc/self/maps").unwrap();
-        let line = maps.lines().find(|line| {
-            let (start, end) = line.split(' ').next().unwrap().split_once('-').unwrap();
-            let [start, end] = [start, end].map(|address| usize::from_str_radix(address, 16).unwrap());
-            (start..end).contains(&address)
-        });
-        line.expect("the page is mapped").split(' ').nth(1).unwrap().to_owned()
-    }
+    let protection = |address| maps::protection(address).expect("the page is mapped");
     let (scratch, page) = (Scratch::new(), region::page::size());
     let tells = tells_executable_parts(&scratch);
     if !tells {
@@ -642,12 +634,9 @@ fn nothing_stays_mapped_when_a_module_is_gone_or_never_came_to_be() {
     // A size that no other test maps, so that the map can be told from theirs.
     let length: usize = 78 << 20;
     let mapped = |protection: &str| {
-        let maps = fs::read_to_string("/proc/self/maps").unwrap();
-        let size = |line: &str| {
-            let (start, end) = line.split(' ').next().unwrap().split_once('-').unwrap();
-            usize::from_str_radix(end, 16).unwrap() - usize::from_str_radix(start, 16).unwrap()
-        };
-        maps.lines().any(|line| line.contains(protection) && size(line) >= length)
+        let mut is_mapped = false;
+        maps::each(|mapping| is_mapped |= mapping.protection.contains(protection) && mapping.addresses.len() >= length);
+        is_mapped
     };
     let mut builder = Builder::new();
     builder.code(vec![0xcc; length]).function(0);

@@ -15,36 +15,38 @@
 mod cache;
 mod damage;
 mod flight;
-mod generate;
 mod golden;
 mod hook;
 mod hostile;
 mod house;
 mod identity;
+#[path = "../kit/mod.rs"]
+mod kit;
 mod layouts;
 mod left;
 mod linked;
 mod loader;
 mod machine;
-mod naive;
 #[cfg(all(feature = "object", unix))]
 mod object;
-mod oracle;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod planted;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod processor;
 mod properties;
 mod replay;
-mod scratch;
+mod room;
 mod seal;
 #[cfg(unix)]
 mod shared;
-#[path = "../skip/mod.rs"]
-mod skip;
 mod specification;
 mod store;
-mod targets;
 mod threads;
+#[cfg(unix)]
+mod trust;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod wazero;
+
+#[cfg(target_os = "linux")]
+use kit::maps;
+use kit::{generate, naive, oracle, scratch, skip, targets};

@@ -9,14 +9,14 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
 use std::{env, io};
 
-use jitcache::{Access, Cache, Error, Identity, Key, Lookup, Modes, Store};
+use jitcache::{Access, Cache, Error, Identity, Key, Lookup, Modes, Store, Trust};
 
-use crate::machine;
 use crate::scratch::Scratch;
+use crate::{machine, trust};
 
 /// Users and a group that need not exist.
-const USERS: [u32; 2] = [54_321, 54_322];
-const GROUP: u32 = 54_323;
+pub const USERS: [u32; 2] = [54_321, 54_322];
+pub const GROUP: u32 = 54_323;
 
 fn identity() -> Identity {
     Identity::new("shared", *b"SHARED", "1").unwrap()
@@ -53,7 +53,7 @@ fn tree(root: &Path) -> BTreeMap<String, (u32, u64, i64, i64)> {
 }
 
 /// Runs an action in a process of its own, as one of the users if one is given.
-fn run(action: &str, root: &Path, user: Option<u32>) {
+pub fn run(action: &str, root: &Path, user: Option<u32>) {
     let mut command = Command::new(env::current_exe().unwrap());
     command.args(["shared::main", "--exact", "--ignored"]).stdout(Stdio::piped()).stderr(Stdio::piped());
     command.env("JITCACHE_TEST_ACTION", action).env("JITCACHE_TEST_ROOT", root);
@@ -81,24 +81,26 @@ fn main() {
     let root = Path::new(&root);
     match &*action {
         "read-only" => reads_only(root),
+        look if look.starts_with("trust ") => trust::looks(look, root),
         "first" => {
-            let store = Store::open_with_modes(root.join("group"), identity(), Modes::GROUP).unwrap();
+            let store = Store::options(identity()).trust(Trust::Group).open(root.join("group")).unwrap();
             put(&store, 1, 7);
             put(&store, 2, 8);
         }
         "second" => {
-            let store = Store::open_with_modes(root.join("group"), identity(), Modes::GROUP).unwrap();
+            let store = Store::options(identity()).trust(Trust::Group).open(root.join("group")).unwrap();
             assert_eq!((constant(&store, 1), constant(&store, 2)), (7, 8));
             put(&store, 1, 9);
             put(&store, 3, 10);
             assert!(store.remove(&key(2)).unwrap());
             fs::write(store.path(&key(3)), "damaged").unwrap();
-            let cache = Cache::over(store).on_event(|_, event| assert!(event.to_string().contains("rejected")));
+            let cache = Cache::over(store)
+                .on_event(|_, event| assert!(!event.is_trouble() || event.to_string().contains("rejected")));
             assert!(matches!(cache.get(&key(3)), Lookup::Rejected(_)));
             assert!(matches!(cache.get(&key(3)), Lookup::Miss));
         }
         "third" => {
-            let store = Store::open_with_modes(root.join("group"), identity(), Modes::GROUP).unwrap();
+            let store = Store::options(identity()).trust(Trust::Group).open(root.join("group")).unwrap();
             assert_eq!(constant(&store, 1), 9);
             put(&store, 1, 11);
         }
@@ -116,7 +118,7 @@ fn main() {
             unsafe { libc::umask(mask as libc::mode_t) };
             for modes in [Modes::GROUP, Modes { directories: 0o755, files: 0o644 }] {
                 let root = root.join(format!("{mask:o}-{:o}", modes.files));
-                let store = Store::open_with_modes(root.join("deeper"), identity(), modes).unwrap();
+                let store = Store::options(identity()).modes(modes).open(root.join("deeper")).unwrap();
                 put(&store, 1, 7);
                 put(&store, 1, 8);
                 let temporaries = store.directory().join("tmp");
@@ -130,7 +132,7 @@ fn main() {
 }
 
 /// Whether this process may become other users; if not, it is said.
-fn is_root(test: &str) -> bool {
+pub fn is_root(test: &str) -> bool {
     // SAFETY: this changes no memory.
     let is_root = unsafe { libc::geteuid() } == 0;
     if !is_root {
@@ -142,7 +144,7 @@ fn is_root(test: &str) -> bool {
 
 /// Makes a base as an image has it: an entry, a damaged one, a stale one and a temporary file that is left over.
 fn base(root: &Path) {
-    let store = Store::open_with_modes(root, identity(), Modes { directories: 0o755, files: 0o644 }).unwrap();
+    let store = Store::options(identity()).modes(Modes { directories: 0o755, files: 0o644 }).open(root).unwrap();
     put(&store, 1, 7);
     put(&store, 2, 8);
     let sound = fs::read(store.path(&key(2))).unwrap();
@@ -158,7 +160,7 @@ fn reads_only(root: &Path) {
     let before = tree(root);
     // SAFETY: nobody changes the files of this test in place.
     for access in [Access::READ, unsafe { Access::in_place() }] {
-        let store = Store::open_read_only(root, identity()).unwrap().with_access(access);
+        let store = Store::options(identity()).read_only().open(root).unwrap().with_access(access);
         assert!(store.is_read_only());
         assert_eq!((constant(&store, 1), store.list().unwrap().count()), (7, 3));
         let is_read_only = |outcome: Result<(), Error>| matches!(outcome, Err(Error::ReadOnly { .. }));
@@ -170,7 +172,11 @@ fn reads_only(root: &Path) {
         assert!(is_read_only(store.sweep().map(drop)));
 
         let (said, told) = std::sync::mpsc::channel();
-        let cache = Cache::over(store).on_event(move |_, event| said.send(event.to_string()).unwrap());
+        let cache = Cache::over(store).on_event(move |_, event| {
+            if event.is_trouble() {
+                said.send(event.to_string()).unwrap();
+            }
+        });
         for (n, constant) in [(1, 7), (2, 2), (3, 3), (4, 4)] {
             let module = cache.get_or_compile(&key(n), |entry| {
                 *entry = machine::builder(n);
@@ -196,7 +202,7 @@ fn a_store_that_is_opened_for_reading_finds_what_is_there_and_changes_nothing() 
     run("read-only", scratch.path(), None);
     // Nothing need be there.
     let root = scratch.path().join("nowhere");
-    let store = Store::open_read_only(&root, identity()).unwrap();
+    let store = Store::options(identity()).read_only().open(&root).unwrap();
     assert!(matches!(store.load(&key(1)).unwrap(), Lookup::Miss));
     assert!(!root.exists());
 }
@@ -231,7 +237,7 @@ fn two_users_of_a_group_share_a_directory() {
     for (action, user) in [("first", USERS[0]), ("second", USERS[1]), ("third", USERS[0])] {
         run(action, scratch.path(), Some(user));
     }
-    let store = Store::open_read_only(&group, identity()).unwrap();
+    let store = Store::options(identity()).trust(Trust::Anyone).read_only().open(&group).unwrap();
     assert_eq!((constant(&store, 1), store.list().unwrap().count()), (11, 1));
     assert_eq!((mode(store.directory()), fs::metadata(store.directory()).unwrap().gid()), (0o2770, GROUP));
     assert_eq!((mode(&store.path(&key(1))), fs::metadata(store.path(&key(1))).unwrap().gid()), (0o660, GROUP));

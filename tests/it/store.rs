@@ -11,8 +11,8 @@ use std::{env, thread};
 
 use jitcache::entry::{CatchClause, Locals};
 use jitcache::{
-    Access, Arch, Builder, Cache, CpuFeatures, Entry, Error, FileBytes, Identity, Key, Lookup, MacKey, Module,
-    Registry, Revision, Sealing, Store, Verified,
+    Access, Arch, Builder, Cache, CpuFeatures, Durability, Entry, Error, FileBytes, Identity, Key, Lookup, MacKey,
+    Module, Registry, Revision, Sealing, Store, Verified,
 };
 
 use crate::generate::add_try_table;
@@ -469,4 +469,35 @@ fn processes_that_share_a_directory_see_whole_entries() {
     writers.into_iter().for_each(passes);
     let store = Store::open(scratch.path(), identity()).unwrap();
     assert_eq!(names(&store).len(), 3);
+}
+
+#[test]
+fn a_batch_is_published_when_it_is_finished_and_leaves_nothing_if_it_is_not() {
+    for durability in [Durability::Lazy, Durability::Synced] {
+        let scratch = Scratch::new();
+        let store = Store::options(identity()).durability(durability).open(scratch.path()).unwrap();
+        let put = |batch: &mut jitcache::Batch<'_>, n: u8, constant| {
+            batch.put(&key(n), &machine::builder(constant).finish(&identity(), &key(n)).unwrap()).unwrap();
+        };
+        let temporaries = || std::fs::read_dir(store.directory().join("tmp")).unwrap().count();
+        let mut batch = store.batch();
+        for n in 1..100 {
+            put(&mut batch, n, n.into());
+        }
+        put(&mut batch, 1, 200);
+        assert_eq!((store.list().unwrap().count(), temporaries()), (0, 100));
+        batch.finish().unwrap();
+        assert_eq!((store.list().unwrap().count(), temporaries()), (99, 0));
+        for n in 1..100 {
+            let module = store.load(&key(n)).unwrap().hit().unwrap();
+            assert_eq!(machine::constant(&module), if n == 1 { 200 } else { n.into() });
+        }
+        let mut batch = store.batch();
+        put(&mut batch, 100, 1);
+        let refused = batch.put(&key(101), &machine::builder(1).finish(&identity(), &key(102)).unwrap());
+        assert!(matches!(refused, Err(Error::Key { .. })));
+        drop(batch);
+        assert_eq!((store.list().unwrap().count(), temporaries()), (99, 0));
+        store.batch().finish().unwrap();
+    }
 }

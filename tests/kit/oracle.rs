@@ -3,8 +3,8 @@
 use jitcache::error::Bound;
 use jitcache::{Entry, Error, Identity, Revision, Sealing};
 
-use crate::generate::{KNOWN, MAC_KEY};
-use crate::naive;
+use super::generate::{KNOWN, MAC_KEY};
+use super::naive;
 
 /// Opens and verifies `file` with the crate and with the naive reader, and compares all they say.
 ///

@@ -7,9 +7,9 @@ use std::sync::LazyLock;
 use arbitrary::{Result, Unstructured};
 use jitcache::{Access, Cache, Entry, Error, FileBytes, Identity, Key, Lookup, Module, Revision, Sealing, Store};
 
-use crate::generate::{KNOWN, MAC_KEY, Parts};
-use crate::oracle::compare;
-use crate::scratch::Scratch;
+use super::generate::{KNOWN, MAC_KEY, Parts};
+use super::oracle::compare;
+use super::scratch::Scratch;
 
 /// Versions of wazero, one of each revision.
 const WAZERO: [&str; 4] = ["v1.9.0", "v1.12.0", "v1.12.1-0.20260714071631-236c2458ed22+dirty", "dev"];
@@ -253,9 +253,9 @@ pub fn repair(file: &mut [u8], identity: &Identity) {
     }
     if sealed {
         let key = if matches!(identity.sealing(), Sealing::Mac(_)) { MAC_KEY } else { [0; 32] };
-        let of_rows = crate::naive::mac(b"source map", &key, &file[found.clone()]);
+        let of_rows = super::naive::mac(b"source map", &key, &file[found.clone()]);
         file[length - 72..length - 40].copy_from_slice(&of_rows);
-        let of_file = crate::naive::mac(b"file", &key, &covered(file, &found));
+        let of_file = super::naive::mac(b"file", &key, &covered(file, &found));
         file[length - 40..length - 8].copy_from_slice(&of_file);
     }
 }

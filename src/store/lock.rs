@@ -1,0 +1,29 @@
+//! Who compiles what of a store, among processes.
+
+use super::Store;
+use crate::error::Error;
+use crate::file::{self, FileId, Lock};
+use crate::words::Key;
+
+impl Store {
+    /// Returns whether the locks of the directory are to be relied upon: they are the kernel's of this machine.
+    pub(crate) fn has_local_locks(&self) -> bool {
+        file::are_locks_local(&self.directory)
+    }
+
+    /// Takes the lock of a key, or returns `None` if another process has it, or a thread by another cache. Nobody is waited for.
+    ///
+    /// All keys of the directory have their locks in one file, at a byte that follows from the key. Two keys may have the same.
+    pub(crate) fn try_lock(&self, key: &Key) -> Result<Option<Lock>, Error> {
+        self.check_writable()?;
+        let [first, second, third, fourth, ..] = *key.as_bytes();
+        // Of the sign in the offset of a file of old 32-bit systems there is no bit left.
+        let byte = u32::from_le_bytes([first, second, third, fourth]) >> 1;
+        file::try_lock(&self.temporaries().join("lock"), self.modes, byte)
+    }
+
+    /// Returns which file has the name of a key, if any that is seen has it.
+    pub(crate) fn file_of(&self, key: &Key) -> Option<FileId> {
+        file::look(&self.path(key)).ok().flatten()
+    }
+}

@@ -1,0 +1,241 @@
+//! Room on disk: the bytes that an engine's entries take under a root, in the directories of all its versions.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::entry::Identity;
+use crate::error::{Error, heap};
+use crate::file::{self, FileId, Lock, Modes, Trusted};
+use crate::words::Key;
+
+/// What was removed to make room.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Trimmed {
+    /// Entries that were removed.
+    pub entries: u64,
+    /// Their length, in bytes.
+    pub bytes: u64,
+    /// Length of the entries that are left, in bytes.
+    pub left: u64,
+}
+
+/// The directory of another version of the engine, or of another target. Returned by
+/// [`Store::other_versions`](crate::Store::other_versions).
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct OtherVersion {
+    /// Its path.
+    pub directory: PathBuf,
+    /// How many entries it has.
+    pub entries: u64,
+    /// Their length, in bytes.
+    pub bytes: u64,
+    /// When one of them was last used, to the hour, if there is any.
+    pub used: Option<SystemTime>,
+}
+
+/// Part of the budget that a process puts before it counts again what is there.
+const COUNT_EVERY: u64 = 16;
+
+/// How long a put waits for the process that removes: as long as that takes, as a rule, so that nobody outruns it.
+pub(super) const PATIENCE: Duration = Duration::from_millis(50);
+
+/// How long is waited before the lock is tried again.
+const PAUSE: Duration = Duration::from_millis(1);
+
+/// How often is counted again after something was removed: others may go on putting, and it must end somewhere.
+const ROUNDS: u32 = 4;
+
+/// An entry's time that is so far ahead was a clock's that went wrong.
+const AHEAD: Duration = Duration::from_secs(60 * 60);
+
+/// What a store may take, and when to look whether it does.
+#[derive(Debug)]
+pub(super) struct Budget {
+    bytes: u64,
+    /// Bytes that were put since what is there was counted.
+    put: AtomicU64,
+}
+
+impl Budget {
+    /// Returns a budget of so many bytes, of which nobody knows yet how many are taken.
+    pub(super) const fn new(bytes: u64) -> Self {
+        Self { bytes, put: AtomicU64::new(bytes) }
+    }
+
+    /// Adds what was put, and returns whether to count.
+    pub(super) fn put(&self, bytes: u64) -> bool {
+        let put = self.put.load(Ordering::Relaxed).saturating_add(bytes);
+        let is_time = put > self.bytes.checked_div(COUNT_EVERY).unwrap_or(0);
+        // What threads put at the same time may be counted once; the next one looks again.
+        self.put.store(if is_time { 0 } else { put }, Ordering::Relaxed);
+        is_time
+    }
+
+    /// Returns the length above which is trimmed, and that which is left then, in bytes.
+    pub(super) const fn bounds(&self) -> (u64, u64) {
+        (self.bytes, self.bytes.saturating_sub(self.bytes.div_ceil(4)))
+    }
+}
+
+/// The entries of an engine under a root.
+pub(super) struct Room<'s> {
+    pub(super) root: &'s Path,
+    /// The directory of the store's own entries.
+    pub(super) own: &'s Path,
+    pub(super) identity: &'s Identity,
+    pub(super) trusted: &'s Trusted,
+    pub(super) modes: Option<Modes>,
+}
+
+/// An entry that could be removed.
+struct Candidate {
+    /// Its place in the list of directories.
+    directory: usize,
+    key: Key,
+    file: FileId,
+}
+
+/// All entries, with the directories that they are in; the store's own is the last one, if it is there.
+#[derive(Default)]
+struct Counted {
+    directories: Vec<PathBuf>,
+    entries: Vec<Candidate>,
+    bytes: u64,
+}
+
+impl Room<'_> {
+    /// Removes entries until `most` bytes are left, if there are more than `above`: those of other versions first, and of
+    /// each kind the least recently used. Returns `None` if another process is about it, and still is after `patience`.
+    pub(super) fn trim(&self, above: u64, most: u64, patience: Duration) -> Result<Option<Trimmed>, Error> {
+        let (path, since) = (self.root.join(format!("{}.lock", self.identity.name())), Instant::now());
+        let _lock = loop {
+            match self.try_lock(&path)? {
+                Some(lock) => break lock,
+                None if since.elapsed() >= patience => return Ok(None),
+                None => std::thread::sleep(PAUSE),
+            }
+        };
+        let mut trimmed = Trimmed::default();
+        // Once more for what others have put meanwhile.
+        for _ in 0..ROUNDS {
+            let counted = self.count()?;
+            trimmed.left = counted.bytes;
+            if counted.bytes <= above {
+                break;
+            }
+            self.remove_least_used(counted, most, &mut trimmed)?;
+        }
+        Ok(Some(trimmed))
+    }
+
+    /// Takes the lock that a file stands for, or returns `None` if somebody else has it. Everybody gets it where locks are not the
+    /// kernel's of this machine: there, even trying may wait for ever.
+    fn try_lock(&self, path: &Path) -> Result<Option<Option<Lock>>, Error> {
+        if !file::are_locks_local(self.root) {
+            return Ok(Some(None));
+        }
+        Ok(file::try_lock(path, self.modes, 0)?.map(Some))
+    }
+
+    fn remove_least_used(&self, mut counted: Counted, most: u64, trimmed: &mut Trimmed) -> Result<(), Error> {
+        let now = file::time(&self.own.join("tmp"), self.modes)?;
+        let own = counted.directories.iter().position(|directory| directory == self.own);
+        counted.entries.sort_unstable_by_key(|entry| {
+            let used = entry.file.modified.filter(|used| !used.duration_since(now).is_ok_and(|ahead| ahead > AHEAD));
+            (Some(entry.directory) == own, used)
+        });
+        let mut result = Ok(());
+        for entry in &counted.entries {
+            if trimmed.left <= most {
+                break;
+            }
+            let Some(directory) = counted.directories.get(entry.directory) else { continue };
+            // One that was used or replaced since it was counted stays.
+            match file::remove_unchanged(&directory.join(entry.key.to_string()), entry.file) {
+                Ok(true) => {
+                    trimmed.entries = trimmed.entries.saturating_add(1);
+                    trimmed.bytes = trimmed.bytes.saturating_add(entry.file.length);
+                    trimmed.left = trimmed.left.saturating_sub(entry.file.length);
+                }
+                Ok(false) => {}
+                Err(error) => result = Err(error),
+            }
+        }
+        for directory in counted.directories.iter().filter(|directory| *directory != self.own) {
+            file::remove_directory(directory, self.modes);
+        }
+        result
+    }
+
+    /// Returns the directories of other versions, with what is in them.
+    pub(super) fn others(&self) -> Result<Vec<OtherVersion>, Error> {
+        let counted = self.count()?;
+        let other =
+            |directory: &PathBuf| OtherVersion { directory: directory.clone(), entries: 0, bytes: 0, used: None };
+        let mut others: Vec<_> =
+            counted.directories.iter().filter(|directory| *directory != self.own).map(other).collect();
+        for entry in &counted.entries {
+            if let Some(other) = others.get_mut(entry.directory) {
+                other.entries = other.entries.saturating_add(1);
+                other.bytes = other.bytes.saturating_add(entry.file.length);
+                other.used = other.used.max(entry.file.modified);
+            }
+        }
+        Ok(others)
+    }
+
+    /// Removes the entries of another version, and its directory unless something else is in it.
+    pub(super) fn remove(&self, directory: &Path) -> Result<Trimmed, Error> {
+        let name = directory.file_name().and_then(|name| name.to_str()).unwrap_or("");
+        if directory == self.own || directory.parent() != Some(self.root) || !self.identity.owns_directory(name) {
+            return Err(Error::Invalid { what: "directory", rule: "must be that of another version of the engine" });
+        }
+        let mut counted = Counted::default();
+        self.count_in(directory, &mut counted)?;
+        let mut trimmed = Trimmed::default();
+        for entry in &counted.entries {
+            if file::remove_unchanged(&directory.join(entry.key.to_string()), entry.file)? {
+                trimmed.entries = trimmed.entries.saturating_add(1);
+                trimmed.bytes = trimmed.bytes.saturating_add(entry.file.length);
+            }
+        }
+        trimmed.left = counted.bytes.saturating_sub(trimmed.bytes);
+        file::remove_directory(directory, self.modes);
+        Ok(trimmed)
+    }
+
+    fn count(&self) -> Result<Counted, Error> {
+        let mut counted = Counted::default();
+        for name in file::names(self.root)? {
+            let name = name?;
+            let directory = self.root.join(&name);
+            if self.identity.owns_directory(&name) && directory != self.own {
+                self.count_in(&directory, &mut counted)?;
+            }
+        }
+        self.count_in(self.own, &mut counted)?;
+        Ok(counted)
+    }
+
+    /// Counts the entries of a directory, unless it is none, a link, or not one of those who are trusted.
+    fn count_in(&self, directory: &Path, counted: &mut Counted) -> Result<(), Error> {
+        if !file::is_directory(directory, self.trusted)? {
+            return Ok(());
+        }
+        let place = counted.directories.len();
+        heap::reserve(&mut counted.directories, 1)?;
+        counted.directories.push(directory.to_owned());
+        for name in file::names(directory)? {
+            let Ok(key) = name?.parse::<Key>() else { continue };
+            if let Some(file) = file::look(&directory.join(key.to_string()))? {
+                heap::reserve(&mut counted.entries, 1)?;
+                counted.entries.push(Candidate { directory: place, key, file });
+                counted.bytes = counted.bytes.saturating_add(file.length);
+            }
+        }
+        Ok(())
+    }
+}
