@@ -68,8 +68,8 @@ impl<'a> Builder<'a> {
     /// Sets the machine code, borrowed or owned; it is not copied.
     ///
     /// The code must be position independent: its calls and jumps within itself relative, nothing else in it an address. What
-    /// it calls outside, such as helpers of the engine, it reaches through a table of addresses that the engine hands in
-    /// when it runs the code; those of one process are of no use to the next.
+    /// it calls outside, such as helpers of the engine, it reaches through imports - see [`Builder::import`] - or a table of
+    /// addresses that the engine hands in when it runs the code; those of one process are of no use to the next.
     ///
     /// It begins at a multiple of 16 bytes, or of [`Alignment::bytes`](crate::Alignment) if that is more, wherever it is loaded: that is
     /// what constants in it may count on. Data may stand between the functions and behind them; it is executable there, and

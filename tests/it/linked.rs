@@ -1,5 +1,7 @@
 //! Code that calls out and has data beside it.
 
+#[cfg(all(unix, target_arch = "x86_64"))]
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock};
 
@@ -331,4 +333,38 @@ fn every_flip_cut_and_exchange_of_what_code_is_linked_to_is_found() {
             assert!(file == sound || file == other || !is_sound(&file), "{start}..{end}");
         }
     }
+}
+
+#[test]
+#[cfg(all(unix, target_arch = "x86_64"))]
+fn processes_that_share_an_entry_bind_it_each_in_its_own_way() {
+    let scratch = Scratch::new();
+    // SAFETY: the tests change no file.
+    let access = unsafe { Access::in_place() };
+    let store = Store::open(scratch.path(), identity().clone()).unwrap().with_access(access);
+    store.put(&key(), &counting(9000).finish(identity(), &key()).unwrap()).unwrap();
+    let store = store.with_linker(linker(three_times));
+    let load = || store.load(&key()).unwrap().hit().unwrap();
+    let (before, touched) = (load(), load());
+    count(&touched);
+    let mut other = Command::new(std::env::current_exe().unwrap());
+    other.args(["linked::other_process", "--exact", "--ignored"]).env("JITCACHE_TEST_ROOT", scratch.path());
+    assert!(other.status().unwrap().success());
+    check(&before, 3, "loaded before, used behind the other");
+    assert_eq!(count(&touched), 102 + 7 * 9, "nobody else counts here");
+    check(&load(), 3, "loaded behind the other");
+}
+
+/// Not a test: what another process does.
+#[test]
+#[ignore = "run by another test, in a process of its own"]
+#[cfg(all(unix, target_arch = "x86_64"))]
+fn other_process() {
+    let Some(root) = std::env::var_os("JITCACHE_TEST_ROOT") else { return };
+    // SAFETY: the tests change no file.
+    let access = unsafe { Access::in_place() };
+    let store = Store::open(root, identity().clone()).unwrap().with_access(access).with_linker(linker(four_times));
+    let module = store.load(&key()).unwrap().hit().unwrap();
+    assert!(module.is_in_place());
+    check(&module, 4, "the other process");
 }
