@@ -72,6 +72,8 @@ mod format;
 mod load;
 #[cfg(feature = "cache")]
 mod memory;
+#[cfg(feature = "object")]
+mod object;
 #[cfg(feature = "cache")]
 mod program;
 #[cfg(feature = "cache")]
@@ -90,14 +92,14 @@ pub use error::{Error, Result};
 #[cfg(all(feature = "cache", unix))]
 pub use file::{Modes, Trust};
 #[cfg(feature = "cache")]
-pub use load::{FileBytes, Location, Module, ModuleId};
+pub use load::{FileBytes, Linker, Location, Module, ModuleId};
 #[cfg(feature = "cache")]
 pub use memory::Access;
 #[cfg(feature = "cache")]
 pub use registry::Registry;
 #[cfg(feature = "cache")]
 pub use store::{Batch, Durability, Lookup, OtherVersion, Store, StoreOptions, Trimmed, Verified, default_root};
-pub use words::{Arch, CpuFeatures, Key, Magic, Os, Revision, Target, Version};
+pub use words::{Arch, CpuFeatures, Key, Magic, Os, Place, RelocationKind, Revision, Target, Version};
 
 #[doc = include_str!("../SPEC.md")]
 pub mod spec {}

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use crate::entry::{Builder, Identity};
 use crate::error::Error;
-use crate::load::{Location, Module};
+use crate::load::{Linker, Location, Module};
 use crate::registry::Registry;
 use crate::store::{Lookup, Store};
 use crate::words::Key;
@@ -53,6 +53,7 @@ use trouble::Trouble;
 pub struct Cache {
     identity: Identity,
     store: Option<Store>,
+    linker: Linker,
     unopened: Option<Unopened>,
     /// Whether [`Event::NotInPlace`] was told.
     is_place_told: AtomicBool,
@@ -134,7 +135,7 @@ impl Cache {
     #[must_use]
     pub fn over(store: Store) -> Self {
         let cache = Self::in_memory(store.identity().clone());
-        Self { store: Some(store), ..cache }
+        Self { linker: store.linker().clone(), store: Some(store), ..cache }
     }
 
     /// Returns a cache that keeps nothing on disk.
@@ -143,6 +144,7 @@ impl Cache {
         Self {
             identity,
             store: None,
+            linker: Linker::default(),
             unopened: None,
             is_place_told: AtomicBool::new(false),
             modules: Mutex::default(),
@@ -166,6 +168,17 @@ impl Cache {
     #[must_use]
     pub fn on_event(mut self, hook: impl Fn(&Key, Event<'_>) + Send + Sync + 'static) -> Self {
         self.hook = Hook::new(hook);
+        self
+    }
+
+    /// Sets what entries are bound to that import anything, in memory and in the store.
+    ///
+    /// A name without an address is an [`Error::UnboundImport`]: the entry in the store is not at fault, so it is missed and not
+    /// removed, and what is compiled then fails in the same way if it imports the same.
+    #[must_use]
+    pub fn with_linker(mut self, linker: Linker) -> Self {
+        self.store = self.store.map(|store| store.with_linker(linker.clone()));
+        self.linker = linker;
         self
     }
 

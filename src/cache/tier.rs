@@ -89,7 +89,7 @@ impl Cache {
             self.writes.succeeded();
             Ok(Some(Stored { bytes: entry.length(), took: since.elapsed() }))
         });
-        Added { module: Module::load(&entry).and_then(|module| self.keep(key, module)), stored }
+        Added { module: Module::load_with(&entry, &self.linker).and_then(|module| self.keep(key, module)), stored }
     }
 
     /// Returns the store, unless nothing is to be written to it.

@@ -4,21 +4,20 @@ use std::borrow::Cow;
 use std::io::ErrorKind;
 use std::iter;
 
-use binrw::BinWrite;
-use binrw::meta::WriteEndian;
-
+use super::append::append;
 use super::digest::crc32c;
 use super::identity::Identity;
-use super::seal::{METADATA, Sealed};
+use super::link::{Linked, Links, Site};
+use super::seal::{METADATA, Sealed, Sections};
 use super::sealing::sealed;
 use super::tables::Locals;
-use super::view::{Entry, Length};
+use super::view::Entry;
 use crate::error::{Bound, Error, Field, heap};
 use crate::format::{
-    self, Body, Bytes, CatchClause, CatchClauses, Header, ROWS_BEHIND_CODE, Row, Run, Seal, Section, SourceMap, Table,
+    Body, Bytes, CatchClause, CatchClauses, Header, ROWS_BEHIND_CODE, Row, Run, Seal, Section, SourceMap, Table,
     TryTable, TryTableLocals,
 };
-use crate::words::{CpuFeatures, Key, Revision, size};
+use crate::words::{CpuFeatures, Key, Place, RelocationKind, Revision, size};
 
 /// The parts of an entry, handed in by the engine that compiled it.
 ///
@@ -49,6 +48,8 @@ pub struct Builder<'a> {
     cpu: Option<CpuFeatures>,
     /// The sections as they will stand in the file.
     sections: Vec<u8>,
+    links: Links,
+    linked: Linked,
     /// How many bytes in front of the engine's code every offset counts, which align it in the file.
     padding: usize,
     /// How many of them there are in `code`.
@@ -67,8 +68,8 @@ impl<'a> Builder<'a> {
     /// Sets the machine code, borrowed or owned; it is not copied.
     ///
     /// The code must be position independent: its calls and jumps within itself relative, nothing else in it an address. What
-    /// it calls outside, such as helpers of the engine, it reaches through a table of addresses that the engine hands in
-    /// when it runs the code; those of one process are of no use to the next.
+    /// it calls outside, such as helpers of the engine, it reaches through imports - see [`Builder::import`] - or a table of
+    /// addresses that the engine hands in when it runs the code; those of one process are of no use to the next.
     ///
     /// It begins at a multiple of 16 bytes, or of [`Alignment::bytes`](crate::Alignment) if that is more, wherever it is loaded: that is
     /// what constants in it may count on. Data may stand between the functions and behind them; it is executable there, and
@@ -148,6 +149,58 @@ impl<'a> Builder<'a> {
         self.section(METADATA, false, bytes)
     }
 
+    /// Returns the place of what the engine calls by `name`, the same for the same name.
+    ///
+    /// The address is bound when the entry is loaded: see [`Linker`](crate::Linker). It lies in a slot behind the code, which code
+    /// reads itself or calls through a stub: see [`Builder::relocate`]. Imports, data, relocations, symbols and unwind tables are for
+    /// entries that are sealed, and aligned in their file.
+    pub fn import(&mut self, name: &str) -> Place {
+        Place::Import(self.links.import(name))
+    }
+
+    /// Adds data that nobody writes to, and returns the place of the first byte, a multiple of `alignment`: a power of two, at
+    /// most 4096. Wherever the entry is loaded, data are as far from the code, and not executable.
+    pub fn data(&mut self, bytes: &[u8], alignment: u64) -> Place {
+        let added = self.links.data(bytes, alignment, false);
+        Place::ReadOnly(self.noted(added))
+    }
+
+    /// Does the same for data that the code may write to: what it writes is the module's own, and is not stored.
+    pub fn writable_data(&mut self, bytes: &[u8], alignment: u64) -> Place {
+        let added = self.links.data(bytes, alignment, true);
+        Place::Writable(self.noted(added))
+    }
+
+    /// Has the address of `target` written at `at`, `addend` added, as `kind` has it.
+    ///
+    /// [`Builder::finish`] resolves what is relative to the place, in a copy of the code: only addresses in data are left, which
+    /// are written when the entry is loaded. Code that calls an import jumps there from a stub behind the engine's code.
+    pub fn relocate(&mut self, at: Place, kind: RelocationKind, target: Place, addend: i64) -> &mut Self {
+        let added = self.links.relocate(at, kind, target, addend);
+        self.note(added)
+    }
+
+    /// Names `length` bytes of code or data, 0 if the length is not known: see [`Entry::symbols`].
+    pub fn symbol(&mut self, at: Place, length: u64, name: &str) -> &mut Self {
+        let added = self.links.symbol(at, length, name);
+        self.note(added)
+    }
+
+    /// Adds a function as [`Builder::function`] does, and names it.
+    pub fn function_named(&mut self, offset: u64, length: u64, name: &str) -> &mut Self {
+        self.function(offset).symbol(Place::Code(offset), length, name)
+    }
+
+    /// Adds the unwind tables of the code, as `.eh_frame` has them, and returns the place of the first byte; it is called once.
+    ///
+    /// A record of length 0, which ends them, may be missing. What they say of the places of functions is written by
+    /// [`Builder::relocate`]. They are made known when the entry is loaded if the engine wants that: see
+    /// [`Linker::with_unwinding`](crate::Linker::with_unwinding).
+    pub fn eh_frame(&mut self, tables: &[u8]) -> Place {
+        let added = self.links.eh_frame(tables);
+        Place::ReadOnly(self.noted(added))
+    }
+
     /// Returns the entry, every part of it checked as [`Entry::verify`] would check it.
     ///
     /// A sealed entry is bound to `key`; a plain one does not hold it. If functions are aligned in the file, padding goes in
@@ -179,8 +232,22 @@ impl<'a> Builder<'a> {
         let code_at = self.align(identity)?;
         let kind = identity.sealing().digest_kind();
         self.check_try_tables_fit(revision)?;
-        if kind.is_none() && !self.sections.is_empty() {
-            return Err(unwritable(Field::Section, Bound::Exactly(0), size(&self.sections)));
+        let padding = u64::try_from(self.padding).unwrap_or(u64::MAX);
+        let is_in_file = identity.alignment().in_file;
+        let site = Site { at: code_at, padding, arch: identity.target().arch, is_in_file };
+        let linked = self.links.link(&self.code, site)?;
+        self.linked = linked;
+        if !self.linked.sections.is_empty() {
+            let mut sections = Vec::new();
+            heap::reserve(&mut sections, self.sections.len().saturating_add(self.linked.sections.len()))?;
+            sections.extend_from_slice(&self.sections);
+            sections.append(&mut self.linked.sections);
+            self.linked.sections = sections;
+        }
+        let sections = if self.linked.sections.is_empty() { &self.sections } else { &self.linked.sections };
+        let code = self.linked.code.as_deref().unwrap_or(&self.code);
+        if kind.is_none() && !sections.is_empty() {
+            return Err(unwritable(Field::Section, Bound::Exactly(0), size(sections)));
         }
         let (arch, cpu) = (identity.target().arch, self.cpu.unwrap_or(identity.cpu()));
         if cpu.arch() != arch {
@@ -193,14 +260,14 @@ impl<'a> Builder<'a> {
         let revision = revision.of_body(kind.is_some());
         // The length of the code is in between.
         let offsets_at = code_at.saturating_sub(functions.saturating_add(1).saturating_mul(8));
-        let rows_at = code_at.saturating_add(size(&self.code)).saturating_add(ROWS_BEHIND_CODE);
+        let rows_at = code_at.saturating_add(size(code)).saturating_add(ROWS_BEHIND_CODE);
         let mut entry = Entry {
             header: Header { magic: Bytes(identity.magic().0), version: Run::new(identity.version().as_bytes()) },
             revision,
             body: Body {
                 function_offsets: Table::new_at(offsets_at, &self.functions),
-                code: Run::new_at(code_at, &self.code),
-                code_checksum: crc32c(0, &self.code),
+                code: Run::new_at(code_at, code),
+                code_checksum: crc32c(0, code),
                 source_map_flag: self.source_map.is_some().into(),
                 source_map: self.source_map.as_deref().map(|rows| SourceMap { rows: Table::new_at(rows_at, rows) }),
                 catch_clauses: (revision != Revision::SourceMap).then(|| CatchClauses {
@@ -221,7 +288,7 @@ impl<'a> Builder<'a> {
                 os: identity.target().os.number(),
                 cpu_features: cpu.bits(),
                 build_id: Run::new(identity.build_id()),
-                sections: Run::new(&self.sections),
+                sections: Run::new(sections),
             };
             entry.sealed = Some(sealed(&entry, seal, kind));
         }
@@ -229,8 +296,8 @@ impl<'a> Builder<'a> {
             let at = entry.sealed.as_ref().map_or(0, Sealed::cpu_features_at);
             return Err(Error::CpuFeatures { at, expected: identity.cpu(), found: cpu });
         }
-        let highest =
-            entry.sealed.iter().flat_map(Sealed::sections).map_while(Result::ok).map(|section| section.tag).max();
+        let sections = Sections::of(Run::new(&self.sections));
+        let highest = sections.map_while(Result::ok).map(|section| section.tag).max();
         if let Some(tag) = highest.filter(|&tag| tag > METADATA) {
             return Err(unwritable(Field::SectionTag, Bound::AtMost(METADATA.into()), tag.into()));
         }
@@ -295,6 +362,14 @@ impl<'a> Builder<'a> {
         Ok(code_at)
     }
 
+    /// Returns what was added, or 0 and notes that there was no memory for it.
+    fn noted(&mut self, added: Result<u64, Error>) -> u64 {
+        added.unwrap_or_else(|error| {
+            self.note(Err(error));
+            0
+        })
+    }
+
     /// Notes that a part could not be added, which [`Builder::finish`] tells.
     fn note(&mut self, added: Result<(), Error>) -> &mut Self {
         if let Err(Error::Memory { length, .. }) = added {
@@ -328,26 +403,19 @@ impl<'a> From<&Entry<'a>> for Builder<'a> {
             let added = heap::append(&mut builder.try_tables, try_tables.bytes());
             builder.note(added);
         }
-        if let Some(Sealed { seal, .. }) = &entry.sealed {
+        if let Some(sealed @ Sealed { seal, .. }) = &entry.sealed {
             builder.cpu = Some(CpuFeatures::from_bits(entry.target().arch, seal.cpu_features));
-            let added = heap::append(&mut builder.sections, seal.sections.bytes());
-            builder.note(added);
+            for section in sealed.sections().map_while(Result::ok) {
+                let added = if section.tag > METADATA {
+                    builder.links.take(&section, entry.code_range().start)
+                } else {
+                    append(&mut builder.sections, &section)
+                };
+                builder.note(added);
+            }
         }
         builder
     }
-}
-
-/// Appends a part as it will stand in the file.
-fn append<T>(file: &mut Vec<u8>, part: &T) -> Result<(), Error>
-where
-    T: WriteEndian + for<'w> BinWrite<Args<'w> = ()>,
-{
-    let mut length = Length(0);
-    let counted = format::write(part, &mut length);
-    heap::reserve(file, usize::try_from(length.0).unwrap_or(usize::MAX))?;
-    let written = counted.and_then(|()| format::write(part, file));
-    debug_assert!(written.is_ok(), "neither counting nor memory can fail to be written to: {written:?}");
-    Ok(())
 }
 
 /// Returns an offset in code behind one padding as it is behind another.

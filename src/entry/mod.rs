@@ -1,14 +1,21 @@
 //! Entries: views of them, what they are bound to and named by, and how one is made. No I/O, no `unsafe`.
 
 mod alignment;
+mod append;
 mod builder;
 mod digest;
 mod identity;
+mod layout;
+mod link;
+mod linkage;
 mod parse;
+mod patch;
 mod recipe;
 mod seal;
 mod sealing;
+mod symbols;
 mod tables;
+mod unwind;
 mod view;
 mod within;
 
@@ -18,8 +25,11 @@ pub use builder::Builder;
 pub use digest::MacKey;
 pub(crate) use digest::Sum;
 pub use identity::{Identity, Sealing};
+pub(crate) use linkage::Linkage;
+pub use linkage::{Imports, Relocation};
 pub use recipe::KeyBuilder;
-pub(crate) use seal::{METADATA, Sections, SourceMapDigest};
+pub(crate) use seal::{METADATA, SYMBOLS, Sections, SourceMapDigest};
+pub use symbols::{Symbol, Symbols};
 pub use tables::{Clauses, FunctionOffsets, Locals, SourceMap, SourceRow, TryTable, TryTables};
 pub use view::Entry;
 pub(crate) use view::read_header;

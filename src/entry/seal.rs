@@ -11,6 +11,13 @@ use crate::words::{Arch, CpuFeatures, Key, Os, Target, size};
 /// Tags from here on are the format's; the ones below are the engine's.
 pub(crate) const METADATA: u32 = 1 << 31;
 
+/// The tags of what code is linked to.
+pub(crate) const IMPORTS: u32 = METADATA + 1;
+pub(crate) const DATA: u32 = METADATA + 2;
+pub(crate) const RELOCATIONS: u32 = METADATA + 3;
+pub(crate) const SYMBOLS: u32 = METADATA + 4;
+pub(crate) const UNWIND_TABLES: u32 = METADATA + 5;
+
 /// Seal and footer of an entry.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Sealed<'a> {
@@ -101,7 +108,12 @@ impl<'a> Sealed<'a> {
         if expected != found {
             return Err(Error::BuildId { at: build_id.at(), expected: expected.into(), found: found.into() });
         }
-        self.check_sections(|tag| tag == METADATA || identity.knows_section(tag))
+        self.check_sections(|tag| match tag {
+            METADATA => true,
+            // Where offsets count from the start of the code, it lies in memory in no known place of a page.
+            IMPORTS..=UNWIND_TABLES => identity.alignment().in_file,
+            tag => identity.knows_section(tag),
+        })
     }
 
     /// Checks that tags rise, that flags are known ones, and that whatever is required `is_known`.
@@ -208,10 +220,10 @@ impl<'a> Sections<'a> {
         Self { run, at: 0 }
     }
 
-    /// Returns the bytes of the section with that tag.
-    pub(crate) fn find(self, tag: u32) -> Option<&'a [u8]> {
+    /// Returns the bytes of the section with that tag, and where they lie.
+    pub(crate) fn find(self, tag: u32) -> Option<Run<'a>> {
         let mut sound = self.map_while(Result::ok);
-        sound.find(|section| section.tag == tag).map(|section| section.bytes.bytes())
+        sound.find(|section| section.tag == tag).map(|section| section.bytes)
     }
 }
 

@@ -211,7 +211,7 @@ impl<'a> Entry<'a> {
     /// Returns the section with the engine's `tag`, if a sealed entry has it.
     #[must_use]
     pub fn section(&self, tag: u32) -> Option<&'a [u8]> {
-        self.sealed.as_ref()?.sections().find(tag)
+        Some(self.sealed.as_ref()?.sections().find(tag)?.bytes())
     }
 
     /// Returns what the engine keeps with the code, if a sealed entry has any: see [`Builder::metadata`].
@@ -324,7 +324,8 @@ impl<'a> Entry<'a> {
             let checked = map.rows.check_column(SourceMap::CODE, 1, 0, range);
             checked.map_err(|violation| violation.of(Field::SourceMap))?;
         }
-        self.check_try_tables()
+        self.check_try_tables()?;
+        self.check_linkage()
     }
 
     /// Checks the try tables, and that nothing is behind them.

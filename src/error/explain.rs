@@ -110,6 +110,19 @@ impl Error {
             Self::Foreign { .. } => {
                 (106, "foreign", "Load it in a program of its target; here its bytes can be read and verified.")
             }
+            Self::UnboundImport { .. } => (
+                108,
+                "unbound-import",
+                "Give the linker an address for the name, or give the entries of another engine another version.",
+            ),
+            Self::Relocation { .. } => (
+                109,
+                "relocation",
+                "The compiler has to refer to it in another way: as position-independent code does.",
+            ),
+            Self::Object { .. } => {
+                (110, "object", "Have the compiler write a relocatable object of position-independent code (-c -fPIC).")
+            }
             Self::NotCompiled { .. } => (
                 115,
                 "not-compiled",

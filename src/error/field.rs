@@ -58,6 +58,22 @@ pub enum Field {
     SectionLength,
     /// The bytes of a section.
     Section,
+    /// The length of the name of an import.
+    ImportLength,
+    /// The name of an import.
+    Import,
+    /// The length of the data that nobody writes to.
+    ReadOnlyLength,
+    /// The data beside the code.
+    Data,
+    /// The addresses that are written when an entry is loaded.
+    Relocations,
+    /// The number of symbols.
+    SymbolCount,
+    /// The symbols.
+    Symbols,
+    /// The unwind tables.
+    UnwindTables,
     /// The length of seal and footer.
     SealLength,
     /// The length of the whole file.
@@ -105,6 +121,14 @@ impl Field {
             Self::SectionFlags => "section flags",
             Self::SectionLength => "section length",
             Self::Section => "section",
+            Self::ImportLength => "import length",
+            Self::Import => "import",
+            Self::ReadOnlyLength => "read-only length",
+            Self::Data => "data",
+            Self::Relocations => "relocations",
+            Self::SymbolCount => "symbol count",
+            Self::Symbols => "symbols",
+            Self::UnwindTables => "unwind tables",
             Self::SealLength => "seal length",
             Self::FileLength => "file length",
             Self::DigestKind => "digest kind",

@@ -8,7 +8,7 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
-use crate::words::{CpuFeatures, Key, Magic, Target, Version};
+use crate::words::{CpuFeatures, Key, Magic, Place, RelocationKind, Target, Version};
 pub use field::{Bound, Field};
 
 /// What this crate returns: a result whose error is an [`enum@Error`] unless it is said to be another.
@@ -206,6 +206,27 @@ pub enum Error {
         /// The target of the identity that the entry was read or built with.
         found: Target,
     },
+    /// The entry imports a name that the engine has no address for: see [`Linker`](crate::Linker).
+    UnboundImport {
+        /// The name; what is no text in it is escaped.
+        name: Box<str>,
+    },
+    /// A relocation that an engine handed in cannot be resolved.
+    Relocation {
+        /// Where the address was to be written.
+        at: Place,
+        /// How it was to be written.
+        kind: RelocationKind,
+        /// What it was the address of.
+        target: Place,
+        /// The rule that it breaks.
+        rule: &'static str,
+    },
+    /// An object file cannot become an entry.
+    Object {
+        /// What of it cannot be, and why.
+        reason: Box<str>,
+    },
     /// A name, version or key given by the caller cannot be used.
     Invalid {
         /// What was given.
@@ -293,6 +314,11 @@ impl fmt::Display for Error {
             Self::Foreign { expected, found } => {
                 write!(f, "target: expected that of this program, {expected}, found {found}")
             }
+            Self::UnboundImport { name } => write!(f, "import \"{name}\": expected an address, the engine gave none"),
+            Self::Relocation { at, kind, target, rule } => {
+                write!(f, "relocation {kind:?} at {at:?} to {target:?}: it {rule}")
+            }
+            Self::Object { reason } => write!(f, "object file: {reason}"),
             Self::Invalid { what, rule } => write!(f, "the {what} {rule}"),
             Self::Unwritable { field, expected, found } => {
                 write!(f, "{field}: expected {expected}, was given {found}")

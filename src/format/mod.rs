@@ -16,7 +16,10 @@ use crate::error::Error;
 use crate::words::size;
 pub(crate) use run::{Bytes, Piece, Run, within};
 pub use schema::CatchClause;
-pub(crate) use schema::{Body, CatchClauses, Footer, Header, Seal, Section, SourceMap, TryTable, TryTableLocals};
+pub(crate) use schema::{
+    Body, CatchClauses, Data, Footer, Header, Import, Seal, Section, SourceMap, Symbols, TryTable, TryTableLocals,
+    UnwindTables,
+};
 use source::{Source, truncation};
 pub(crate) use table::{Row, Table, Violation};
 

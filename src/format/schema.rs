@@ -211,6 +211,63 @@ pub(crate) struct Section<'a> {
     pub(crate) bytes: Run<'a>,
 }
 
+/// The name of an import. Those of an entry follow each other up to the end of their section.
+#[binrw]
+#[brw(little)]
+#[br(import_raw(file: Run<'a>))]
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Import<'a> {
+    #[br(temp, err_context(Field::ImportLength))]
+    #[bw(try_calc(u32::try_from(name.bytes().len())))]
+    length: u32,
+
+    #[br(args(file, Some(length.into())), err_context(Field::Import))]
+    pub(crate) name: Run<'a>,
+}
+
+/// What code reads and writes beside itself, up to the end of its section.
+#[binrw]
+#[brw(little)]
+#[br(import_raw(file: Run<'a>))]
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Data<'a> {
+    /// How many of the bytes in front nobody writes to.
+    #[br(err_context(Field::ReadOnlyLength))]
+    pub(crate) read_only: u64,
+
+    #[br(args(file, None))]
+    pub(crate) bytes: Run<'a>,
+}
+
+/// Rows of offset, length and end of the name, and the names, up to the end of the section.
+#[binrw]
+#[brw(little)]
+#[br(import_raw(file: Run<'a>))]
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Symbols<'a> {
+    #[br(temp, err_context(Field::SymbolCount))]
+    #[bw(try_calc(u64::try_from(rows.rows().len())))]
+    count: u64,
+
+    #[br(args(file, count), err_context(Field::Symbols))]
+    pub(crate) rows: Table<'a, 3>,
+
+    #[br(args(file, None))]
+    pub(crate) names: Run<'a>,
+}
+
+/// Where in the read-only data the unwind tables lie.
+#[binrw]
+#[brw(little)]
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct UnwindTables {
+    #[br(err_context(Field::UnwindTables))]
+    pub(crate) offset: u64,
+
+    #[br(err_context(Field::UnwindTables))]
+    pub(crate) length: u64,
+}
+
 /// The end of a sealed entry, from which the seal is found.
 #[binrw]
 #[brw(little)]

@@ -91,7 +91,7 @@ impl<'a, const N: usize> Table<'a, N> {
     }
 
     /// Returns the offset in the file of number `column` of row `row`.
-    fn number_at(&self, row: usize, column: usize) -> u64 {
+    pub(crate) fn number_at(&self, row: usize, column: usize) -> u64 {
         let numbers = row.saturating_mul(N).saturating_add(column);
         self.0.at().saturating_add(u64::try_from(numbers).unwrap_or(u64::MAX).saturating_mul(8))
     }

@@ -3,11 +3,13 @@
 mod bytes;
 mod image;
 mod left;
+mod linker;
 mod module;
 mod parts;
 mod places;
 mod source;
 
 pub use bytes::FileBytes;
+pub use linker::Linker;
 pub use module::{Location, Module, ModuleId};
 pub(crate) use source::Source;

@@ -1,18 +1,26 @@
 //! A module: code that can be called, and what is known about it.
 
+use std::any::Any;
+use std::fs::File;
 use std::ops::Range;
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::path::Path;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::bytes::FileBytes;
 use super::image::{Code, Image, Tables, start_of};
+use super::linker::{Linker, parts};
 use super::places::{Places, Rows};
 use super::source::Source;
-use crate::entry::{Entry, FunctionOffsets, Identity, METADATA, Sections, SourceMap, SourceRow, Sum, TryTables};
+use crate::entry::{
+    Entry, FunctionOffsets, Identity, Linkage, METADATA, SYMBOLS, Sections, SourceMap, SourceRow, Sum, Symbols,
+    TryTables,
+};
 use crate::error::{Bound, Error, Field, heap};
 use crate::file::Trusted;
 use crate::format::{Body, CatchClauses, Run, Table};
-use crate::memory::{Access, Check, CodeMemory, WritableCode};
+use crate::memory::{Access, Check, CodeMemory, WritableCode, WritableImage};
 use crate::words::{Key, Target, size};
 
 /// Executable code with its functions and its source map. The code is unmapped when the module is dropped.
@@ -51,6 +59,8 @@ use crate::words::{Key, Target, size};
 #[derive(Debug)]
 pub struct Module {
     id: ModuleId,
+    /// In front of the code, which is to be there when it is dropped.
+    attached: OnceLock<Box<Attached>>,
     code: CodeMemory,
     /// Where the engine's code lies, and how many bytes of padding stand in front of it.
     addresses: Range<usize>,
@@ -59,6 +69,10 @@ pub struct Module {
     tables: Tables,
     places: Places,
 }
+
+/// What an engine attaches to a module.
+#[derive(Debug)]
+struct Attached(Box<dyn Any + Send + Sync>);
 
 /// Which module it is: a number that no other module of this process has or had. Returned by [`Module::id`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -100,10 +114,27 @@ impl Module {
     /// # Errors
     ///
     /// Any rejection for the entry: see [`Error::is_rejection`]; [`Error::Foreign`] if its identity is for another target than
-    /// this program's; [`Error::Memory`] and [`Error::UnsupportedMachine`] for the machine.
+    /// this program's; [`Error::UnboundImport`] if it imports anything; [`Error::Memory`] and [`Error::UnsupportedMachine`] for the
+    /// machine.
     pub fn load(entry: &Entry<'_>) -> Result<Self, Error> {
+        Self::load_with(entry, &Linker::default())
+    }
+
+    /// Does the same for an entry that imports what `linker` has.
+    ///
+    /// Data that the entry has lie behind the code, at the distance that it has in every process. The addresses of imports are written
+    /// to slots beside them, and nothing of that but the writable data can be written to after this.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Module::load`]; [`Error::UnboundImport`] for the first import that `linker` has no address for. The entry is not at fault
+    /// then, and stays in its store.
+    pub fn load_with(entry: &Entry<'_>, linker: &Linker) -> Result<Self, Error> {
         check_target(entry)?;
-        Self::beside(entry, copy(entry)?)
+        let linkage = entry.linkage()?.filter(Linkage::has_image);
+        let code =
+            linkage.map_or_else(|| copy(entry), |linkage| linker.link(&linkage, copy_image(entry, &linkage)?))?;
+        Self::beside(entry, code)
     }
 
     /// Opens the file of an entry and makes its code executable, or returns `None` if there is none.
@@ -115,39 +146,75 @@ impl Module {
     ///
     /// Those of [`FileBytes::open`], [`Entry::parse`], [`Entry::check_key`] and [`Module::load`].
     pub fn open(path: &Path, access: Access, identity: &Identity, key: &Key) -> Result<Option<Self>, Error> {
-        Source::open(path, &Trusted::ANYONE)?.map(|source| Self::of_file(&source, access, identity, key)).transpose()
+        Self::open_with(path, access, identity, key, &Linker::default())
+    }
+
+    /// Does the same for the file of an entry that imports what `linker` has.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Module::open`] and [`Module::load_with`].
+    pub fn open_with(
+        path: &Path,
+        access: Access,
+        identity: &Identity,
+        key: &Key,
+        linker: &Linker,
+    ) -> Result<Option<Self>, Error> {
+        let source = Source::open(path, &Trusted::ANYONE)?;
+        source.map(|source| Self::of_file(&source, access, identity, key, linker)).transpose()
     }
 
     /// Does the same for a file that is open.
-    pub(crate) fn of_file(source: &Source<'_>, access: Access, identity: &Identity, key: &Key) -> Result<Self, Error> {
+    pub(crate) fn of_file(
+        source: &Source<'_>,
+        access: Access,
+        identity: &Identity,
+        key: &Key,
+        linker: &Linker,
+    ) -> Result<Self, Error> {
         let image = Image::of(source, access, identity)?;
         let is_whole = image.is_whole();
-        let module = Self::of(image, identity, key);
+        let module = Self::of(image, identity, key, linker, Some(&source.file));
         if !is_whole && module.as_ref().is_err_and(Error::is_rejection) {
             // What is wrong may lie across two pieces: in one, it is told as it is.
-            return Self::of(Image::whole(FileBytes::read(source)?), identity, key);
+            return Self::of(Image::whole(FileBytes::read(source)?), identity, key, linker, None);
         }
         module
     }
 
-    /// Does the same for the bytes of a whole file: code that was read is copied, code that was mapped to run in place does.
+    /// Does the same for the bytes of a whole file: code that was read is copied, code that was mapped to run in place does, unless
+    /// data lie beside it.
     ///
     /// # Errors
     ///
     /// Those of [`Entry::parse`], [`Entry::check_key`] and [`Module::load`].
     pub fn load_file(file: FileBytes, identity: &Identity, key: &Key) -> Result<Self, Error> {
-        Self::of(Image::whole(file), identity, key)
+        Self::of(Image::whole(file), identity, key, &Linker::default(), None)
     }
 
-    /// Checks the entry that an image is, and makes its code executable where it lies, or copies it.
-    fn of(mut image: Image, identity: &Identity, key: &Key) -> Result<Self, Error> {
+    /// Checks the entry that an image is, and makes its code executable where it lies, or copies it; `file` is what it was mapped
+    /// from, if it is open.
+    fn of(
+        mut image: Image,
+        identity: &Identity,
+        key: &Key,
+        linker: &Linker,
+        file: Option<&File>,
+    ) -> Result<Self, Error> {
         let sum = image.sum.take();
         let (copied, places, padding) = {
             let pieces = image.pieces();
             let entry = Entry::read(image.run(&pieces), identity)?;
             entry.check_key(key)?;
             check_target(&entry)?;
-            let code = match Self::checked(&image, &entry, sum)? {
+            let code = match entry.linkage()?.filter(Linkage::has_image) {
+                Some(linkage) => {
+                    Some(linker.link(&linkage, Self::checked_image(&image, &entry, &linkage, sum, file)?)?)
+                }
+                None => Self::checked(&image, &entry, sum)?,
+            };
+            let code = match code {
                 Some(code) if !image.tables.are_worth_keeping(&code) => return Self::beside(&entry, code),
                 code => code,
             };
@@ -155,7 +222,8 @@ impl Module {
             (code, Places::of(&entry, if is_unchecked { None } else { entry.source_map_digest() }), entry.padding())
         };
         let code = match (copied, image.code) {
-            (Some(code), _) => code,
+            (Some(code), Code::Pages(pages, _)) => code.with_rest(pages)?,
+            (Some(code), Code::Beside | Code::Mapped(..)) => code,
             (None, Code::Pages(pages, _)) => pages.publish()?,
             (None, Code::Beside | Code::Mapped(..)) => CodeMemory::none(),
         };
@@ -167,11 +235,7 @@ impl Module {
         let place = entry.code_range();
         match (&image.code, sum) {
             (Code::Pages(_, read), Some(sum)) => {
-                if *read != place {
-                    // The place of the code was told from the same bytes before and after all of them were read.
-                    let (expected, found) = (Bound::Exactly(read.end), place.end);
-                    return Err(Error::Value { field: Field::Code, at: place.start, expected, found });
-                }
+                check_place(read, &place)?;
                 check(entry, || Ok((Some(sum), None)))
             }
             // Made executable first, while few of its pages have been looked at: each of those costs.
@@ -190,6 +254,37 @@ impl Module {
                 }
             }
             _ => copy(entry).map(Some),
+        }
+    }
+
+    /// Checks the code of an image, and returns it with room for what it is linked to, where it lies or copied.
+    fn checked_image(
+        image: &Image,
+        entry: &Entry<'_>,
+        linkage: &Linkage<'_>,
+        sum: Option<Sum>,
+        file: Option<&File>,
+    ) -> Result<WritableImage, Error> {
+        if let (Code::Pages(pages, read), Some(sum)) = (&image.code, sum) {
+            check_place(read, &entry.code_range())?;
+            // What is copied is memory of this process alone.
+            return check(entry, || Ok((Some(sum), WritableImage::copy(pages.code(), parts(linkage), |_| {})?)));
+        }
+        let Code::Mapped(map, access) = &image.code else { return copy_image(entry, linkage) };
+        if image.is_whole() {
+            map.make_readable()?;
+        }
+        let in_place = file.and_then(|file| WritableImage::in_place(file, map, linkage.layout.at, parts(linkage)));
+        match in_place {
+            Some(in_place) if *access == Check::Unchecked => Ok(in_place),
+            Some(in_place) => check(entry, || {
+                let mut sum = entry.begin_sum();
+                if let Some(sum) = &mut sum {
+                    sum.add_code(in_place.code());
+                }
+                Ok((sum, in_place))
+            }),
+            None => copy_image(entry, linkage),
         }
     }
 
@@ -221,7 +316,7 @@ impl Module {
     fn over(code: CodeMemory, padding: u64, tables: Tables, places: Places) -> Self {
         let Range { start, end } = code.range();
         let start = start.saturating_add(usize::try_from(padding).unwrap_or(usize::MAX)).min(end);
-        Self { id: ModuleId::next(), addresses: start..end, padding, code, tables, places }
+        Self { id: ModuleId::next(), attached: OnceLock::new(), addresses: start..end, padding, code, tables, places }
     }
 
     /// Returns the number that tells this module from all others of the process.
@@ -232,7 +327,7 @@ impl Module {
 
     /// Returns whether the code runs from the mapped file, and was neither copied nor read.
     #[must_use]
-    pub const fn is_in_place(&self) -> bool {
+    pub fn is_in_place(&self) -> bool {
         self.code.is_in_place()
     }
 
@@ -304,13 +399,54 @@ impl Module {
     /// Returns the section with the engine's `tag`, if the entry was sealed and has it.
     #[must_use]
     pub fn section(&self, tag: u32) -> Option<&[u8]> {
-        Sections::of(self.tables.part(&self.code, self.places.sections.as_ref()?)).find(tag)
+        Some(self.sections()?.find(tag)?.bytes())
+    }
+
+    fn sections(&self) -> Option<Sections<'_>> {
+        Some(Sections::of(self.tables.part(&self.code, self.places.sections.as_ref()?)))
     }
 
     /// Returns what the engine keeps with the code: see [`Builder::metadata`](crate::Builder::metadata).
     #[must_use]
     pub fn metadata(&self) -> Option<&[u8]> {
         self.section(METADATA)
+    }
+
+    /// Returns the names of functions and data.
+    #[must_use]
+    pub fn symbols(&self) -> Symbols<'_> {
+        Symbols::of(self.sections().and_then(|sections| sections.find(SYMBOLS)))
+    }
+
+    /// Returns the address of the function or of the data of that name, if the entry has a symbol of it: see
+    /// [`Builder::symbol`](crate::Builder::symbol).
+    #[must_use]
+    pub fn symbol(&self, name: &str) -> Option<*const u8> {
+        let offset = usize::try_from(self.symbols().named(name.as_bytes())?.offset).ok()?;
+        Some(self.code().as_ptr().wrapping_add(offset))
+    }
+
+    /// Returns the name of the function of that index, if it has one that is text.
+    #[must_use]
+    pub fn function_name(&self, index: usize) -> Option<&str> {
+        std::str::from_utf8(self.symbols().at(self.functions().get(index)?)?.name).ok()
+    }
+
+    /// Attaches a value of the engine's to the module, once: it is dropped with the module, before the code is unmapped.
+    ///
+    /// # Errors
+    ///
+    /// The value, if one was attached before.
+    pub fn attach<T: Any + Send + Sync>(&self, value: T) -> Result<(), T> {
+        let mut value = Some(value);
+        self.attached.get_or_init(|| Box::new(Attached(Box::new(value.take()))));
+        value.map_or(Ok(()), Err)
+    }
+
+    /// Returns the value that was attached, if it is of that type.
+    #[must_use]
+    pub fn attached<T: Any + Send + Sync>(&self) -> Option<&T> {
+        self.attached.get()?.0.downcast_ref::<Option<T>>()?.as_ref()
     }
 
     /// Returns where the program counter `pc` is, or `None` if it is not in this module.
@@ -346,6 +482,33 @@ impl Module {
     }
 }
 
+/// What is attached is the engine's, who sees to it; nothing else of a module changes.
+impl UnwindSafe for Module {}
+impl RefUnwindSafe for Module {}
+
+/// Checks that the code lies where it was read from.
+fn check_place(read: &Range<u64>, place: &Range<u64>) -> Result<(), Error> {
+    if read == place {
+        return Ok(());
+    }
+    // The place of the code was told from the same bytes before and after all of them were read.
+    let (expected, found) = (Bound::Exactly(read.end), place.end);
+    Err(Error::Value { field: Field::Code, at: place.start, expected, found })
+}
+
+/// Copies the code of an entry to an image, and checks the copy.
+fn copy_image(entry: &Entry<'_>, linkage: &Linkage<'_>) -> Result<WritableImage, Error> {
+    check(entry, || {
+        let mut sum = entry.begin_sum();
+        let image = WritableImage::copy(entry.body.code.bytes(), parts(linkage), |step| {
+            if let Some(sum) = &mut sum {
+                sum.add_code(step);
+            }
+        })?;
+        Ok((sum, image))
+    })
+}
+
 /// Checks that the code is for this program's target.
 fn check_target(entry: &Entry<'_>) -> Result<(), Error> {
     let (expected, found) = (Target::host(), entry.target());
@@ -370,11 +533,12 @@ fn copy(entry: &Entry<'_>) -> Result<CodeMemory, Error> {
     code.publish()
 }
 
-/// Checks the function offsets, the end of the entry, and the sum that `add` makes of the very bytes that will run, which it
+/// Checks the function offsets, the end of the entry, what it is linked to, and the sum that `add` makes of the very bytes that will run, which it
 /// returns.
 fn check<T>(entry: &Entry<'_>, add: impl FnOnce() -> Result<(Option<Sum>, T), Error>) -> Result<T, Error> {
     entry.check_function_offsets()?;
     entry.check_try_tables()?;
+    entry.check_linkage()?;
     let (sum, code) = add()?;
     sum.map_or(Ok(()), |sum| entry.end_sum(sum))?;
     Ok(code)

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::arena::Room;
 use super::coherence::IS_SUPPORTED;
+use super::image::PublishedImage;
 use super::map::FileMap;
 use super::mappings;
 use super::memory_file::Sealed;
@@ -177,6 +178,8 @@ enum Placement {
     Pages(Range<usize>),
     /// In a memory file, and where in it.
     Sealed(Box<(Sealed, Range<usize>)>),
+    /// In pages of its own or its file's, with data behind it.
+    Image(Box<PublishedImage>),
     /// In its file, which is mapped, and where in the map.
     InPlace(Arc<FileMap>, Range<usize>),
 }
@@ -197,9 +200,25 @@ impl CodeMemory {
         Ok(Self { place: Placement::InPlace(Arc::clone(file), code), ..Self::none() })
     }
 
+    /// Takes the code of an image.
+    pub(crate) fn of_image(image: PublishedImage) -> Self {
+        Self { place: Placement::Image(Box::new(image)), ..Self::none() }
+    }
+
+    /// Keeps what stands behind code in its file, of which this is a copy.
+    pub(crate) fn with_rest(self, of: WritableCode) -> Result<Self, Error> {
+        let WritableCode { pages, rest, .. } = of;
+        let pages = pages.filter(|_| !rest.is_empty());
+        Ok(Self { pages: pages.map(|pages| pages.freeze().keep_from(rest.start)).transpose()?, rest, ..self })
+    }
+
     /// Returns whether the code runs from its file.
-    pub(crate) const fn is_in_place(&self) -> bool {
-        matches!(self.place, Placement::InPlace(..))
+    pub(crate) fn is_in_place(&self) -> bool {
+        match &self.place {
+            Placement::InPlace(..) => true,
+            Placement::Image(image) => image.is_in_place(),
+            _ => false,
+        }
     }
 
     /// Returns the addresses of the code; an empty range at 0 if there is none.
@@ -215,6 +234,7 @@ impl CodeMemory {
             Placement::Nowhere => &[],
             Placement::Room(room) => room.bytes(),
             Placement::Pages(code) => self.in_pages(code),
+            Placement::Image(image) => image.bytes(),
             Placement::Sealed(sealed) => sealed.0.bytes().get(sealed.1.clone()).unwrap_or_default(),
             Placement::InPlace(file, code) => file.get(code.clone()).unwrap_or_default(),
         }

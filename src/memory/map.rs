@@ -19,6 +19,7 @@ pub(crate) struct FileMap {
     at: u64,
     /// Whether all of it was mapped executable.
     is_executable: bool,
+    promise: Unchanging,
     counted: Mappings,
 }
 
@@ -59,13 +60,13 @@ impl FileMap {
     /// promised that, at a door of `Access`.
     fn map(
         part: &Range<u64>,
-        Unchanging(()): Unchanging,
+        promise @ Unchanging(()): Unchanging,
         map: impl FnOnce(&mut memmap2::MmapOptions) -> io::Result<memmap2::Mmap>,
     ) -> io::Result<Self> {
         let length = usize::try_from(part.end.saturating_sub(part.start)).map_err(|_| ErrorKind::OutOfMemory)?;
         isize::try_from(length).map_err(|_| ErrorKind::OutOfMemory)?;
         let map = map(memmap2::MmapOptions::new().offset(part.start).len(length))?;
-        Ok(Self { map, at: part.start, is_executable: false, counted: Mappings::new(1) })
+        Ok(Self { map, at: part.start, is_executable: false, promise, counted: Mappings::new(1) })
     }
 
     /// Returns where in the map a part of the file lies, if it is mapped.
@@ -80,9 +81,19 @@ impl FileMap {
         self.is_executable
     }
 
+    /// Returns the promise that was made for the file.
+    pub(super) const fn promise(&self) -> Unchanging {
+        self.promise
+    }
+
     /// Returns where in the file it begins.
     pub(crate) const fn at(&self) -> u64 {
         self.at
+    }
+
+    /// Makes none of it executable.
+    pub(crate) fn make_readable(&self) -> Result<(), Error> {
+        self.make_executable(&(0..0))
     }
 
     /// Makes the pages executable that hold `code`, a range of the map, and all others not, which takes a system call for what is

@@ -10,6 +10,7 @@
 //! | small, copied | the arena, beside that of other modules; without memory files, pages of its own |
 //! | large, copied | pages of its own; where written memory may not be executed, a memory file of its own |
 //! | in place | its file |
+//! | with data or imports beside it | an image: pages of its own, or its file's, and pages of its own behind them |
 
 #![expect(unsafe_code, reason = "this is the room for it; every block carries its proof")]
 
@@ -24,6 +25,7 @@ mod elsewhere;
 mod filesystem;
 #[cfg(target_os = "linux")]
 mod free;
+mod image;
 mod limits;
 mod map;
 mod mappings;
@@ -40,6 +42,7 @@ mod start;
 mod sync;
 #[cfg(unix)]
 mod unmap;
+mod unwind;
 
 #[cfg(not(target_os = "linux"))]
 use elsewhere as arena;
@@ -51,6 +54,7 @@ pub(crate) use access::{Check, Mode, Unchanging};
 pub(crate) use code::{CodeMemory, WritableCode};
 pub(crate) use counted::Counted;
 pub(crate) use filesystem::is_local;
+pub(crate) use image::{ImageParts, WritableImage};
 pub(crate) use limits::{most_bytes_of_a_file, most_open_files};
 pub(crate) use map::FileMap;
 pub(crate) use mappings::{are_scarce, explained};

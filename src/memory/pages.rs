@@ -6,6 +6,8 @@ use std::slice;
 
 use region::Protection;
 
+#[cfg(unix)]
+use super::access::Unchanging;
 use super::coherence;
 use super::mappings;
 #[cfg(unix)]
@@ -68,7 +70,7 @@ impl Pages {
         self.protect(0..self.length, Protection::READ)
     }
 
-    fn protect(&self, part: Range<usize>, protection: Protection) -> Result<(), Error> {
+    pub(super) fn protect(&self, part: Range<usize>, protection: Protection) -> Result<(), Error> {
         let Some(part @ [_, ..]) = self.bytes().get(part) else { return Ok(()) };
         // SAFETY: the range is within the pages, which belong to this value. They stay readable, and nobody writes to
         // them: there is no way from here back to `WritablePages`.
@@ -183,8 +185,61 @@ impl WritablePages {
         unsafe { slice::from_raw_parts_mut(self.0.as_ptr().cast_mut(), self.0.length) }
     }
 
+    /// Returns a part of the pages; nothing if they do not have it.
+    pub(super) fn part(&self, part: Range<usize>) -> &[u8] {
+        let (start, length) = self.place(part);
+        // SAFETY: the part is within the allocation, whose pages are readable and initialized, and nobody writes to it
+        // while `self` is borrowed.
+        unsafe { slice::from_raw_parts(start, length) }
+    }
+
+    /// Returns a part of the pages to write to, which is not one that a file was mapped over; nothing if they do not have it.
+    pub(super) fn part_mut(&mut self, part: Range<usize>) -> &mut [u8] {
+        let (start, length) = self.place(part);
+        // SAFETY: as in `bytes_mut`.
+        unsafe { slice::from_raw_parts_mut(start.cast_mut(), length) }
+    }
+
+    fn place(&self, part: Range<usize>) -> (*const u8, usize) {
+        let is_inside = part.start <= part.end && part.end <= self.0.length;
+        let part = if is_inside { part } else { 0..0 };
+        (self.0.as_ptr().wrapping_add(part.start), part.end.saturating_sub(part.start))
+    }
+
+    /// Maps code to be read and executed over the pages that hold `code`, a range of their bytes, from the same place of a file
+    /// whose byte `at` would lie where they begin.
+    #[cfg(unix)]
+    pub(super) fn map_code(
+        &mut self,
+        file: &std::fs::File,
+        Unchanging(()): Unchanging,
+        at: u64,
+        code: &Range<usize>,
+    ) -> std::io::Result<()> {
+        use std::io::ErrorKind::InvalidInput;
+        use std::os::fd::AsRawFd;
+        let start = code.start & region::page::size().wrapping_neg();
+        let length = self.0.page_end(code.end).checked_sub(start).filter(|length| *length > 0).ok_or(InvalidInput)?;
+        let at = u64::try_from(start).ok().and_then(|start| at.checked_add(start)).ok_or(InvalidInput)?;
+        let at = libc::off_t::try_from(at).map_err(|_| InvalidInput)?;
+        let to = self.0.as_ptr().wrapping_add(start).cast_mut().cast();
+        let (protection, how) = (libc::PROT_READ | libc::PROT_EXEC, libc::MAP_SHARED | libc::MAP_FIXED);
+        // SAFETY: the pages that are replaced belong to this value, of which nobody has a borrow. Those that take their place
+        // change no more than memory does, as was promised of the file, and are unmapped with the others.
+        let mapped = unsafe { libc::mmap(to, length, protection, how, file.as_raw_fd(), at) };
+        if mapped == libc::MAP_FAILED { Err(std::io::Error::last_os_error()) } else { Ok(()) }
+    }
+
     /// Gives up writing.
     pub(super) fn freeze(self) -> Pages {
+        self.0
+    }
+
+    /// Gives up writing to the first `length` bytes, whole pages; whoever has the addresses of the others may write there.
+    pub(super) fn freeze_front(mut self, length: usize) -> Pages {
+        mappings::uncount(self.0.mappings());
+        self.0.length = self.0.length.min(length);
+        mappings::count(self.0.mappings());
         self.0
     }
 

@@ -17,7 +17,7 @@ use crate::error::{Bound, Error, Field};
 #[cfg(unix)]
 use crate::file::Trust;
 use crate::file::{self, Aside, FileId, Modes, Sync, Trusted};
-use crate::load::{FileBytes, Module, Source};
+use crate::load::{FileBytes, Linker, Module, Source};
 use crate::memory::{Access, Check, Mode};
 use crate::words::Key;
 pub(crate) use lookup::Found;
@@ -56,6 +56,7 @@ pub struct Store {
     directory: PathBuf,
     identity: Identity,
     access: Access,
+    linker: Linker,
     modes: Option<Modes>,
     trusted: Trusted,
     durability: Durability,
@@ -168,6 +169,7 @@ impl StoreOptions {
             directory,
             identity: self.identity,
             access: Access::READ,
+            linker: Linker::default(),
             modes,
             trusted,
             durability: self.durability,
@@ -199,6 +201,17 @@ impl Store {
     pub const fn with_access(mut self, access: Access) -> Self {
         self.access = access;
         self
+    }
+
+    /// Sets what entries are bound to that import anything; without this they cannot be loaded.
+    #[must_use]
+    pub fn with_linker(mut self, linker: Linker) -> Self {
+        self.linker = linker;
+        self
+    }
+
+    pub(crate) const fn linker(&self) -> &Linker {
+        &self.linker
     }
 
     /// Returns whose entries these are.
@@ -274,14 +287,15 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`Error::Io`], [`Error::Memory`] and [`Error::UnsupportedMachine`] from the system.
+    /// [`Error::Io`], [`Error::Memory`] and [`Error::UnsupportedMachine`] from the system; [`Error::UnboundImport`] for a name that the
+    /// linker has no address for.
     pub fn load(&self, key: &Key) -> Result<Lookup<Module>, Error> {
         Ok(self.find(key)?.0)
     }
 
     /// Loads as [`Store::load`] does, and tells which file it was.
     pub(crate) fn find(&self, key: &Key) -> Result<Found<Module>, Error> {
-        self.look_up(key, |file| Module::of_file(file, self.access, &self.identity, key))
+        self.look_up(key, |file| Module::of_file(file, self.access, &self.identity, key, &self.linker))
     }
 
     /// Looks an entry up and checks every byte of it, as [`Entry::verify`] does.

@@ -3,6 +3,7 @@
 mod cpu;
 mod key;
 mod magic;
+mod relocation;
 mod revision;
 mod size;
 mod target;
@@ -10,6 +11,7 @@ mod target;
 pub use cpu::CpuFeatures;
 pub use key::Key;
 pub use magic::{Magic, Version};
+pub use relocation::{Place, RelocationKind};
 pub use revision::Revision;
 pub(crate) use size::{STEP, size};
 pub use target::{Arch, Os, Target};

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use jitcache::entry::CatchClause;
 use jitcache::error::{Bound, Field};
-use jitcache::{Builder, Entry, Error, Identity, Magic, Module, Revision, Sealing, Target};
+use jitcache::{Builder, Entry, Error, Identity, Magic, Module, Place, Revision, Sealing, Target};
 
 use crate::generate::Parts;
 use crate::golden::Golden;
@@ -231,6 +231,12 @@ fn the_generator_makes_entries_of_every_shape() {
     some("clauses", |parts| parts.try_tables.iter().any(|(_, clauses)| !clauses.is_empty()));
     some("locals", |parts| parts.try_tables.iter().any(|(locals, _)| locals.is_some_and(|locals| locals.reuse)));
     some("the oldest revision", |parts| parts.identity.revision() == Revision::SourceMap);
+    some("imports and their addresses", |parts| {
+        let linked = parts.linked.as_ref();
+        linked.is_some_and(|linked| linked.relocations.iter().any(|row| matches!(row.2, Place::Import(_))))
+    });
+    some("unwind tables", |parts| parts.linked.as_ref().is_some_and(|linked| linked.has_unwind_tables));
+    some("symbols", |parts| parts.linked.as_ref().is_some_and(|linked| linked.symbols.len() > 1));
     some("an unknown revision", |parts| parts.identity.revision() == Revision::Unknown);
 }
 

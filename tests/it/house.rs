@@ -5,8 +5,10 @@ use std::fs;
 use std::path::Path;
 
 /// The floors of src/, from the lowest.
-const FLOORS: [&str; 12] =
-    ["words", "error", "format", "entry", "program", "memory", "file", "load", "store", "registry", "cache", "wazero"];
+const FLOORS: [&str; 13] = [
+    "words", "error", "format", "entry", "program", "memory", "file", "load", "store", "registry", "cache", "wazero",
+    "object",
+];
 
 /// Every file of src/ by its module path, with its text in front of its unit tests.
 fn modules() -> BTreeMap<String, String> {

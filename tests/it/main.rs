@@ -24,8 +24,11 @@ mod identity;
 mod kit;
 mod layouts;
 mod left;
+mod linked;
 mod loader;
 mod machine;
+#[cfg(all(feature = "object", unix))]
+mod object;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod planted;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]

@@ -1,13 +1,14 @@
 //! What holds for every entry and for every file.
 
 use jitcache::entry::CatchClause;
-use jitcache::{Arch, Builder, CpuFeatures, Entry, Error, Identity, Key, Revision, Sealing};
+use jitcache::{Arch, Builder, CpuFeatures, Entry, Error, Identity, Key, Linker, Module, Revision, Sealing};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use crate::generate::{KNOWN, Parts};
+use crate::generate::{KNOWN, MAC_KEY, Parts};
 use crate::golden::Golden;
 use crate::machine::{self, KEY};
+use crate::naive;
 use crate::oracle::compare;
 
 fn parts() -> impl Strategy<Value = Parts> {
@@ -70,6 +71,30 @@ proptest! {
         }
         file.extend(more);
         compare(&file, &parts.identity);
+    }
+
+    #[test]
+    fn the_view_and_the_naive_reader_agree_on_what_damaged_entries_are_linked_to_though_their_digest_is_right(
+        parts in parts().prop_filter("linked", |parts| parts.linked.is_some()),
+        damage in vec((any::<prop::sample::Index>(), any::<u8>()), 1..3),
+    ) {
+        let mut file = parts.file();
+        let entry = Entry::parse(&file, &parts.identity).unwrap();
+        let rows_at = entry.code_range().end as usize + 13;
+        let rows = parts.source_map.as_ref().map(|rows| rows_at..rows_at + 16 * rows.len());
+        let end = file.len() - 89;
+        let start = file.len() - u64::from_le_bytes(file[end..end + 8].try_into().unwrap()) as usize;
+        for (at, byte) in damage {
+            file[start + at.index(end - start)] = byte;
+        }
+        naive::seal_again(&mut file, rows, (parts.identity.sealing() != &Sealing::Checksum).then_some(MAC_KEY));
+        compare(&file, &parts.identity);
+        // Whatever it is, a look at it that comes before all checks is a clean outcome.
+        if let Ok(entry) = Entry::parse(&file, &parts.identity) {
+            let _ = (entry.imports().count(), entry.data(), entry.relocations().count(), entry.eh_frame());
+            let _ = (entry.symbols().iter().count(), entry.symbols().named(b"symbol 0"), entry.symbols().at(0));
+            let _ = Module::load_with(&entry, &Linker::new(|name| Some(name.as_ptr())));
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use arbitrary::{Result, Unstructured};
 use jitcache::entry::{CatchClause, Locals};
-use jitcache::{Builder, Identity, Key, MacKey, Revision, Sealing};
+use jitcache::{Builder, Identity, Key, MacKey, Place, RelocationKind, Revision, Sealing};
 
 /// The parts of a valid entry.
 #[derive(Debug, Clone, PartialEq)]
@@ -18,7 +18,26 @@ pub struct Parts {
     /// Tag, whether it is required, and bytes.
     pub sections: Vec<(u32, bool, Vec<u8>)>,
     pub metadata: Option<Vec<u8>>,
+    pub linked: Option<Linked>,
 }
+
+/// What code is linked to.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Linked {
+    pub imports: Vec<String>,
+    pub read_only: Vec<u8>,
+    pub writable: Vec<u8>,
+    /// Whether it lies in the writable data, which word of them, and what it is the address of.
+    pub relocations: Vec<(bool, u64, Place, i64)>,
+    pub symbols: Vec<(Place, String)>,
+    pub has_unwind_tables: bool,
+}
+
+/// Unwind tables of one function: a common record and one that refers to it.
+pub const UNWIND_TABLES: [u8; 44] = [
+    0x14, 0, 0, 0, 0, 0, 0, 0, 1, b'z', b'R', 0, 1, 0x78, 0x10, 1, 0x1b, 0x0c, 7, 8, 0x90, 1, 0, 0, // of all
+    0x10, 0, 0, 0, 0x1c, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, // of the function
+];
 
 /// The key of those that are sealed with a MAC.
 pub const MAC_KEY: [u8; 32] = *b"known to the tests and no others";
@@ -78,6 +97,8 @@ impl Parts {
             metadata = from.arbitrary::<Option<[u8; 9]>>()?.map(Vec::from);
         }
         let key = Key::from_bytes(from.arbitrary()?);
+        let is_linkable = sealing != Sealing::Plain && in_file && !code.is_empty();
+        let linked = if is_linkable && from.ratio(1, 2)? { Some(Linked::take(from, code.len() as u64)?) } else { None };
         let identity = Identity::new("generated", *b"GENERA", &version)
             .map(|identity| identity.with_revision(revision))
             .and_then(|identity| match in_file {
@@ -86,7 +107,7 @@ impl Parts {
             })
             .and_then(|identity| identity.with_sealing(sealing).with_sections(&KNOWN).with_build_id(&build_id))
             .expect("the generator knows what identities may be");
-        Ok(Self { identity, functions, code, source_map, try_tables, key, sections, metadata })
+        Ok(Self { identity, functions, code, source_map, try_tables, key, sections, metadata, linked })
     }
 
     /// Returns the parts as a builder that borrows the code.
@@ -111,12 +132,65 @@ impl Parts {
         if let Some(metadata) = &self.metadata {
             builder.metadata(metadata);
         }
+        if let Some(linked) = &self.linked {
+            linked.add_to(&mut builder);
+        }
         builder
     }
 
     /// Returns the parts as the bytes of a file.
     pub fn file(&self) -> Vec<u8> {
         self.builder().finish(&self.identity, &self.key).expect("the generator makes valid parts").to_vec()
+    }
+}
+
+impl Linked {
+    fn take(from: &mut Unstructured<'_>, code: u64) -> Result<Self> {
+        let names = ["a", "memory.grow", "throw", "\u{fc}ber"];
+        let imports = (0..from.int_in_range(0..=3)?).map(|n| names[n].to_owned()).collect::<Vec<_>>();
+        let [read_only, writable] = [(); 2].map(|()| {
+            let length = from.int_in_range(0..=40)?.min(from.len());
+            Ok(from.bytes(length)?.to_vec())
+        });
+        let (read_only, writable): (Vec<_>, Vec<_>) = (read_only?, writable?);
+        let mut relocations = Vec::new();
+        for (is_writable, data) in [(false, &read_only), (true, &writable)] {
+            for word in 0..data.len() as u64 / 8 {
+                if from.arbitrary()? {
+                    let target = match from.int_in_range(0..=3)? {
+                        0 if !imports.is_empty() => Place::Import(from.choose_index(imports.len())? as u32),
+                        1 => Place::ReadOnly(from.int_in_range(0..=read_only.len() as u64)?),
+                        2 if !writable.is_empty() => Place::Writable(from.int_in_range(0..=writable.len() as u64)?),
+                        _ => Place::Code(from.int_in_range(0..=code)?),
+                    };
+                    let addend = if matches!(target, Place::Import(_)) { from.arbitrary()? } else { 0 };
+                    relocations.push((is_writable, word * 8, target, addend));
+                }
+            }
+        }
+        let mut symbols = Vec::new();
+        while symbols.len() < 4 && from.arbitrary()? {
+            symbols.push((Place::Code(from.int_in_range(0..=code - 1)?), format!("symbol {}", symbols.len())));
+        }
+        Ok(Self { imports, read_only, writable, relocations, symbols, has_unwind_tables: from.arbitrary()? })
+    }
+
+    fn add_to(&self, builder: &mut Builder<'_>) {
+        for name in &self.imports {
+            builder.import(name);
+        }
+        builder.data(&self.read_only, 16);
+        builder.writable_data(&self.writable, 4096);
+        for &(is_writable, at, target, addend) in &self.relocations {
+            let at = if is_writable { Place::Writable(at) } else { Place::ReadOnly(at) };
+            builder.relocate(at, RelocationKind::Abs8, target, addend);
+        }
+        for (at, name) in &self.symbols {
+            builder.symbol(*at, 1, name);
+        }
+        if self.has_unwind_tables {
+            builder.eh_frame(&UNWIND_TABLES);
+        }
     }
 }
 

@@ -178,6 +178,7 @@ struct OpenedSeal<'a> {
     cpu_features: u128,
     build_id: &'a [u8],
     sections: Vec<Section<'a>>,
+    arch: u16,
     mac_key: Option<[u8; 32]>,
     /// Every byte of the file in front of the digest.
     digested: &'a [u8],
@@ -188,7 +189,7 @@ struct OpenedSeal<'a> {
 }
 
 /// Tag, flags and content.
-type Section<'a> = (u32, u8, &'a [u8]);
+type Section<'a> = (u32, u8, Cursor<'a>);
 
 /// What is still to be read, and where in the file it starts.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -255,7 +256,7 @@ pub fn open<'a>(file: &'a [u8], identity: &Identity<'_>) -> Result<Opened<'a>, W
         if revision == Revision::SourceMap {
             revision = Revision::CatchClauses;
         }
-        let (in_front, seal) = seal(file, cursor, &revision, expected)?;
+        let (in_front, seal) = seal(file, cursor, &revision, expected, identity.is_aligned_in_file)?;
         cursor = in_front;
         opened_seal = Some(seal);
     }
@@ -317,6 +318,7 @@ fn seal<'a>(
     mut behind_version: Cursor<'a>,
     revision: &Revision,
     expected: &Expected<'_>,
+    is_aligned_in_file: bool,
 ) -> Result<(Cursor<'a>, OpenedSeal<'a>), Wrong> {
     const FOOTER: u64 = 89;
     let as_plain = behind_version.clone();
@@ -392,12 +394,13 @@ fn seal<'a>(
     if build_id.rest != expected.build_id {
         return Err(Wrong::BuildId { at: build_id.at });
     }
-    let sections = sections(cursor, expected.sections)?;
+    let sections = sections(cursor, expected.sections, is_aligned_in_file)?;
     let seal = OpenedSeal {
         key,
         cpu_features,
         build_id: build_id.rest,
         sections,
+        arch,
         mac_key: expected.mac_key,
         digested,
         source_map_digest,
@@ -408,8 +411,7 @@ fn seal<'a>(
     Ok((body, seal))
 }
 
-fn sections<'a>(mut cursor: Cursor<'a>, known: &[u32]) -> Result<Vec<Section<'a>>, Wrong> {
-    const METADATA: u32 = 1 << 31;
+fn sections<'a>(mut cursor: Cursor<'a>, known: &[u32], is_aligned_in_file: bool) -> Result<Vec<Section<'a>>, Wrong> {
     let mut sections: Vec<Section<'_>> = Vec::new();
     while !cursor.is_at_end() {
         let tag_at = cursor.at;
@@ -425,10 +427,11 @@ fn sections<'a>(mut cursor: Cursor<'a>, known: &[u32]) -> Result<Vec<Section<'a>
         if flags > 1 {
             return wrong("section flags", flags_at, Allowed::AtMost(1), flags.into());
         }
-        if flags == 1 && tag != METADATA && !known.contains(&tag) {
+        let is_linked = is_aligned_in_file && (IMPORTS..=UNWIND_TABLES).contains(&tag);
+        if flags == 1 && tag != METADATA && !is_linked && !known.contains(&tag) {
             return Err(Wrong::UnknownSection { at: tag_at });
         }
-        sections.push((tag, flags, content.rest));
+        sections.push((tag, flags, content));
     }
     Ok(sections)
 }
@@ -451,11 +454,14 @@ pub fn verify(opened: &Opened<'_>) -> Result<Entry, Wrong> {
     if let Some((count, _)) = body.try_table_count {
         tables = try_tables(count, &opened.revision, body.behind.clone())?;
     }
+    if let Some(seal) = &opened.seal {
+        linked(seal, &body.code, padding(opened))?;
+    }
     let seal = opened.seal.as_ref().map(|seal| Seal {
         key: seal.key,
         cpu_features: seal.cpu_features,
         build_id: seal.build_id.to_vec(),
-        sections: seal.sections.iter().map(|&(tag, flags, content)| (tag, flags, content.to_vec())).collect(),
+        sections: seal.sections.iter().map(|(tag, flags, content)| (*tag, *flags, content.rest.to_vec())).collect(),
     });
     Ok(Entry {
         functions,
@@ -466,6 +472,189 @@ pub fn verify(opened: &Opened<'_>) -> Result<Entry, Wrong> {
         try_tables: tables,
         seal,
     })
+}
+
+const METADATA: u32 = 1 << 31;
+const IMPORTS: u32 = METADATA + 1;
+const DATA: u32 = METADATA + 2;
+const RELOCATIONS: u32 = METADATA + 3;
+const SYMBOLS: u32 = METADATA + 4;
+const UNWIND_TABLES: u32 = METADATA + 5;
+
+/// Checks what code is linked to.
+fn linked(seal: &OpenedSeal<'_>, code: &Cursor<'_>, padding: u64) -> Result<(), Wrong> {
+    let wrong = |field, at, expected, found| Err(Wrong::Value { field, at, expected, found });
+    let of_tag = |tag| seal.sections.iter().find(|section| section.0 == tag).map(|section| section.2.clone());
+    for (tag, flags, content) in &seal.sections {
+        if (IMPORTS..=RELOCATIONS).contains(tag) && *flags != 1 {
+            return wrong("section flags", content.at - 9, Allowed::Exactly(1), (*flags).into());
+        }
+    }
+    if (IMPORTS..=UNWIND_TABLES).all(|tag| of_tag(tag).is_none()) {
+        return Ok(());
+    }
+
+    let mut imports = 0;
+    if let Some(mut names) = of_tag(IMPORTS) {
+        while !names.is_at_end() {
+            let length = names.u32("import length")?;
+            names.take("import", length.into())?;
+            imports += 1;
+        }
+    }
+    let (mut read_only, mut writable) = (&[][..], &[][..]);
+    let mut read_only_at = 0;
+    if let Some(mut data) = of_tag(DATA) {
+        let at = data.at;
+        let length = data.u64("read-only length")?;
+        if length > data.rest.len() as u64 {
+            return wrong("read-only length", at, Allowed::AtMost(data.rest.len() as u64), length);
+        }
+        read_only_at = data.at;
+        (read_only, writable) = data.rest.split_at(length as usize);
+    }
+    let code_length = code.rest.len() as u64;
+    if code_length <= padding {
+        return wrong("code length", code.at - 8, Allowed::Above(padding), code_length);
+    }
+
+    // where everything lies, in bytes from the start of the file, as if the image were laid over it
+    let page = if seal.arch == 1 || seal.arch == 5 { 4096 } else { 65536 };
+    let engine = code.at + padding;
+    let code_end = code.at + code_length;
+    let read_only_start = code_end.next_multiple_of(page);
+    let read_only_end = read_only_start + read_only.len() as u64;
+    let slots_end = read_only_end.next_multiple_of(8) + 8 * imports;
+    let writable_start = slots_end.next_multiple_of(page);
+    let writable_end = writable_start + writable.len() as u64;
+    let image_end = if !writable.is_empty() {
+        writable_end
+    } else if slots_end > read_only_start {
+        slots_end
+    } else {
+        code_end
+    };
+    let last_offset = image_end - engine;
+
+    if let Some(mut rows) = of_tag(RELOCATIONS) {
+        let length = rows.rest.len() as u64;
+        if !length.is_multiple_of(24) {
+            return wrong("section length", rows.at - 8, Allowed::MultipleOf(24), length);
+        }
+        let mut lowest = read_only_start;
+        let data_end = if writable.is_empty() { read_only_end } else { writable_end };
+        while !rows.is_at_end() {
+            let at = rows.at;
+            let [place, target, addend] = [(); 3].map(|()| rows.u64("relocations"));
+            let (place, target, addend) = (place?, target?, addend?);
+            // numbers that would be behind any file are too high wherever they are compared
+            let start = place.saturating_add(engine);
+            let end = start.saturating_add(8);
+            if start < lowest {
+                return wrong("relocations", at, Allowed::Above(lowest - engine - 1), place);
+            }
+            if end > data_end {
+                return wrong("relocations", at, Allowed::Below((data_end - engine).saturating_sub(7)), place);
+            }
+            if end > read_only_end && start < writable_start {
+                return wrong("relocations", at, Allowed::Above(writable_start - engine - 1), place);
+            }
+            if target > imports {
+                return wrong("relocations", at + 8, Allowed::AtMost(imports), target);
+            }
+            if target == 0 && addend > last_offset {
+                return wrong("relocations", at + 16, Allowed::AtMost(last_offset), addend);
+            }
+            lowest = end;
+        }
+    }
+    if let Some(symbols) = of_tag(SYMBOLS) {
+        check_symbols(symbols, last_offset)?;
+    }
+    if let Some(mut place) = of_tag(UNWIND_TABLES) {
+        let (at, size) = (place.at, place.rest.len() as u64);
+        let offset = place.u64("unwind tables")?;
+        let length = place.u64("unwind tables")?;
+        if size != 16 {
+            return wrong("section length", at - 8, Allowed::Exactly(16), size);
+        }
+        let (first, last) = (read_only_start - engine, read_only_end - engine);
+        if offset < first {
+            return wrong("unwind tables", at, Allowed::Above(first - 1), offset);
+        }
+        if offset > last {
+            return wrong("unwind tables", at, Allowed::AtMost(last), offset);
+        }
+        if length > last - offset {
+            return wrong("unwind tables", at + 8, Allowed::AtMost(last - offset), length);
+        }
+        let skipped = offset - first;
+        let rest = &read_only[skipped as usize..][..length as usize];
+        check_unwind_tables(Cursor { at: read_only_at + skipped, rest })?;
+    }
+    Ok(())
+}
+
+fn check_symbols(mut symbols: Cursor<'_>, last_offset: u64) -> Result<(), Wrong> {
+    let wrong = |at, expected, found| Err(Wrong::Value { field: "symbols", at, expected, found });
+    let count = symbols.u64("symbol count")?;
+    let mut rows = symbols.take("symbols", 24 * u128::from(count))?;
+    let names = symbols.rest.len() as u64;
+    let (mut last, mut named) = (0, 0);
+    while !rows.is_at_end() {
+        let at = rows.at;
+        let [offset, length, name_end] = [(); 3].map(|()| rows.u64("symbols"));
+        let (offset, length, name_end) = (offset?, length?, name_end?);
+        if offset < last {
+            return wrong(at, Allowed::Above(last - 1), offset);
+        }
+        if offset > last_offset {
+            return wrong(at, Allowed::AtMost(last_offset), offset);
+        }
+        if length > last_offset - offset {
+            return wrong(at + 8, Allowed::AtMost(last_offset - offset), length);
+        }
+        if name_end <= named {
+            return wrong(at + 16, Allowed::Above(named), name_end);
+        }
+        if name_end > names {
+            return wrong(at + 16, Allowed::AtMost(names), name_end);
+        }
+        (last, named) = (offset, name_end);
+    }
+    if named == names { Ok(()) } else { wrong(symbols.at, Allowed::Exactly(named), names) }
+}
+
+fn check_unwind_tables(tables: Cursor<'_>) -> Result<(), Wrong> {
+    let wrong =
+        |at, expected, found: u32| Err(Wrong::Value { field: "unwind tables", at, expected, found: found.into() });
+    let word = |at: u64| {
+        let start = usize::try_from(at.checked_sub(tables.at)?).ok()?;
+        Some(u32::from_le_bytes(tables.rest.get(start..start.checked_add(4)?)?.try_into().unwrap()))
+    };
+    let mut rest = tables.clone();
+    loop {
+        let at = rest.at;
+        let length = rest.u32("unwind tables")?;
+        let left = rest.rest.len() as u64;
+        if length == 0 && left == 0 {
+            return Ok(());
+        }
+        if length < 4 {
+            return wrong(at, Allowed::Above(3), length);
+        }
+        if u64::from(length) > left {
+            return wrong(at, Allowed::AtMost(left), length);
+        }
+        let back_at = rest.at;
+        let back = word(back_at).unwrap();
+        let common = back_at.saturating_sub(back.into());
+        let is_common = word(common).is_some_and(|length| length >= 4) && word(common + 4) == Some(0);
+        if back != 0 && !is_common {
+            return wrong(back_at, Allowed::Exactly(0), back);
+        }
+        rest.take("unwind tables", length.into())?;
+    }
 }
 
 /// Compares the digest of everything but the rows, and then that of the rows.
@@ -501,6 +690,15 @@ pub fn mac(name: &[u8], key: &[u8; 32], bytes: &[u8]) -> [u8; 32] {
     let mut mac = Aegis128X2Mac::<32>::new_with_nonce(&key, &nonce);
     mac.update(bytes);
     mac.finalize()
+}
+
+/// Gives a sealed file that was changed the digest that it has to have; its rows of the source map are those.
+pub fn seal_again(file: &mut [u8], rows: Option<std::ops::Range<usize>>, mac_key: Option<[u8; 32]>) {
+    let digest_at = file.len() - 40;
+    let mut covered = file[..digest_at].to_vec();
+    covered.drain(rows.unwrap_or(0..0));
+    let digest = mac(b"file", &mac_key.unwrap_or([0; 32]), &covered);
+    file[digest_at..digest_at + 32].copy_from_slice(&digest);
 }
 
 fn functions(opened: &Opened<'_>) -> Result<Vec<u64>, Wrong> {
