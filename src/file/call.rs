@@ -32,6 +32,14 @@ impl FileId {
             modified: file.modified().ok(),
         }
     }
+
+    /// Returns the number of the device that holds the file; 0 where the system has none.
+    pub(crate) const fn device(&self) -> u64 {
+        #[cfg(unix)]
+        return self.inode.0;
+        #[cfg(not(unix))]
+        0
+    }
 }
 
 /// Opens a regular file for reading and returns it with what tells it apart, or `None` if there is nothing of that name.

@@ -35,9 +35,13 @@ impl<'a> Source<'a> {
     /// Returns how the file gets into memory that is to be opened with `access`: by reading where it should not be mapped.
     pub(super) fn mode(&self, access: Access) -> Mode {
         match access.mode {
-            Mode::Map(_) | Mode::InPlace(..) if memory::are_scarce() || !memory::is_local(&self.file) => Mode::Read,
+            Mode::Map(_) | Mode::InPlace(..) if memory::are_scarce() || !self.is_local() => Mode::Read,
             mode => mode,
         }
+    }
+
+    fn is_local(&self) -> bool {
+        memory::is_local_on(self.id.device(), &self.file)
     }
 
     /// Maps all of the file for reading.

@@ -1,6 +1,7 @@
 //! File systems: from which ones files may be mapped.
 
 use std::fs::File;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Returns whether a file lies on a file system of this machine, whose pages stay while the file is open.
 ///
@@ -11,11 +12,36 @@ pub(crate) fn is_local(file: &File) -> bool {
     imp::is_local(file)
 }
 
+/// Returns the same for a file of a device, and asks once for the files of one disk.
+pub(crate) fn is_local_on(device: u64, file: &File) -> bool {
+    static DISK: AtomicU64 = AtomicU64::new(0);
+    is_known_or(&DISK, device, || is_local(file))
+}
+
+/// Returns whether a device is the `disk` that is known to be local, or else what `ask` says, and notes a local disk.
+///
+/// The number of a disk is the disk's. One that begins with zero is of no disk, and the next file system may get it.
+fn is_known_or(disk: &AtomicU64, device: u64, ask: impl FnOnce() -> bool) -> bool {
+    let is_disk = imp::is_disk(device);
+    if is_disk && disk.load(Ordering::Relaxed) == device {
+        return true;
+    }
+    let is_local = ask();
+    if is_disk && is_local {
+        disk.store(device, Ordering::Relaxed);
+    }
+    is_local
+}
+
 #[cfg(target_os = "linux")]
 mod imp {
     use std::fs::File;
     use std::mem::MaybeUninit;
     use std::os::fd::AsRawFd;
+
+    pub(super) const fn is_disk(device: u64) -> bool {
+        libc::major(device) != 0
+    }
 
     /// The types of file systems that are not local, by the magic numbers of Linux and of those who ship their own.
     pub(super) const REMOTE: [u32; 24] = [
@@ -69,6 +95,11 @@ mod imp {
     use std::mem::MaybeUninit;
     use std::os::fd::AsRawFd;
 
+    /// Numbers of devices have no form that is known.
+    pub(super) const fn is_disk(_: u64) -> bool {
+        false
+    }
+
     pub(super) fn is_local(file: &File) -> bool {
         let mut told = MaybeUninit::<libc::statfs>::zeroed();
         // SAFETY: the structure is there to be written to.
@@ -83,6 +114,10 @@ mod imp {
 
 #[cfg(not(any(target_os = "linux", target_vendor = "apple", target_os = "freebsd")))]
 mod imp {
+    pub(super) const fn is_disk(_: u64) -> bool {
+        false
+    }
+
     pub(super) const fn is_local(_: &std::fs::File) -> bool {
         true
     }
@@ -112,10 +147,23 @@ mod tests {
             0xe0f5_e1e2,
         ];
         assert!(local.into_iter().all(imp::is_local_type));
-        assert!(is_local(&tempfile()));
+        assert!(is_local(&File::open(std::env::current_exe().unwrap()).unwrap()));
     }
 
-    fn tempfile() -> File {
-        File::open(std::env::current_exe().unwrap()).unwrap()
+    #[test]
+    fn the_files_of_one_disk_are_asked_for_once_and_those_of_no_disk_each_time() {
+        let known = AtomicU64::new(0);
+        let (disk, other, none) = (libc::makedev(8, 1), libc::makedev(8, 2), libc::makedev(0, 30));
+        for (device, is_asked) in
+            [(disk, true), (disk, false), (none, true), (none, true), (disk, false), (other, true), (disk, true)]
+        {
+            let mut asked = false;
+            assert!(is_known_or(&known, device, || {
+                asked = true;
+                true
+            }));
+            assert_eq!(asked, is_asked, "{device:#x}");
+        }
+        assert!(!is_known_or(&known, other, || false) && !is_known_or(&known, other, || false));
     }
 }

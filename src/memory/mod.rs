@@ -53,7 +53,7 @@ pub use access::Access;
 pub(crate) use access::{Check, Mode, Unchanging};
 pub(crate) use code::{CodeMemory, WritableCode};
 pub(crate) use counted::Counted;
-pub(crate) use filesystem::is_local;
+pub(crate) use filesystem::{is_local, is_local_on};
 pub(crate) use image::{ImageParts, WritableImage};
 pub(crate) use limits::{most_bytes_of_a_file, most_open_files};
 pub(crate) use map::FileMap;
