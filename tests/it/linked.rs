@@ -1,5 +1,10 @@
 //! Code that calls out and has data beside it.
 
+#![cfg_attr(
+    not(all(unix, target_arch = "x86_64")),
+    allow(dead_code, unused_imports, reason = "the code that is run is of x86-64")
+)]
+
 #[cfg(all(unix, target_arch = "x86_64"))]
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};

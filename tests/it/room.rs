@@ -85,7 +85,6 @@ fn bytes(entries: &BTreeMap<PathBuf, (u64, SystemTime)>) -> u64 {
 /// Makes what is not the engine's, or no entry, and returns what it is: paths with what is read there.
 fn strangers(root: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let hexadecimal = "0123456789abcdef".repeat(4);
-    let elsewhere = root.join("elsewhere");
     let (one, two) = (own("1"), own("2"));
     for directory in [
         "elsewhere",
@@ -119,7 +118,8 @@ fn strangers(root: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
         strangers.insert(root.join(name), vec![7; 30_000]);
     }
     #[cfg(unix)]
-    for (name, to) in [("room-1.2-amd64-linux", &elsewhere), (&format!("{one}/{hexadecimal}"), &root.join("room.txt"))]
+    for (name, to) in
+        [("room-1.2-amd64-linux", &root.join("elsewhere")), (&format!("{one}/{hexadecimal}"), &root.join("room.txt"))]
     {
         std::os::unix::fs::symlink(to, root.join(name)).unwrap();
         assert!(fs::symlink_metadata(root.join(name)).unwrap().is_symlink());
