@@ -61,7 +61,9 @@ impl WritableImage {
     }
 
     #[cfg(not(unix))]
-    pub(crate) fn in_place(_: &std::fs::File, _: &FileMap, _: u64, _: ImageParts) -> Option<Self> {
+    pub(crate) fn in_place(_: &std::fs::File, map: &FileMap, _: u64, _: ImageParts) -> Option<Self> {
+        // Other systems map no file over pages that are there.
+        let _ = map.promise();
         None
     }
 

@@ -60,7 +60,7 @@ impl StoreOptions {
     ///
     /// Nothing is created, written or removed, by [`Cache`](crate::Cache) neither, and nothing need be there: all entries of a
     /// directory that is not there are missed. What is read must be readable for this user, and what is changed is an
-    /// [`Error::ReadOnly`].
+    /// [`Error::ReadOnly`](crate::Error::ReadOnly).
     pub const fn read_only(mut self) -> Self {
         self.is_read_only = true;
         self
