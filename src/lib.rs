@@ -41,7 +41,7 @@
 //! |---|---|
 //! | the format: bytes in, a borrowed view out | [`Entry`], [`Builder`], [`Identity`], [`Key`] |
 //! | the loader: code in executable pages | [`Module`], [`FileBytes`], [`Access`], [`Registry`] |
-//! | the store: a directory that processes share | [`Store`], [`StoreOptions`], [`Batch`], [`Lookup`], [`Verified`] |
+//! | the store: a directory that processes share | [`Store`], [`StoreOptions`], [`Batch`], [`Lookup`], [`Verified`], [`Pack`], [`Base`] |
 //! | the cache: memory over store over compiler | [`Cache`] |
 //!
 //! The tables of an entry are in [`entry`], what an error tells in [`error`], and how wazero names things in [`wazero`].
@@ -98,7 +98,9 @@ pub use memory::Access;
 #[cfg(feature = "cache")]
 pub use registry::Registry;
 #[cfg(feature = "cache")]
-pub use store::{Batch, Durability, Lookup, OtherVersion, Store, StoreOptions, Trimmed, Verified, default_root};
+pub use store::{
+    Base, Batch, Durability, Lookup, OtherVersion, Pack, Store, StoreOptions, Trimmed, Verified, default_root,
+};
 pub use words::{Arch, CpuFeatures, Key, Magic, Os, Place, RelocationKind, Revision, Target, Version};
 
 #[doc = include_str!("../SPEC.md")]

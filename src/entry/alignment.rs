@@ -18,6 +18,11 @@ impl Alignment {
         if self.bytes < 16 { 16 } else { self.bytes }
     }
 
+    /// Returns what the offset of an entry in a pack is a multiple of, in bytes.
+    pub(crate) const fn of_entry(self) -> u64 {
+        if self.in_file { self.of_code() } else { 16 }
+    }
+
     /// Returns how many bytes of padding align code in its file that lies at `at` with them.
     pub(crate) fn padding(self, at: u64) -> u64 {
         let padding = if self.in_file { at.wrapping_neg().checked_rem(self.of_code()) } else { None };

@@ -58,6 +58,7 @@ const KNOWN: [u8; 32] = [0; 32];
 enum Domain {
     File,
     SourceMap,
+    Pack,
 }
 
 impl Domain {
@@ -65,6 +66,7 @@ impl Domain {
         match self {
             Self::File => b"jitcache 1 file",
             Self::SourceMap => b"jitcache 1 source map",
+            Self::Pack => b"jitcache 1 pack",
         }
     }
 }
@@ -85,6 +87,11 @@ impl Digest {
     /// Begins the digest of the rows of a source map, which stands apart from that of the file.
     pub(crate) fn of_source_map(key: Option<&MacKey>) -> Self {
         Self::keyed(key, Domain::SourceMap)
+    }
+
+    /// Begins the digest of what of a pack is around its entries.
+    pub(super) fn of_pack(key: Option<&MacKey>) -> Self {
+        Self::keyed(key, Domain::Pack)
     }
 
     fn keyed(key: Option<&MacKey>, domain: Domain) -> Self {

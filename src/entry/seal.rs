@@ -90,16 +90,7 @@ impl<'a> Sealed<'a> {
     /// Compares target, processor features, build id and sections with what an identity takes.
     pub(crate) fn check_identity(&self, identity: &Identity) -> Result<(), Error> {
         let Seal { arch, os, cpu_features, build_id, .. } = &self.seal;
-        let at = self.at.saturating_add(Seal::ARCH);
-        let found = Target {
-            arch: Arch::from_number(*arch).ok_or_else(|| unknown(Field::Arch, at, *arch, Arch::LAST))?,
-            os: Os::from_number(*os)
-                .ok_or_else(|| unknown(Field::Os, self.at.saturating_add(Seal::OS), *os, Os::LAST))?,
-        };
-        let expected = identity.target();
-        if found != expected {
-            return Err(Error::Target { at, expected, found });
-        }
+        let found = check_target(self.at.saturating_add(Seal::ARCH), *arch, *os, identity)?;
         let (needed, there) = (CpuFeatures::from_bits(found.arch, *cpu_features), identity.cpu());
         if !needed.missing_from(there).is_empty() {
             return Err(Error::CpuFeatures { at: self.cpu_features_at(), expected: there, found: needed });
@@ -162,6 +153,16 @@ impl<'a> Sealed<'a> {
     }
 }
 
+/// Compares a target with that of an identity: its numbers stand at `at`, one behind the other.
+pub(super) fn check_target(at: u64, arch: u16, os: u16, identity: &Identity) -> Result<Target, Error> {
+    let found = Target {
+        arch: Arch::from_number(arch).ok_or_else(|| unknown(Field::Arch, at, arch, Arch::LAST))?,
+        os: Os::from_number(os).ok_or_else(|| unknown(Field::Os, at.saturating_add(2), os, Os::LAST))?,
+    };
+    let expected = identity.target();
+    if found == expected { Ok(found) } else { Err(Error::Target { at, expected, found }) }
+}
+
 /// Returns the error for a number of an architecture or operating system that is none: 0 stands for all that have none.
 fn unknown(field: Field, at: u64, number: u16, last: u16) -> Error {
     let expected = if number == 0 { Bound::Above(0) } else { Bound::AtMost(last.into()) };
@@ -186,16 +187,16 @@ impl SourceMapDigest {
 
 /// A part of a file, and the digest that it must have.
 #[derive(Debug)]
-struct Digested {
-    field: Field,
-    at: u64,
+pub(super) struct Digested {
+    pub(super) field: Field,
+    pub(super) at: u64,
     /// Where the digest stands in the file.
-    digest_at: u64,
-    expected: DigestValue,
+    pub(super) digest_at: u64,
+    pub(super) expected: DigestValue,
 }
 
 impl Digested {
-    fn check(&self, found: DigestValue, is_mac: bool) -> Result<(), Error> {
+    pub(super) fn check(&self, found: DigestValue, is_mac: bool) -> Result<(), Error> {
         match (self.expected == found, is_mac) {
             (true, _) => Ok(()),
             (false, true) => Err(Error::Forged { at: self.digest_at }),

@@ -395,12 +395,18 @@ impl<'a> Entry<'a> {
 
 /// Reads the header of an entry, and compares magic and version; returns the offset of its end.
 pub(crate) fn read_header<'a>(file: Run<'a>, identity: &Identity) -> Result<(Header<'a>, u64), Error> {
-    if let Some(&found) = file.part(&(0..size(&identity.magic().0))).bytes().first_chunk()
+    read_header_at(file, 0, identity)
+}
+
+/// Does the same for a header that stands at `at` in the file.
+pub(super) fn read_header_at<'a>(file: Run<'a>, at: u64, identity: &Identity) -> Result<(Header<'a>, u64), Error> {
+    let magic = at..at.saturating_add(size(&identity.magic().0));
+    if let Some(&found) = file.part(&magic).bytes().first_chunk()
         && found != identity.magic().0
     {
-        return Err(Error::Magic { at: 0, expected: identity.magic(), found: Magic(found) });
+        return Err(Error::Magic { at, expected: identity.magic(), found: Magic(found) });
     }
-    let (header, end) = format::read::<Header<'_>>(file, 0, file)?;
+    let (header, end) = format::read::<Header<'_>>(file, at, file)?;
     if header.version.bytes() != identity.version().as_bytes() {
         let found = Version::of(header.version.bytes());
         return Err(Error::Stale { at: header.version.at(), expected: identity.version().clone(), found });

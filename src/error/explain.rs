@@ -85,6 +85,9 @@ impl Error {
                 "untrusted",
                 "Others could have their code run: take the right to write from them, give a root of your own, or trust them.",
             ),
+            Self::NotAPack { .. } => {
+                (16, "not-a-pack", "Write the pack again, by this version of jitcache: nothing in it can be found.")
+            }
             Self::Io { .. } => (
                 100,
                 "io",

@@ -88,6 +88,16 @@ pub enum Field {
     SealMagic,
     /// The whole file, up to its digest.
     File,
+    /// The eight bytes that a pack begins with.
+    PackMagic,
+    /// The offset of an entry in a pack.
+    EntryOffset,
+    /// The length of an entry in a pack.
+    EntryLength,
+    /// The index of a pack, with what the pack is for.
+    Index,
+    /// The number of entries in a pack.
+    EntryCount,
 }
 
 impl Field {
@@ -136,6 +146,11 @@ impl Field {
             Self::Digest => "digest",
             Self::SealMagic => "seal magic",
             Self::File => "file",
+            Self::PackMagic => "pack magic",
+            Self::EntryOffset => "entry offset",
+            Self::EntryLength => "entry length",
+            Self::Index => "index",
+            Self::EntryCount => "entry count",
         }
     }
 }

@@ -104,6 +104,15 @@ pub enum Error {
         /// What stands there.
         found: [u8; 8],
     },
+    /// The file is no pack, or one of another layout.
+    NotAPack {
+        /// Offset of the pack's magic.
+        at: u64,
+        /// The magic.
+        expected: [u8; 8],
+        /// What stands there.
+        found: [u8; 8],
+    },
     /// The entry was sealed under another key: it was renamed, or its key is not what was compiled.
     Key {
         /// Offset of the key.
@@ -273,6 +282,14 @@ impl fmt::Display for Error {
                 write!(
                     f,
                     "seal magic at {at:#x}: expected \"{}\", found \"{}\"",
+                    expected.escape_ascii(),
+                    found.escape_ascii()
+                )
+            }
+            Self::NotAPack { at, expected, found } => {
+                write!(
+                    f,
+                    "pack magic at {at:#x}: expected \"{}\", found \"{}\"",
                     expected.escape_ascii(),
                     found.escape_ascii()
                 )

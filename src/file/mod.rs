@@ -15,7 +15,7 @@ pub(crate) use lock::{Lock, are_locks_local, try_lock};
 pub(crate) use modes::Modes;
 #[cfg(unix)]
 pub use modes::Modes;
-pub(crate) use publish::{Aside, Sync, publish, sync_aside, sync_directory, write_aside};
+pub(crate) use publish::{Aside, Sync, create_aside, publish, sync_aside, sync_directory, write_aside};
 pub(crate) use remove::{remove, remove_read, remove_unchanged};
 pub(crate) use tag::tag;
 pub(crate) use temporary::{remove_directory, sweep, time};

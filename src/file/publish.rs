@@ -71,15 +71,26 @@ pub(crate) fn write_aside(
         // Writing on would be a signal that ends the process.
         return Err(failed("write", temporaries)(ErrorKind::FileTooLarge.into()));
     }
-    let (temporary, file) = temporary::create(temporaries, modes)?;
-    let aside = Aside { temporary };
+    let (aside, file) = create_aside(temporaries, modes)?;
     write(&file)
         .and_then(|()| if sync == Sync::Now { unless_not_offered(file.sync_all()) } else { Ok(()) })
         .map_err(failed("write", &aside.temporary))?;
     Ok(aside)
 }
 
+/// Creates a file under a name of its own in a directory, for whoever writes it himself.
+pub(crate) fn create_aside(directory: &Path, modes: Option<Modes>) -> Result<(Aside, File), Error> {
+    temporary::create(directory, modes).map(|(temporary, file)| (Aside { temporary }, file))
+}
+
 impl Aside {
+    /// Syncs what was written to the file, gives it its name, and syncs the directory.
+    pub(crate) fn publish(self, file: &File, path: &Path) -> Result<(), Error> {
+        unless_not_offered(file.sync_all()).map_err(failed("sync", &self.temporary))?;
+        self.rename(path)?;
+        path.parent().map_or(Ok(()), sync_directory)
+    }
+
     /// Gives the file its name, over whatever that led to.
     pub(crate) fn rename(mut self, path: &Path) -> Result<(), Error> {
         fs::rename(&self.temporary, path).map_err(failed("rename", &self.temporary))?;

@@ -70,6 +70,12 @@ impl Trusted {
     pub(crate) const fn check_directory(&self, _: &Path) -> Result<(), Error> {
         Ok(())
     }
+
+    /// Checks the directories that a single file lies in.
+    #[cfg(not(unix))]
+    pub(crate) const fn check_above(&self, _: &Path) -> Result<(), Error> {
+        Ok(())
+    }
 }
 
 #[cfg(unix)]
@@ -90,8 +96,17 @@ impl Trusted {
     /// The directory is opened once, and what is above it is looked up from there: so these are the directories that it lies in,
     /// whatever becomes of the names in its path meanwhile.
     pub(crate) fn check_directory(&self, path: &Path) -> Result<(), Error> {
+        self.check(path, false)
+    }
+
+    /// Checks the directories that a single file lies in, whose name others may not take: the sticky bit is enough for all of them.
+    pub(crate) fn check_above(&self, file: &Path) -> Result<(), Error> {
+        file.parent().map_or(Ok(()), |directory| self.check(directory, true))
+    }
+
+    fn check(&self, path: &Path, is_above: bool) -> Result<(), Error> {
         let Some(whom) = &self.whom else { return Ok(()) };
-        let (mut there, mut is_above) = (path, false);
+        let (mut there, mut is_above) = (path, is_above);
         let directory = loop {
             match openat(CWD, there, flags(is_above), Mode::empty()) {
                 Ok(directory) => break directory,

@@ -185,7 +185,6 @@ pub(crate) struct Seal<'a> {
 impl Seal<'_> {
     /// Offsets of the fields in the seal, in bytes.
     pub(crate) const ARCH: u64 = 32;
-    pub(crate) const OS: u64 = 34;
     pub(crate) const CPU_FEATURES: u64 = 36;
     pub(crate) const BUILD_ID: u64 = 53;
 }
@@ -307,4 +306,67 @@ impl Footer {
 
     /// Size of what stands behind the digest, in bytes, and of the digest itself.
     pub(crate) const DIGEST_AND_MAGIC: u64 = 40;
+}
+
+/// The machine of the entries of a pack, behind its header.
+#[binrw]
+#[brw(little)]
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct PackTarget {
+    #[br(err_context(Field::Arch))]
+    pub(crate) arch: u16,
+
+    #[br(err_context(Field::Os))]
+    pub(crate) os: u16,
+}
+
+/// A row of the index of a pack: which entry lies where.
+#[binrw]
+#[brw(little)]
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct PackRow {
+    #[br(err_context(Field::Key))]
+    pub(crate) key: Bytes<32>,
+
+    /// Offset of the entry in the file.
+    #[br(err_context(Field::EntryOffset))]
+    pub(crate) offset: u64,
+
+    /// Length of the entry, in bytes.
+    #[br(err_context(Field::EntryLength))]
+    pub(crate) length: u64,
+}
+
+impl PackRow {
+    /// Size of a row in the file, in bytes, and where in it the fields are.
+    pub(crate) const SIZE: usize = 48;
+    pub(crate) const OFFSET: u64 = 32;
+    pub(crate) const LENGTH: u64 = 40;
+}
+
+/// The end of a pack, from which its index is found.
+#[binrw]
+#[brw(little)]
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct PackFooter {
+    #[br(err_context(Field::EntryCount))]
+    pub(crate) entry_count: u64,
+
+    /// Length of the file, in bytes.
+    #[br(err_context(Field::FileLength))]
+    pub(crate) file_length: u64,
+
+    /// As in [`Footer`].
+    #[br(err_context(Field::DigestKind))]
+    pub(crate) digest_kind: u8,
+
+    /// Digest of what stands in front of the first entry, of the index, and of the footer up to here.
+    #[br(err_context(Field::Digest))]
+    pub(crate) digest: Bytes<32>,
+}
+
+impl PackFooter {
+    /// Size of the footer, and of what of it the digest covers, in bytes.
+    pub(crate) const SIZE: u64 = 49;
+    pub(crate) const COVERED: u64 = 17;
 }

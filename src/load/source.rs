@@ -55,15 +55,20 @@ impl<'a> Source<'a> {
     ///
     /// [`Error::Truncated`] if the file has become shorter, [`Error::Io`] from the system.
     pub(super) fn read(&self, to: &mut [u8], at: u64) -> Result<(), Error> {
-        read_at(&self.file, to, at).map_err(|error| match error.kind() {
-            ErrorKind::UnexpectedEof => {
-                let length = self.file.metadata().map_or(0, |metadata| metadata.len());
-                let (expected, found) = (size(to), length.saturating_sub(at));
-                Error::Truncated { field: Field::File, at, expected, found }
-            }
-            _ => failed("read", self.path)(error),
-        })
+        read_part(&self.file, self.path, to, at)
     }
+}
+
+/// Reads the bytes of a file from `at` on, as [`Source::read`] does.
+pub(super) fn read_part(file: &File, path: &Path, to: &mut [u8], at: u64) -> Result<(), Error> {
+    read_at(file, to, at).map_err(|error| match error.kind() {
+        ErrorKind::UnexpectedEof => {
+            let length = file.metadata().map_or(0, |metadata| metadata.len());
+            let (expected, found) = (size(to), length.saturating_sub(at));
+            Error::Truncated { field: Field::File, at, expected, found }
+        }
+        _ => failed("read", path)(error),
+    })
 }
 
 /// Returns the error for memory of that length that the system refused.

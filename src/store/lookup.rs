@@ -54,5 +54,5 @@ impl<T> Lookup<T> {
     }
 }
 
-/// What looking a key up came to, and which file was read if one was.
+/// What looking a key up came to, and which file of the store itself was read if one was and that is what is told.
 pub(crate) type Found<T> = (Lookup<T>, Option<FileId>);

@@ -1,8 +1,12 @@
 //! A directory of entries, which processes share.
 
+mod base;
+mod layers;
 mod lock;
 mod lookup;
 mod options;
+mod pack;
+mod packing;
 mod place;
 mod room;
 mod verified;
@@ -20,9 +24,11 @@ use crate::file::{self, Aside, FileId, Modes, Sync, Trusted};
 use crate::load::{FileBytes, Linker, Module, Source};
 use crate::memory::{Access, Check, Mode};
 use crate::words::Key;
+pub use base::Base;
 pub(crate) use lookup::Found;
 pub use lookup::Lookup;
 pub use options::{Durability, StoreOptions};
+pub use pack::Pack;
 pub use place::default_root;
 use room::{Budget, PATIENCE, Room};
 pub use room::{OtherVersion, Trimmed};
@@ -63,6 +69,8 @@ pub struct Store {
     budget: Option<Budget>,
     is_read_only: bool,
     swept: AtomicBool,
+    /// What is asked for what is not here, in order.
+    bases: Vec<Base>,
 }
 
 /// Entries that are put together, with one sync for all. Returned by [`Store::batch`].
@@ -176,6 +184,7 @@ impl StoreOptions {
             budget: self.budget.map(Budget::new),
             is_read_only: self.is_read_only,
             swept: AtomicBool::new(false),
+            bases: Vec::new(),
         })
     }
 }
@@ -256,7 +265,7 @@ impl Store {
             Entry::parse(&file, &self.identity)?.check_key(key)?;
             Ok(file)
         });
-        Ok(found?.0)
+        Ok(self.or_in_bases(found, |base| base.get(key))?.0)
     }
 
     /// Looks an entry up and checks every byte of it, as [`Entry::verify`] does.
@@ -280,7 +289,8 @@ impl Store {
     ///
     /// [`Error::Io`] and [`Error::Memory`] from the system.
     pub fn get_verified(&self, key: &Key) -> Result<Lookup<Verified>, Error> {
-        Ok(self.look_up(key, |file| self.verified(key, file))?.0)
+        let found = self.look_up(key, |file| self.verified(key, file));
+        Ok(self.or_in_bases(found, |base| base.get_verified(key))?.0)
     }
 
     /// Looks an entry up and makes its code executable.
@@ -293,9 +303,14 @@ impl Store {
         Ok(self.find(key)?.0)
     }
 
-    /// Loads as [`Store::load`] does, and tells which file it was.
+    /// Loads as [`Store::load`] does, and tells which file of this store it was.
     pub(crate) fn find(&self, key: &Key) -> Result<Found<Module>, Error> {
-        self.look_up(key, |file| Module::of_file(file, self.access, &self.identity, key, &self.linker))
+        self.find_with(key, &self.linker)
+    }
+
+    fn find_with(&self, key: &Key, linker: &Linker) -> Result<Found<Module>, Error> {
+        let found = self.look_up(key, |file| Module::of_file(file, self.access, &self.identity, key, linker));
+        self.or_in_bases(found, |base| base.load_with(key, linker))
     }
 
     /// Looks an entry up and checks every byte of it, as [`Entry::verify`] does.
@@ -307,9 +322,10 @@ impl Store {
         Ok(self.find_and_verify(key)?.0)
     }
 
-    /// Checks as [`Store::verify`] does, and tells which file it was.
+    /// Checks as [`Store::verify`] does, and tells which file of this store it was.
     pub(crate) fn find_and_verify(&self, key: &Key) -> Result<Found<()>, Error> {
-        self.look_up(key, |file| self.verified(key, file).map(drop))
+        let found = self.look_up(key, |file| self.verified(key, file).map(drop));
+        self.or_in_bases(found, |base| base.get_verified(key)?.try_map(|_| Ok(())))
     }
 
     fn verified(&self, key: &Key, file: &Source<'_>) -> Result<Verified, Error> {

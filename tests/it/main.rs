@@ -29,6 +29,7 @@ mod loader;
 mod machine;
 #[cfg(all(feature = "object", unix))]
 mod object;
+mod pack;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod planted;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
