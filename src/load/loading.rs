@@ -103,7 +103,16 @@ impl Module {
     ///
     /// Those of [`Entry::parse`], [`Entry::check_key`] and [`Module::load`].
     pub fn load_file(file: FileBytes, identity: &Identity, key: &Key) -> Result<Self, Error> {
-        Self::of(Image::whole(file), identity, key, &Linker::default(), None)
+        Self::load_file_with(file, identity, key, &Linker::default())
+    }
+
+    /// Does the same for the bytes of an entry that imports what `linker` has.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Module::load_file`] and [`Module::load_with`].
+    pub fn load_file_with(file: FileBytes, identity: &Identity, key: &Key, linker: &Linker) -> Result<Self, Error> {
+        Self::of(Image::whole(file), identity, key, linker, None)
     }
 
     /// Checks the entry that an image is, and makes its code executable where it lies, or copies it; `file` is what it was mapped
