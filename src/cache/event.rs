@@ -65,6 +65,15 @@ pub enum Event<'a> {
         /// How long writing and syncing it took.
         took: Duration,
     },
+    /// Entries went out of the store for its [`budget`](crate::StoreOptions::budget), when the module was stored.
+    Trimmed {
+        /// How many.
+        entries: u64,
+        /// Length of their files.
+        bytes: u64,
+        /// How long counting and removing took.
+        took: Duration,
+    },
 }
 
 impl Event<'_> {
@@ -79,6 +88,7 @@ impl Event<'_> {
                 | Self::Compiled { .. }
                 | Self::Evicted { .. }
                 | Self::Stored { .. }
+                | Self::Trimmed { .. }
         )
     }
 }
@@ -101,6 +111,9 @@ impl fmt::Display for Event<'_> {
             Self::Compiled { took } => write!(f, "compiled in {took:?}"),
             Self::Evicted { bytes } => write!(f, "{bytes} bytes of code out of memory"),
             Self::Stored { bytes, took } => write!(f, "{bytes} bytes stored in {took:?}"),
+            Self::Trimmed { entries, bytes, took } => {
+                write!(f, "{entries} entries of {bytes} bytes removed in {took:?} to make room")
+            }
         }
     }
 }
@@ -137,6 +150,10 @@ pub struct Statistics {
     pub bytes_stored: u64,
     /// Modules that went out of memory for the budget.
     pub evicted: u64,
+    /// Entries that went out of the store for its budget, by what this cache put there.
+    pub trimmed: u64,
+    /// Bytes of their files.
+    pub bytes_trimmed: u64,
 }
 
 impl Statistics {
@@ -170,6 +187,8 @@ pub(crate) struct Counters {
     pub(crate) bytes_loaded: AtomicU64,
     pub(crate) bytes_stored: AtomicU64,
     pub(crate) evicted: AtomicU64,
+    pub(crate) trimmed: AtomicU64,
+    pub(crate) bytes_trimmed: AtomicU64,
 }
 
 impl Counters {
@@ -190,6 +209,8 @@ impl Counters {
             bytes_loaded: read(&self.bytes_loaded),
             bytes_stored: read(&self.bytes_stored),
             evicted: read(&self.evicted),
+            trimmed: read(&self.trimmed),
+            bytes_trimmed: read(&self.bytes_trimmed),
         }
     }
 }
@@ -231,6 +252,7 @@ mod tests {
             (Event::Compiled { took }, "compiled in 3ms"),
             (Event::Evicted { bytes: 7 }, "7 bytes of code out of memory"),
             (Event::Stored { bytes: 7, took }, "7 bytes stored in 3ms"),
+            (Event::Trimmed { entries: 2, bytes: 7, took }, "2 entries of 7 bytes removed in 3ms to make room"),
         ] {
             assert_eq!(event.to_string(), said);
             assert!(!event.is_trouble());

@@ -11,7 +11,7 @@ use super::trouble::{Telling, Trouble, nanoseconds};
 use crate::entry::Builder;
 use crate::error::Error;
 use crate::load::Module;
-use crate::store::{Found, Lookup, Store};
+use crate::store::{Found, Lookup, Store, Trimmed};
 use crate::words::Key;
 
 /// What came of a module that was compiled: whether it is in memory, and whether in the store.
@@ -20,10 +20,11 @@ pub(super) struct Added {
     stored: Result<Option<Stored>, Error>,
 }
 
-/// How many bytes were stored, and how long that took.
+/// How many bytes were stored, and how long that took; and what was removed for them.
 struct Stored {
     bytes: u64,
     took: Duration,
+    trimmed: Option<(Trimmed, Duration)>,
 }
 
 impl Cache {
@@ -85,9 +86,10 @@ impl Cache {
         };
         let (store, since) = (self.store_to_write().filter(|_| is_storable), Instant::now());
         let stored = store.map_or(Ok(None), |store| {
-            store.put(key, &entry)?;
+            let trimmed = store.put_and_trim(key, &entry)?;
             self.writes.succeeded();
-            Ok(Some(Stored { bytes: entry.length(), took: since.elapsed() }))
+            let took = since.elapsed().saturating_sub(trimmed.map_or(Duration::ZERO, |(_, took)| took));
+            Ok(Some(Stored { bytes: entry.length(), took, trimmed }))
         });
         Added { module: Module::load_with(&entry, &self.linker).and_then(|module| self.keep(key, module)), stored }
     }
@@ -181,14 +183,22 @@ impl Cache {
     pub(super) fn tell_added(&self, key: &Key, added: Added) -> Result<Arc<Module>, Error> {
         match added.stored {
             Err(error) => self.tell_failure(key, &self.writes, &error, Event::Unwritten(&error)),
-            Ok(Some(Stored { bytes, took })) => {
+            Ok(Some(Stored { bytes, took, trimmed })) => {
                 add(&self.counters.bytes_stored, bytes);
                 self.tell(&self.counters.stored, key, Event::Stored { bytes, took });
+                self.tell_trimmed(key, trimmed);
             }
             Ok(None) => {}
         }
         self.trim();
         added.module
+    }
+
+    fn tell_trimmed(&self, key: &Key, trimmed: Option<(Trimmed, Duration)>) {
+        let Some((Trimmed { entries: entries @ 1.., bytes, .. }, took)) = trimmed else { return };
+        add(&self.counters.trimmed, entries);
+        add(&self.counters.bytes_trimmed, bytes);
+        self.hook.tell(key, Event::Trimmed { entries, bytes, took });
     }
 
     fn tell(&self, counter: &AtomicU64, key: &Key, event: Event<'_>) {

@@ -7,16 +7,14 @@ use super::room::{OtherVersion, PATIENCE, Room, Trimmed};
 use crate::error::Error;
 
 impl Store {
-    /// Makes room if it is time to, after so many bytes were put.
-    pub(super) fn keep_to_budget(&self, put: u64) {
-        if let Some(budget) = self.budget.as_ref().filter(|budget| budget.put(put)) {
-            let (above, most) = budget.bounds();
-            // The entry is there; what cannot be removed now is tried again later. `trim_to` tells why.
-            let _ = self.room().trim(above, most, PATIENCE);
-        }
+    /// Makes room if it is time to, after so many bytes were put, and returns what was removed, if anybody counted.
+    pub(super) fn keep_to_budget(&self, put: u64) -> Option<Trimmed> {
+        let (above, most) = self.budget.as_ref().filter(|budget| budget.put(put))?.bounds();
+        // The entry is there; what cannot be removed now is tried again later. `trim_to` tells why.
+        self.room().trim(above, most, PATIENCE).ok().flatten()
     }
 
-    fn room(&self) -> Room<'_> {
+    pub(super) fn room(&self) -> Room<'_> {
         Room {
             root: self.directory.parent().unwrap_or(&self.directory),
             own: &self.directory,

@@ -17,6 +17,7 @@ mod verified;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use crate::entry::{Entry, Identity, Sealing};
 use crate::error::{Bound, Error, Field};
@@ -240,12 +241,17 @@ impl Store {
     /// tables in a store of [`Revision::Unknown`](crate::Revision::Unknown); and whatever else reading would call it, such as
     /// [`Error::Target`], [`Error::CpuFeatures`], [`Error::BuildId`], [`Error::UnknownSection`] and [`Error::Key`].
     pub fn put(&self, key: &Key, entry: &Entry<'_>) -> Result<(), Error> {
+        self.put_and_trim(key, entry).map(drop)
+    }
+
+    /// Publishes an entry, and tells what was removed to make room for it, and how long that took, if it was time to.
+    pub(crate) fn put_and_trim(&self, key: &Key, entry: &Entry<'_>) -> Result<Option<(Trimmed, Duration)>, Error> {
         self.prepare(key, entry)?;
         file::publish(&self.path(key), &self.temporaries(), self.modes, self.sync(), entry.length(), |file| {
             write(entry, file)
         })?;
-        self.keep_to_budget(entry.length());
-        Ok(())
+        let since = Instant::now();
+        Ok(self.keep_to_budget(entry.length()).map(|trimmed| (trimmed, since.elapsed())))
     }
 
     /// Checks what is to be put, and sweeps once.
