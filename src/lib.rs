@@ -86,7 +86,7 @@ mod words;
 #[cfg(feature = "cache")]
 pub use cache::{Cache, Event, Statistics};
 #[doc(inline)]
-pub use entry::{Alignment, Builder, Entry, Identity, MacKey, Sealing};
+pub use entry::{Alignment, Builder, Entry, Identity, MacKey, Recipe, Sealing};
 #[doc(inline)]
 pub use error::{Error, Result};
 #[cfg(all(feature = "cache", unix))]
@@ -100,7 +100,10 @@ pub use registry::Registry;
 #[cfg(feature = "cache")]
 pub use store::batch::Batch;
 #[cfg(feature = "cache")]
-pub use store::{Base, Durability, Lookup, OtherVersion, Pack, Store, StoreOptions, Trimmed, Verified, default_root};
+pub use store::{
+    Base, Durability, Explanation, Lookup, Near, OtherVersion, Pack, Store, StoreOptions, Trimmed, Verified,
+    default_root,
+};
 pub use words::{Arch, CpuFeatures, Key, Magic, Os, Place, RelocationKind, Revision, Target, Version};
 
 #[doc = include_str!("../SPEC.md")]

@@ -15,11 +15,11 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::entry::{Builder, Identity};
+use crate::entry::{Builder, Identity, Recipe, Wanted};
 use crate::error::Error;
 use crate::load::{Linker, Location, Module};
 use crate::registry::Registry;
-use crate::store::{Lookup, Store};
+use crate::store::{Explanation, Lookup, Store};
 use crate::words::Key;
 use event::Counters;
 pub use event::{Event, Statistics};
@@ -237,9 +237,9 @@ impl Cache {
         self
     }
 
-    /// Returns the module of a key: from memory, or else from the store, or else compiled by `compile` and stored.
+    /// Returns the module of a [`Key`] or a [`Recipe`]: from memory, or else from the store, or else compiled by `compile` and stored.
     ///
-    /// `compile` hands its results to the builder it is given. Of the threads that ask for the same key at the same time, one
+    /// `compile` hands its results to the builder it is given, which has the recipe. Of the threads that ask for the same key at the same time, one
     /// looks into the store and compiles, and the others wait for it, for as long as [`Cache::with_patience`] has it; if its
     /// compiler fails or panics, the next one tries. Processes do the same: see [`Cache::with_waiting_for_processes`]. A compiler may
     /// ask for other modules, and compiles one itself that somebody else compiles who waits for this one; so it does with one that
@@ -258,11 +258,12 @@ impl Cache {
     /// # Panics
     ///
     /// If `compile` does.
-    pub fn get_or_compile<'c, E: From<Error>>(
+    pub fn get_or_compile<'k, 'c, E: From<Error>>(
         &self,
-        key: &Key,
+        wanted: impl Into<Wanted<'k>>,
         compile: impl FnOnce(&mut Builder<'c>) -> Result<(), E>,
     ) -> Result<Arc<Module>, E> {
+        let Wanted { key, recipe } = wanted.into();
         if let Some(module) = self.kept(key) {
             return Ok(module);
         }
@@ -297,6 +298,9 @@ impl Cache {
         let added = catch_unwind(AssertUnwindSafe(|| compile(&mut builder))).map(|compiled| {
             compiled.map(|()| {
                 took = Some(compiling.elapsed());
+                if let Some(recipe) = recipe {
+                    builder.recipe(recipe);
+                }
                 self.publish(key, &mut builder, !is_left)
             })
         });
@@ -326,6 +330,15 @@ impl Cache {
             self.tell_hit(key, module, since);
         }
         found
+    }
+
+    /// Tells why there is no entry of a recipe, as [`Store::explain`] does; of a cache without a store, nothing.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Store::explain`].
+    pub fn explain(&self, recipe: &Recipe) -> Result<Explanation, Error> {
+        self.store.as_ref().map_or_else(|| Ok(Explanation::default()), |store| store.explain(recipe))
     }
 
     /// Checks every byte of the entry of a key in the store, of which a load leaves the source map for when it is used.

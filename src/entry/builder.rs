@@ -8,7 +8,8 @@ use super::append::append;
 use super::digest::crc32c;
 use super::identity::Identity;
 use super::link::{Linked, Links, Site};
-use super::seal::{METADATA, Sealed, Sections};
+use super::record::Recipe;
+use super::seal::{IMPORTS, METADATA, RECIPE, Sealed, Sections, UNWIND_TABLES};
 use super::sealing::sealed;
 use super::tables::Locals;
 use super::view::Entry;
@@ -50,6 +51,10 @@ pub struct Builder<'a> {
     sections: Vec<u8>,
     links: Links,
     linked: Linked,
+    /// And the flags of its section.
+    recipe: Option<(Recipe, u8)>,
+    /// Sections with reserved tags that nobody knew when this was written, of an entry that was taken apart.
+    unknown: Vec<u8>,
     /// How many bytes in front of the engine's code every offset counts, which align it in the file.
     padding: usize,
     /// How many of them there are in `code`.
@@ -149,6 +154,18 @@ impl<'a> Builder<'a> {
         self.section(METADATA, false, bytes)
     }
 
+    /// Has a sealed entry keep what its key is made of, so that a miss can be explained: see [`Store::explain`]. An entry that
+    /// is plain is without.
+    ///
+    /// The last one that is handed in is kept. [`Builder::finish`] refuses one that is of another key.
+    ///
+    /// [`Store::explain`]: crate::Store::explain
+    pub fn recipe(&mut self, recipe: &Recipe) -> &mut Self {
+        self.missing = self.missing.or(recipe.missing);
+        self.recipe = Some((recipe.clone(), 0));
+        self
+    }
+
     /// Returns the place of what the engine calls by `name`, the same for the same name.
     ///
     /// The address is bound when the entry is loaded: see [`Linker`](crate::Linker). It lies in a slot behind the code, which code
@@ -237,13 +254,7 @@ impl<'a> Builder<'a> {
         let site = Site { at: code_at, padding, arch: identity.target().arch, is_in_file };
         let linked = self.links.link(&self.code, site)?;
         self.linked = linked;
-        if !self.linked.sections.is_empty() {
-            let mut sections = Vec::new();
-            heap::reserve(&mut sections, self.sections.len().saturating_add(self.linked.sections.len()))?;
-            sections.extend_from_slice(&self.sections);
-            sections.append(&mut self.linked.sections);
-            self.linked.sections = sections;
-        }
+        self.add_sections(kind.is_some(), key)?;
         let sections = if self.linked.sections.is_empty() { &self.sections } else { &self.linked.sections };
         let code = self.linked.code.as_deref().unwrap_or(&self.code);
         if kind.is_none() && !sections.is_empty() {
@@ -308,6 +319,26 @@ impl<'a> Builder<'a> {
             error => error,
         })?;
         Ok(entry)
+    }
+
+    /// Puts the sections of the engine in front of those that follow from what else it handed in, and others behind them.
+    fn add_sections(&mut self, is_sealed: bool, key: &Key) -> Result<(), Error> {
+        let recipe = self.recipe.as_ref().filter(|_| is_sealed);
+        if recipe.is_some_and(|(recipe, _)| recipe.key() != key) {
+            return Err(Error::Invalid { what: "recipe", rule: "must be that of the key" });
+        }
+        if self.linked.sections.is_empty() && recipe.is_none() && self.unknown.is_empty() {
+            return Ok(());
+        }
+        let mut sections = Vec::new();
+        heap::append(&mut sections, &self.sections)?;
+        heap::append(&mut sections, &self.linked.sections)?;
+        if let Some((recipe, flags)) = recipe {
+            append(&mut sections, &Section { tag: RECIPE, flags: *flags, bytes: Run::new(recipe.bytes()) })?;
+        }
+        heap::append(&mut sections, &self.unknown)?;
+        self.linked.sections = sections;
+        Ok(())
     }
 
     /// Checks that the try tables, as they were handed in, are laid out as in `revision`.
@@ -406,10 +437,12 @@ impl<'a> From<&Entry<'a>> for Builder<'a> {
         if let Some(sealed @ Sealed { seal, .. }) = &entry.sealed {
             builder.cpu = Some(CpuFeatures::from_bits(entry.target().arch, seal.cpu_features));
             for section in sealed.sections().map_while(Result::ok) {
-                let added = if section.tag > METADATA {
-                    builder.links.take(&section, entry.code_range().start)
-                } else {
-                    append(&mut builder.sections, &section)
+                let added = match section.tag {
+                    ..=METADATA => append(&mut builder.sections, &section),
+                    IMPORTS..=UNWIND_TABLES => builder.links.take(&section, entry.code_range().start),
+                    RECIPE => Recipe::of_entry(sealed.key(), section.bytes.bytes())
+                        .map(|recipe| builder.recipe = Some((recipe, section.flags))),
+                    _ => append(&mut builder.unknown, &section),
                 };
                 builder.note(added);
             }

@@ -25,17 +25,8 @@ impl Key {
     /// ```
     pub fn of(identity: &Identity) -> KeyBuilder {
         let Alignment { bytes, in_file } = identity.alignment();
-        let revision: u8 = match identity.revision() {
-            Revision::SourceMap => 0,
-            Revision::CatchClauses => 1,
-            Revision::Locals => 2,
-            Revision::Unknown => 255,
-        };
-        let (sealing, fingerprint) = match identity.sealing() {
-            Sealing::Plain => ("plain", None),
-            Sealing::Checksum => ("checksum", None),
-            Sealing::Mac(key) => ("mac", Some(key.fingerprint())),
-        };
+        let revision = number(identity.revision());
+        let (sealing, fingerprint) = named(identity.sealing());
         KeyBuilder(Sha256::new())
             .part(b"jitcache key 2")
             .part(&identity.magic().0)
@@ -49,6 +40,25 @@ impl Key {
             .part(&bytes.to_le_bytes())
             .part(&[in_file.into()])
             .part(identity.sections().map(u32::to_le_bytes).collect::<Vec<_>>().as_flattened())
+    }
+}
+
+/// Returns the number that a key has for a revision.
+pub(super) const fn number(revision: Revision) -> u8 {
+    match revision {
+        Revision::SourceMap => 0,
+        Revision::CatchClauses => 1,
+        Revision::Locals => 2,
+        Revision::Unknown => 255,
+    }
+}
+
+/// Returns what a key has for a sealing, and the fingerprint of its MAC key.
+pub(super) fn named(sealing: &Sealing) -> (&'static str, Option<[u8; 32]>) {
+    match sealing {
+        Sealing::Plain => ("plain", None),
+        Sealing::Checksum => ("checksum", None),
+        Sealing::Mac(key) => ("mac", Some(key.fingerprint())),
     }
 }
 
@@ -87,7 +97,7 @@ impl KeyBuilder {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::entry::MacKey;
+    use crate::entry::{MacKey, Recipe};
     use crate::words::{Arch, CpuFeatures, Os, Target};
 
     fn identity() -> Identity {
@@ -134,6 +144,13 @@ mod tests {
             identity().with_sections(&[1, 2]),
         ];
         let mut keys: Vec<_> = identities.iter().map(|identity| Key::of(identity).finish()).collect();
+        let recipes = identities.map(|identity| Recipe::of(&identity).finish());
+        assert!(recipes.iter().map(Recipe::key).eq(&keys));
+        for (i, one) in recipes.iter().enumerate() {
+            for (j, two) in recipes.iter().enumerate() {
+                assert_eq!(one.parts().differences(&two.parts()).is_empty(), i == j, "{one:?} {two:?}");
+            }
+        }
         keys.sort_unstable();
         assert!(keys.windows(2).all(|pair| pair[0] != pair[1]), "{keys:?}");
     }

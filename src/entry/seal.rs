@@ -18,6 +18,9 @@ pub(crate) const RELOCATIONS: u32 = METADATA + 3;
 pub(crate) const SYMBOLS: u32 = METADATA + 4;
 pub(crate) const UNWIND_TABLES: u32 = METADATA + 5;
 
+/// The tag of what the key of an entry is made of.
+pub(crate) const RECIPE: u32 = METADATA + 6;
+
 /// Seal and footer of an entry.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Sealed<'a> {
@@ -100,7 +103,7 @@ impl<'a> Sealed<'a> {
             return Err(Error::BuildId { at: build_id.at(), expected: expected.into(), found: found.into() });
         }
         self.check_sections(|tag| match tag {
-            METADATA => true,
+            METADATA | RECIPE => true,
             // Where offsets count from the start of the code, it lies in memory in no known place of a page.
             IMPORTS..=UNWIND_TABLES => identity.alignment().in_file,
             tag => identity.knows_section(tag),

@@ -6,7 +6,8 @@ use std::ops::Range;
 use super::alignment::Alignment;
 use super::digest::{Digest, MacKey, Sum, crc32c};
 use super::identity::Identity;
-use super::seal::{METADATA, Sealed, SourceMapDigest};
+use super::parts::Parts;
+use super::seal::{METADATA, RECIPE, Sealed, SourceMapDigest};
 use super::tables::{FunctionOffsets, SourceMap, TryTables};
 use crate::error::{Bound, Error, Field};
 use crate::format::{self, Body, CatchClauses, Header, Run, Violation};
@@ -222,6 +223,14 @@ impl<'a> Entry<'a> {
         self.section(METADATA)
     }
 
+    /// Returns what the key of the entry is made of, if a sealed entry keeps that: see [`Builder::recipe`].
+    ///
+    /// [`Builder::recipe`]: crate::Builder::recipe
+    #[must_use]
+    pub fn recipe(&self) -> Option<Parts<'a>> {
+        self.sealed.as_ref()?.sections().find(RECIPE).map(Parts::of)
+    }
+
     /// Returns how long the entry is as a file, in bytes.
     #[must_use]
     pub fn length(&self) -> u64 {
@@ -325,7 +334,8 @@ impl<'a> Entry<'a> {
             checked.map_err(|violation| violation.of(Field::SourceMap))?;
         }
         self.check_try_tables()?;
-        self.check_linkage()
+        self.check_linkage()?;
+        self.recipe().map_or(Ok(()), |recipe| recipe.check())
     }
 
     /// Checks the try tables, and that nothing is behind them.

@@ -74,6 +74,16 @@ pub enum Field {
     Symbols,
     /// The unwind tables.
     UnwindTables,
+    /// The number that tells what a part of a recipe is.
+    PartKind,
+    /// The length of the name of a part of a recipe.
+    PartNameLength,
+    /// The name of a part of a recipe.
+    PartName,
+    /// The length of the value of a part of a recipe.
+    PartValueLength,
+    /// The value of a part of a recipe.
+    PartValue,
     /// The length of seal and footer.
     SealLength,
     /// The length of the whole file.
@@ -139,6 +149,11 @@ impl Field {
             Self::SymbolCount => "symbol count",
             Self::Symbols => "symbols",
             Self::UnwindTables => "unwind tables",
+            Self::PartKind => "part kind",
+            Self::PartNameLength => "part name length",
+            Self::PartName => "part name",
+            Self::PartValueLength => "part value length",
+            Self::PartValue => "part value",
             Self::SealLength => "seal length",
             Self::FileLength => "file length",
             Self::DigestKind => "digest kind",

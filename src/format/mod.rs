@@ -17,8 +17,8 @@ use crate::words::size;
 pub(crate) use run::{Bytes, Piece, Run, within};
 pub use schema::CatchClause;
 pub(crate) use schema::{
-    Body, CatchClauses, Data, Footer, Header, Import, PackFooter, PackRow, PackTarget, Seal, Section, SourceMap,
-    Symbols, TryTable, TryTableLocals, UnwindTables,
+    Body, CatchClauses, Data, Footer, Header, Import, PackFooter, PackRow, PackTarget, RecipePart, Seal, Section,
+    SourceMap, Symbols, TryTable, TryTableLocals, UnwindTables,
 };
 use source::{Source, truncation};
 pub(crate) use table::{Row, Table, Violation};

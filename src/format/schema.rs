@@ -267,6 +267,31 @@ pub(crate) struct UnwindTables {
     pub(crate) length: u64,
 }
 
+/// A part of a recipe. Those of an entry follow each other up to the end of their section.
+#[binrw]
+#[brw(little)]
+#[br(import_raw(file: Run<'a>))]
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct RecipePart<'a> {
+    /// 0: a setting of the identity; 1: a flag; 2: a source.
+    #[br(err_context(Field::PartKind))]
+    pub(crate) kind: u8,
+
+    #[br(temp, err_context(Field::PartNameLength))]
+    #[bw(try_calc(u64::try_from(name.bytes().len())))]
+    name_length: u64,
+
+    #[br(args(file, Some(name_length)), err_context(Field::PartName))]
+    pub(crate) name: Run<'a>,
+
+    #[br(temp, err_context(Field::PartValueLength))]
+    #[bw(try_calc(u64::try_from(value.bytes().len())))]
+    value_length: u64,
+
+    #[br(args(file, Some(value_length)), err_context(Field::PartValue))]
+    pub(crate) value: Run<'a>,
+}
+
 /// The end of a sealed entry, from which the seal is found.
 #[binrw]
 #[brw(little)]

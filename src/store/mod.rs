@@ -3,6 +3,8 @@
 mod base;
 pub(crate) mod batch;
 mod budget;
+mod explain;
+mod explanation;
 mod layers;
 mod lock;
 mod lookup;
@@ -26,6 +28,7 @@ use crate::load::{FileBytes, Linker, Module, Source};
 use crate::memory::{Access, Check, Mode};
 use crate::words::Key;
 pub use base::Base;
+pub use explanation::{Explanation, Near};
 pub(crate) use lookup::Found;
 pub use lookup::Lookup;
 pub use options::{Durability, StoreOptions};

@@ -1,5 +1,6 @@
 //! Room on disk: the bytes that an engine's entries take under a root, in the directories of all its versions.
 
+use std::iter;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
@@ -209,20 +210,45 @@ impl Room<'_> {
 
     fn count(&self) -> Result<Counted, Error> {
         let mut counted = Counted::default();
-        for name in file::names(self.root)? {
-            let name = name?;
-            let directory = self.root.join(&name);
-            if self.identity.owns_directory(&name) && directory != self.own {
-                self.count_in(&directory, &mut counted)?;
-            }
+        for directory in self.other_directories()? {
+            self.count_in(&directory?, &mut counted)?;
         }
         self.count_in(self.own, &mut counted)?;
         Ok(counted)
     }
 
+    /// Returns what has a name as the directories of the engine's other versions and targets have, whatever it is.
+    fn other_directories(&self) -> Result<impl Iterator<Item = Result<PathBuf, Error>>, Error> {
+        let names = file::names(self.root)?
+            .filter(|name| name.as_ref().map_or(true, |name| self.identity.owns_directory(name)));
+        let directories = names.map(|name| Ok(self.root.join(name?)));
+        Ok(directories.filter(|directory| directory.as_ref().map_or(true, |directory| directory != self.own)))
+    }
+
+    /// Returns the directories of the engine that are taken, the store's own in front if it is there.
+    pub(super) fn directories(&self) -> Result<Vec<PathBuf>, Error> {
+        let mut directories = Vec::new();
+        if !self.root.exists() {
+            return Ok(directories);
+        }
+        for directory in iter::once(Ok(self.own.to_owned())).chain(self.other_directories()?) {
+            let directory = directory?;
+            if self.is_taken(&directory)? {
+                heap::reserve(&mut directories, 1)?;
+                directories.push(directory);
+            }
+        }
+        Ok(directories)
+    }
+
+    /// Returns whether entries of a directory are taken: it is no link, and one of those who are trusted.
+    fn is_taken(&self, directory: &Path) -> Result<bool, Error> {
+        file::is_directory(directory, self.trusted)
+    }
+
     /// Counts the entries of a directory, unless it is none, a link, or not one of those who are trusted.
     fn count_in(&self, directory: &Path, counted: &mut Counted) -> Result<(), Error> {
-        if !file::is_directory(directory, self.trusted)? {
+        if !self.is_taken(directory)? {
             return Ok(());
         }
         let place = counted.directories.len();

@@ -237,6 +237,7 @@ fn the_generator_makes_entries_of_every_shape() {
     });
     some("unwind tables", |parts| parts.linked.as_ref().is_some_and(|linked| linked.has_unwind_tables));
     some("symbols", |parts| parts.linked.as_ref().is_some_and(|linked| linked.symbols.len() > 1));
+    some("recipes", |parts| parts.recipe.as_ref().is_some_and(|recipe| recipe.parts().count() > 8));
     some("an unknown revision", |parts| parts.identity.revision() == Revision::Unknown);
 }
 

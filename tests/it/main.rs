@@ -35,6 +35,7 @@ mod planted;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod processor;
 mod properties;
+mod recipe;
 mod replay;
 mod room;
 mod seal;

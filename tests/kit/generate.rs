@@ -2,7 +2,7 @@
 
 use arbitrary::{Result, Unstructured};
 use jitcache::entry::{CatchClause, Locals};
-use jitcache::{Builder, Identity, Key, MacKey, Place, RelocationKind, Revision, Sealing};
+use jitcache::{Builder, Identity, Key, MacKey, Place, Recipe, RelocationKind, Revision, Sealing};
 
 /// The parts of a valid entry.
 #[derive(Debug, Clone, PartialEq)]
@@ -19,6 +19,8 @@ pub struct Parts {
     pub sections: Vec<(u32, bool, Vec<u8>)>,
     pub metadata: Option<Vec<u8>>,
     pub linked: Option<Linked>,
+    /// Of [`Parts::key`].
+    pub recipe: Option<Recipe>,
 }
 
 /// What code is linked to.
@@ -105,9 +107,12 @@ impl Parts {
                 true => identity.with_alignment_in_file(alignment),
                 false => identity.with_function_alignment(alignment),
             })
-            .and_then(|identity| identity.with_sealing(sealing).with_sections(&KNOWN).with_build_id(&build_id))
+            .and_then(|identity| identity.with_sealing(sealing.clone()).with_sections(&KNOWN).with_build_id(&build_id))
             .expect("the generator knows what identities may be");
-        Ok(Self { identity, functions, code, source_map, try_tables, key, sections, metadata, linked })
+        let has_recipe = sealing != Sealing::Plain && from.arbitrary()?;
+        let recipe = if has_recipe { Some(recipe(from, &identity)?) } else { None };
+        let key = recipe.as_ref().map_or(key, |recipe| *recipe.key());
+        Ok(Self { identity, functions, code, source_map, try_tables, key, sections, metadata, linked, recipe })
     }
 
     /// Returns the parts as a builder that borrows the code.
@@ -134,6 +139,9 @@ impl Parts {
         }
         if let Some(linked) = &self.linked {
             linked.add_to(&mut builder);
+        }
+        if let Some(recipe) = &self.recipe {
+            builder.recipe(recipe);
         }
         builder
     }
@@ -192,6 +200,18 @@ impl Linked {
             builder.eh_frame(&UNWIND_TABLES);
         }
     }
+}
+
+fn recipe(from: &mut Unstructured<'_>, identity: &Identity) -> Result<Recipe> {
+    let mut recipe = Recipe::of(identity);
+    for _ in 0..from.int_in_range(0..=4)? {
+        let texts = ["", "opt", "2", "a\nb", "\u{fc}ber"];
+        recipe = match from.arbitrary()? {
+            true => recipe.flag(from.choose(&texts)?, from.choose(&texts)?),
+            false => recipe.source(from.choose(&texts)?.as_bytes()),
+        };
+    }
+    Ok(recipe.finish())
 }
 
 /// Adds a try table with or without locals.

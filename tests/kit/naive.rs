@@ -75,6 +75,8 @@ pub struct Seal {
     pub build_id: Vec<u8>,
     /// Tag, flags and content of all sections, those that nobody knows among them.
     pub sections: Vec<(u32, u8, Vec<u8>)>,
+    /// Kind, name and value of every part, if there is one.
+    pub recipe: Option<Vec<(u8, String, Vec<u8>)>>,
 }
 
 /// What is wrong, at which byte of the file.
@@ -428,7 +430,7 @@ fn sections<'a>(mut cursor: Cursor<'a>, known: &[u32], is_aligned_in_file: bool)
             return wrong("section flags", flags_at, Allowed::AtMost(1), flags.into());
         }
         let is_linked = is_aligned_in_file && (IMPORTS..=UNWIND_TABLES).contains(&tag);
-        if flags == 1 && tag != METADATA && !is_linked && !known.contains(&tag) {
+        if flags == 1 && tag != METADATA && tag != RECIPE && !is_linked && !known.contains(&tag) {
             return Err(Wrong::UnknownSection { at: tag_at });
         }
         sections.push((tag, flags, content));
@@ -454,14 +456,19 @@ pub fn verify(opened: &Opened<'_>) -> Result<Entry, Wrong> {
     if let Some((count, _)) = body.try_table_count {
         tables = try_tables(count, &opened.revision, body.behind.clone())?;
     }
+    let mut parts = None;
     if let Some(seal) = &opened.seal {
         linked(seal, &body.code, padding(opened))?;
+        if let Some((_, _, content)) = seal.sections.iter().find(|section| section.0 == RECIPE) {
+            parts = Some(recipe(content.clone())?);
+        }
     }
     let seal = opened.seal.as_ref().map(|seal| Seal {
         key: seal.key,
         cpu_features: seal.cpu_features,
         build_id: seal.build_id.to_vec(),
         sections: seal.sections.iter().map(|(tag, flags, content)| (*tag, *flags, content.rest.to_vec())).collect(),
+        recipe: parts,
     });
     Ok(Entry {
         functions,
@@ -480,6 +487,7 @@ const DATA: u32 = METADATA + 2;
 const RELOCATIONS: u32 = METADATA + 3;
 const SYMBOLS: u32 = METADATA + 4;
 const UNWIND_TABLES: u32 = METADATA + 5;
+const RECIPE: u32 = METADATA + 6;
 
 /// Checks what code is linked to.
 fn linked(seal: &OpenedSeal<'_>, code: &Cursor<'_>, padding: u64) -> Result<(), Wrong> {
@@ -655,6 +663,40 @@ fn check_unwind_tables(tables: Cursor<'_>) -> Result<(), Wrong> {
         }
         rest.take("unwind tables", length.into())?;
     }
+}
+
+/// Kind, name and value of every part.
+fn recipe(mut content: Cursor<'_>) -> Result<Vec<(u8, String, Vec<u8>)>, Wrong> {
+    let wrong = |field, at, expected, found| Err(Wrong::Value { field, at, expected, found });
+    let mut parts = Vec::new();
+    while !content.is_at_end() {
+        let at = content.at;
+        let [kind] = content.bytes("part kind")?;
+        let name_length = content.u64("part name length")?;
+        let name = content.take("part name", name_length.into())?;
+        let value_length_at = content.at;
+        let value_length = content.u64("part value length")?;
+        let value = content.take("part value", value_length.into())?;
+        if kind > 2 {
+            return wrong("part kind", at, Allowed::AtMost(2), kind.into());
+        }
+        if kind == 2 && name_length > 0 {
+            return wrong("part name length", at + 1, Allowed::Exactly(0), name_length);
+        }
+        if kind == 2 && value_length != 40 {
+            return wrong("part value length", value_length_at, Allowed::Exactly(40), value_length);
+        }
+        let texts = [("part name", &name), ("part value", &value)];
+        for (field, text) in texts.into_iter().filter(|_| kind < 2) {
+            let is_text = |end: &usize| std::str::from_utf8(&text.rest[..*end]).is_ok();
+            let end = (0..=text.rest.len()).rev().find(is_text).unwrap();
+            if let Some(&found) = text.rest.get(end) {
+                return wrong(field, text.at + end as u64, Allowed::Below(0x80), found.into());
+            }
+        }
+        parts.push((kind, String::from_utf8_lossy(name.rest).into_owned(), value.rest.to_vec()));
+    }
+    Ok(parts)
 }
 
 /// Compares the digest of everything but the rows, and then that of the rows.

@@ -1,5 +1,6 @@
 //! The crate and the naive reader side by side: they must agree on every file, sound or not.
 
+use jitcache::entry::Part;
 use jitcache::error::Bound;
 use jitcache::{Entry, Error, Identity, Revision, Sealing};
 
@@ -71,6 +72,16 @@ pub fn compare(file: &[u8], identity: &Identity) {
     for (tag, _, bytes) in seal.iter().flat_map(|seal| &seal.sections) {
         assert_eq!(ours.section(*tag), Some(&bytes[..]));
     }
+    let recipe = ours.recipe().map(|parts| {
+        let parts = parts.map(|part| match part {
+            Part::Setting { name, value } => (0, name.to_owned(), value.as_bytes().to_vec()),
+            Part::Flag { name, value } => (1, name.to_owned(), value.as_bytes().to_vec()),
+            Part::Source { length, digest } => (2, String::new(), [&length.to_le_bytes()[..], &digest].concat()),
+            part => panic!("the naive reader does not know {part:?}"),
+        });
+        parts.collect::<Vec<_>>()
+    });
+    assert_eq!(recipe.as_ref(), seal.and_then(|seal| seal.recipe.as_ref()));
     let map = ours.source_map();
     for offset in 0..theirs.code.len() as u64 + 2 {
         assert_eq!(ours.functions().containing(offset), naive::function_at(&theirs, offset));
