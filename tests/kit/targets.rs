@@ -167,7 +167,8 @@ fn operate(from: &mut Unstructured<'_>) -> Result<()> {
     let scratch = Scratch::new();
     let sealing = if from.arbitrary()? { Sealing::Checksum } else { Sealing::Plain };
     let identity = Identity::new("model", *b"MODEL\0", "1").unwrap().with_sealing(sealing);
-    let open = || Store::open(scratch.path(), identity.clone()).unwrap();
+    let linker = Linker::new(|name| Some(name.as_ptr()));
+    let open = || Store::open(scratch.path(), identity.clone()).unwrap().with_linker(linker.clone());
     let mut store = open();
     let keys: [Key; 3] = [1, 2, 3].map(|n| Key::from_bytes([n; 32]));
     // The file that should be there under each key, and whether it is as it was put.
