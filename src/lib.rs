@@ -92,7 +92,7 @@ pub use error::{Error, Result};
 #[cfg(all(feature = "cache", unix))]
 pub use file::{Modes, Trust};
 #[cfg(feature = "cache")]
-pub use load::{FileBytes, Linker, Location, Module, ModuleId};
+pub use load::{FileBytes, Linker, Location, Module, ModuleId, Outline};
 #[cfg(feature = "cache")]
 pub use memory::Access;
 #[cfg(feature = "cache")]
