@@ -16,6 +16,7 @@ impl Identity {
     /// It is for programs that look into any engine's directory. Name, version and target are the directory's; the magic, unless the
     /// engine is wazero, the sealing, and of a sealed entry the processor features, the build id and the sections it requires
     /// are the file's. So what is rejected under this identity is rejected by its engine too; whether this machine can run it is another question.
+    /// No file tells the alignment: where it is larger than usual, offsets of functions count the padding in front of the code.
     /// `mac_key` is the one for an entry that is sealed with a MAC.
     ///
     /// ```

@@ -11,7 +11,7 @@ use crate::file::Trusted;
 use crate::format::{self, Run};
 use crate::words::Key;
 
-/// Whose entry a file is and where its fields lie, by its lengths alone: neither code nor tables are read.
+/// Whose entry a file is and where its fields lie, by its lengths alone: of code and tables no more is read than the try tables, as behind them an entry ends.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Outline {
@@ -30,10 +30,12 @@ impl Outline {
     const START: u64 = 8192;
     /// How much of its end.
     const END: u64 = 512;
+    /// How long try tables, or what stands in their place, may be to be looked at.
+    const TABLES: u64 = 1 << 20;
 
     /// Reads the outline of an entry in a directory of that name; `None` if there is no file or no engine's directory has the name.
     ///
-    /// Checked is what [`Entry::parse`] checks. Nothing is written, and no time of the file is set.
+    /// Checked is what [`Entry::parse`] checks, and that nothing is behind the try tables. Nothing is written, and no time of the file is set.
     ///
     /// # Errors
     ///
@@ -56,8 +58,16 @@ impl Outline {
         loop {
             let wanted = match Entry::read(Run::in_pieces(length, &parts.pieces()), &identity) {
                 Ok(entry) => {
-                    let (key, fields) = (entry.key(), entry.fields());
-                    return Ok(Some(Self { identity, length, key, fields }));
+                    let tables = entry.try_table_range();
+                    let is_read = parts.part(&tables).is_some();
+                    if is_read || reads >= Parts::MOST || tables.end.saturating_sub(tables.start) > Self::TABLES {
+                        if is_read {
+                            entry.check_try_tables()?;
+                        }
+                        let (key, fields) = (entry.key(), entry.fields());
+                        return Ok(Some(Self { identity, length, key, fields }));
+                    }
+                    tables
                 }
                 // Not cut, only not read yet.
                 Err(Error::Truncated { at, expected, .. })
@@ -107,7 +117,8 @@ mod tests {
                     let file = whole.get(..whole.len().saturating_sub(cut)).unwrap();
                     std::fs::write(&path, file).unwrap();
                     let found = Identity::of_entry(&directory, file, &mac_key).unwrap();
-                    let expected = Entry::parse(file, &found).map(|entry| (entry.key(), entry.fields()));
+                    let expected = Entry::parse(file, &found)
+                        .and_then(|entry| entry.check_try_tables().map(|()| (entry.key(), entry.fields())));
                     let outline = Outline::open(&path, &directory, &mac_key);
                     let outline = outline.map(|outline| outline.map(|outline| (outline.key, outline.fields)).unwrap());
                     assert_eq!(format!("{outline:?}"), format!("{expected:?}"), "{sealing:?} {functions} {cut}");

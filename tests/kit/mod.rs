@@ -6,6 +6,7 @@
     clippy::as_conversions,
     clippy::expect_used,
     clippy::indexing_slicing,
+    clippy::new_without_default,
     clippy::panic,
     clippy::unwrap_used,
     dead_code,
