@@ -3,6 +3,15 @@
 //! `UPDATE_SNAPSHOTS=1` writes what is printed as what is expected.
 
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::as_conversions,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a panic is how a test fails"
+)]
 
 use std::fs::{self, File, FileTimes};
 use std::os::unix::ffi::OsStrExt;
