@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::Outcome;
 use crate::arguments::Stats;
-use crate::entries::{Cache, State, length_of};
+use crate::entries::{Cache, Found, State, length_of};
 use crate::out::{self, Failure, Out, Paint, Side};
 
 /// The sums of a directory.
@@ -28,19 +28,28 @@ struct Sums {
 pub(crate) fn run(stats: &Stats, mac_key: Option<&MacKey>, out: &mut Out) -> Result<Outcome, Failure> {
     let cache = Cache::open(&stats.dir)?;
     cache.tell_passed_over();
-    let judged = cache.each(&cache.entries, |entry| cache.outline(entry, mac_key), |_| {});
+    let looked = |entry: &Found| {
+        let judged = cache.outline(entry, mac_key)?;
+        let lengths = [Field::Code, Field::SourceMap, Field::Section].map(|field| length_of(&judged.fields, field));
+        Some((judged.state, judged.functions().unwrap_or(0), lengths))
+    };
+    let looked = cache.each(&cache.entries, looked, |_| {});
     let mut sums = vec![Sums::default(); cache.directories.len()];
-    for (entry, judged) in cache.entries.iter().zip(judged) {
-        let (Some(sums), Some(judged)) = (sums.get_mut(entry.directory), judged) else { continue };
+    for (entry, looked) in cache.entries.iter().zip(looked) {
+        let (Some(sums), Some((state, functions, [code, source_maps, sections]))) =
+            (sums.get_mut(entry.directory), looked)
+        else {
+            continue;
+        };
         let age = cache.age(entry).as_secs();
         let add = |sum: &mut u64, more: u64| *sum = sum.saturating_add(more);
-        add(sums.states.entry(judged.state).or_default(), 1);
+        add(sums.states.entry(state).or_default(), 1);
         add(&mut sums.entries, 1);
         add(&mut sums.bytes, entry.bytes);
-        add(&mut sums.functions, judged.functions().unwrap_or(0));
-        add(&mut sums.code, length_of(&judged.fields, Field::Code));
-        add(&mut sums.source_maps, length_of(&judged.fields, Field::SourceMap));
-        add(&mut sums.sections, length_of(&judged.fields, Field::Section));
+        add(&mut sums.functions, functions);
+        add(&mut sums.code, code);
+        add(&mut sums.source_maps, source_maps);
+        add(&mut sums.sections, sections);
         sums.youngest = Some(sums.youngest.map_or(age, |youngest| youngest.min(age)));
         sums.oldest = sums.oldest.max(Some(age));
     }

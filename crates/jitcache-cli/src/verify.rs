@@ -2,12 +2,12 @@
 
 use std::io::{IsTerminal, Write};
 
-use jitcache::MacKey;
+use jitcache::{Error, MacKey};
 use serde_json::{Value, json};
 
 use crate::Outcome;
 use crate::arguments::Verify;
-use crate::entries::{Cache, Found, Judged};
+use crate::entries::{Cache, Found, State};
 use crate::out::{self, Failure, Out, Paint, Side};
 
 pub(crate) fn run(verify: &Verify, mac_key: Option<&MacKey>, out: &mut Out) -> Result<Outcome, Failure> {
@@ -31,7 +31,7 @@ pub(crate) fn run(verify: &Verify, mac_key: Option<&MacKey>, out: &mut Out) -> R
     };
     let judged = all(&cache, &entries, mac_key);
     let bytes = entries.iter().map(|entry| entry.bytes).fold(0, u64::saturating_add);
-    let checked: Vec<(&Found, &Judged)> =
+    let checked: Vec<(&Found, &Checked)> =
         entries.iter().zip(&judged).filter_map(|(entry, judged)| Some((entry, judged.as_ref()?))).collect();
     let vanished = entries.len().saturating_sub(checked.len());
     let bad = checked.iter().filter(|(_, judged)| judged.state.is_bad()).count();
@@ -72,12 +72,21 @@ pub(crate) fn run(verify: &Verify, mac_key: Option<&MacKey>, out: &mut Out) -> R
     Ok(Outcome::unsound_if(missing || bad > 0 || !cache.passed_over.is_empty()))
 }
 
-/// Checks entries, and tells on a terminal how far it is.
-pub(crate) fn all(cache: &Cache, entries: &[Found], mac_key: Option<&MacKey>) -> Vec<Option<Judged>> {
+/// What checking an entry came to: no more than that, as there may be many.
+pub(crate) struct Checked {
+    pub(crate) state: State,
+    error: Option<Error>,
+}
+
+/// Checks entries, and tells on a terminal how far it is. `None` stands for those that have vanished.
+pub(crate) fn all(cache: &Cache, entries: &[Found], mac_key: Option<&MacKey>) -> Vec<Option<Checked>> {
     let is_terminal = std::io::stderr().is_terminal();
     let judged = cache.each(
         entries,
-        |entry| cache.verify(entry, mac_key),
+        |entry| {
+            let judged = cache.verify(entry, mac_key)?;
+            Some(Checked { state: judged.state, error: judged.error })
+        },
         |at| {
             if is_terminal {
                 let _ = write!(std::io::stderr(), "\r{at} of {} entries", entries.len());
@@ -91,7 +100,7 @@ pub(crate) fn all(cache: &Cache, entries: &[Found], mac_key: Option<&MacKey>) ->
 }
 
 /// Returns what an error tells.
-pub(crate) fn error_json(error: &jitcache::Error) -> Value {
+pub(crate) fn error_json(error: &Error) -> Value {
     json!({
         "name": error.name(),
         "number": error.number(),

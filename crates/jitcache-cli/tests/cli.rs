@@ -489,3 +489,21 @@ fn a_directory_that_others_can_write_to_is_found_bad_by_the_doctor() {
     assert_eq!((code, &check["verdict"]), (Some(1), &"bad".into()));
     assert!(check["remedy"].is_string());
 }
+
+#[test]
+fn the_documentation_shows_what_is_printed() {
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |name: &str| fs::read_to_string(package.join(name)).unwrap();
+    for (file, screens) in [
+        (
+            "../../docs/tool.md",
+            &["list-filtered", "show", "verify", "verify-two", "why-arm64", "why", "stats", "prune"][..],
+        ),
+        ("../../README.md", &["list-filtered", "why-arm64"]),
+    ] {
+        let text = read(file);
+        for screen in screens {
+            assert!(text.contains(&read(&format!("tests/snapshots/golden-{screen}.txt"))), "{screen} in {file}");
+        }
+    }
+}
