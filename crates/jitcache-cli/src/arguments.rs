@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use jitcache::MacKey;
 
 use crate::entries::State;
@@ -53,6 +53,10 @@ pub(crate) enum Command {
     Prune(Prune),
     /// Check whether a cache can work in a directory and on this machine
     Doctor(Doctor),
+    /// Print completions for a shell
+    Completions { shell: clap_complete::Shell },
+    /// Print the manual page
+    Manual,
 }
 
 #[derive(Parser)]
@@ -140,6 +144,25 @@ pub(crate) struct Prune {
 #[derive(Parser)]
 pub(crate) struct Doctor {
     pub(crate) dir: PathBuf,
+}
+
+/// Returns the completions for a shell.
+pub(crate) fn completions(shell: clap_complete::Shell) -> Vec<u8> {
+    let mut completions = Vec::new();
+    clap_complete::generate(shell, &mut Arguments::command(), "jitcache", &mut completions);
+    completions
+}
+
+/// Returns the manual page, and behind it that of each command.
+pub(crate) fn manual() -> std::io::Result<Vec<u8>> {
+    let mut manual = Vec::new();
+    let mut program = Arguments::command().disable_help_subcommand(true);
+    program.build();
+    clap_mangen::Man::new(program.clone()).render(&mut manual)?;
+    for command in program.get_subcommands() {
+        clap_mangen::Man::new(command.clone()).render(&mut manual)?;
+    }
+    Ok(manual)
 }
 
 impl Arguments {

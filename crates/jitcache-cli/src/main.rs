@@ -58,5 +58,7 @@ fn run(arguments: &Arguments, out: &mut Out) -> Result<Outcome, Failure> {
         Command::Stats(command) => stats::run(command, mac_key, out),
         Command::Prune(command) => prune::run(command, mac_key, out),
         Command::Doctor(command) => doctor::run(command, out),
+        Command::Completions { shell } => out.made(&arguments::completions(*shell)),
+        Command::Manual => out.made(&arguments::manual()?),
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::Outcome;
 use crate::arguments::Color;
 
 /// Why a command ended before it was done.
@@ -94,6 +95,12 @@ impl Out {
     /// Prints what holds JSON together.
     pub(crate) fn raw(&mut self, text: &'static str) -> Result<(), Failure> {
         Ok(self.to.write_all(text.as_bytes())?)
+    }
+
+    /// Prints what was made of nothing but the program itself.
+    pub(crate) fn made(&mut self, text: &[u8]) -> Result<Outcome, Failure> {
+        self.to.write_all(text)?;
+        Ok(Outcome::Fine)
     }
 
     fn json_part(&mut self, value: &Value) -> Result<(), Failure> {

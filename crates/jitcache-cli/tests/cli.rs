@@ -507,3 +507,13 @@ fn the_documentation_shows_what_is_printed() {
         }
     }
 }
+
+#[test]
+fn completions_and_the_manual_have_every_command() {
+    let printed = |arguments: &[&str]| String::from_utf8(jitcache(arguments).stdout).unwrap();
+    let (completions, manual) = (printed(&["completions", "bash"]), printed(&["manual"]));
+    for command in ["list", "show", "verify", "why", "stats", "prune", "doctor"] {
+        assert!(completions.contains(&format!("jitcache,{command})")), "{command}");
+        assert!(manual.contains(&format!(".TH jitcache-{command} 1")), "{command}");
+    }
+}
