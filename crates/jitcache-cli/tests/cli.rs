@@ -517,3 +517,28 @@ fn completions_and_the_manual_have_every_command() {
         assert!(manual.contains(&format!(".TH jitcache-{command} 1")), "{command}");
     }
 }
+
+#[test]
+fn a_terminal_has_colours_and_progress() {
+    if Command::new("script").arg("--version").output().is_err() {
+        return skip("a_terminal_has_colours_and_progress", "there is no script(1)");
+    }
+    let scratch = damaged();
+    let in_terminal = |command: &str| {
+        let line = format!("'{}' {command} '{}'", env!("CARGO_BIN_EXE_jitcache"), scratch.path().display());
+        let mut script = Command::new("script");
+        let output =
+            script.args(["-qec", &line, "/dev/null"]).env_remove("NO_COLOR").stdin(Stdio::null()).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    let (code, listed) = in_terminal("list");
+    assert_eq!(code, Some(1));
+    assert!(listed.contains("\x1b[31munsound\x1b[0m"), "{listed:?}");
+    let (code, verified) = in_terminal("verify --all");
+    assert_eq!(code, Some(1));
+    assert!(verified.contains("of 15 entries"), "{verified:?}");
+    assert!(
+        !String::from_utf8_lossy(&jitcache(&["verify", scratch.path().to_str().unwrap(), "--all"]).stderr)
+            .contains("of 15")
+    );
+}
