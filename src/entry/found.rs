@@ -153,8 +153,12 @@ mod tests {
                 let identity = identity.with_sealing(sealing.clone()).with_sections(&[9]);
                 let key = Key::from_bytes([3; 32]);
                 let mut builder = Builder::new();
-                builder.code(vec![0; 40]).function(0).source(0, 4);
-                if sealing != Sealing::Plain {
+                builder.code(vec![0; 40]).source(0, 4);
+                if sealing == Sealing::Plain {
+                    builder.function(0);
+                } else {
+                    builder.function_named(0, 40, "main");
+                    builder.import("memcpy");
                     builder.section(9, true, &b"required"[..]).section(10, false, &b""[..]);
                 }
                 let file = builder.finish(&identity, &key).unwrap().to_vec();
