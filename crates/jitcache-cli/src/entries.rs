@@ -180,11 +180,12 @@ impl Cache {
             };
             let Some(key) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
             match entry.metadata() {
+                // What is no file takes no room that an entry could.
                 Ok(metadata) => self.entries.push(Found {
                     directory: at,
                     key,
-                    bytes: metadata.len(),
-                    modified: metadata.modified().ok(),
+                    bytes: if metadata.is_file() { metadata.len() } else { 0 },
+                    modified: metadata.modified().ok().filter(|_| metadata.is_file()),
                 }),
                 Err(error) => self.pass_over(&entry.path(), &error),
             }
