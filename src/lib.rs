@@ -98,9 +98,9 @@ pub use memory::Access;
 #[cfg(feature = "cache")]
 pub use registry::Registry;
 #[cfg(feature = "cache")]
-pub use store::{
-    Base, Batch, Durability, Lookup, OtherVersion, Pack, Store, StoreOptions, Trimmed, Verified, default_root,
-};
+pub use store::batch::Batch;
+#[cfg(feature = "cache")]
+pub use store::{Base, Durability, Lookup, OtherVersion, Pack, Store, StoreOptions, Trimmed, Verified, default_root};
 pub use words::{Arch, CpuFeatures, Key, Magic, Os, Place, RelocationKind, Revision, Target, Version};
 
 #[doc = include_str!("../SPEC.md")]

@@ -284,7 +284,7 @@ impl Cache {
                 self.tell_hit(key, &module, Some(since));
                 return Ok(module);
             }
-            found => (matches!(found, Ok((Lookup::UnknownLayout(_), _))), found),
+            found => (matches!(found, Ok((Lookup::UnknownLayout(_), Some(_)))), found),
         };
         if self.is_strict {
             drop(lead);

@@ -108,24 +108,23 @@ impl Trusted {
         let Some(whom) = &self.whom else { return Ok(()) };
         let (mut there, mut is_above) = (path, is_above);
         let directory = loop {
-            match openat(CWD, there, flags(is_above), Mode::empty()) {
+            let error = match openat(CWD, there, flags(is_above), Mode::empty()) {
                 Ok(directory) => break directory,
-                Err(Errno::NOENT) if let Some(parent) = there.parent() => (there, is_above) = (parent, true),
-                Err(error) => {
-                    let found = statat(CWD, there, AtFlags::SYMLINK_NOFOLLOW);
-                    return Err(match found {
-                        Ok(link) if !is_above && FileType::from_raw_mode(link.st_mode).is_symlink() => {
-                            Error::Untrusted {
-                                path: there.into(),
-                                owner: link.st_uid,
-                                mode: bits(&link),
-                                rule: "is a link",
-                            }
-                        }
-                        _ => failed("open", there, error),
-                    });
-                }
+                Err(error) => error,
+            };
+            if error == Errno::NOENT
+                && let Some(parent) = there.parent()
+            {
+                (there, is_above) = (parent, true);
+                continue;
             }
+            let found = statat(CWD, there, AtFlags::SYMLINK_NOFOLLOW);
+            return Err(match found {
+                Ok(link) if !is_above && FileType::from_raw_mode(link.st_mode).is_symlink() => {
+                    Error::Untrusted { path: there.into(), owner: link.st_uid, mode: bits(&link), rule: "is a link" }
+                }
+                _ => failed("open", there, error),
+            });
         };
         let (mut name, mut steps, mut below) = (String::from("."), 0, None);
         loop {

@@ -4,6 +4,7 @@ mod bytes;
 mod image;
 mod left;
 mod linker;
+mod loading;
 mod module;
 mod outline;
 mod pack;

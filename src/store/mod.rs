@@ -1,9 +1,12 @@
 //! A directory of entries, which processes share.
 
 mod base;
+pub(crate) mod batch;
+mod budget;
 mod layers;
 mod lock;
 mod lookup;
+mod open;
 mod options;
 mod pack;
 mod packing;
@@ -14,13 +17,10 @@ mod verified;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use crate::entry::{Entry, Identity, Sealing};
 use crate::error::{Bound, Error, Field};
-#[cfg(unix)]
-use crate::file::Trust;
-use crate::file::{self, Aside, FileId, Modes, Sync, Trusted};
+use crate::file::{self, FileId, Modes, Sync, Trusted};
 use crate::load::{FileBytes, Linker, Module, Source};
 use crate::memory::{Access, Check, Mode};
 use crate::words::Key;
@@ -30,7 +30,7 @@ pub use lookup::Lookup;
 pub use options::{Durability, StoreOptions};
 pub use pack::Pack;
 pub use place::default_root;
-use room::{Budget, PATIENCE, Room};
+use room::Budget;
 pub use room::{OtherVersion, Trimmed};
 pub use verified::Verified;
 
@@ -73,138 +73,13 @@ pub struct Store {
     bases: Vec<Base>,
 }
 
-/// Entries that are put together, with one sync for all. Returned by [`Store::batch`].
-///
-/// ```
-/// use jitcache::{Builder, Identity, Key, Store};
-///
-/// # let root = std::env::temp_dir().join(format!("jitcache-batch-{}", std::process::id()));
-/// let identity = Identity::new("myjit", *b"MYJIT\0", "1.4.2")?;
-/// let store = Store::open(&root, identity.clone())?;
-/// let mut batch = store.batch();
-/// for unit in ["f", "g"] {
-///     let key = Key::of(&identity).source(unit.as_bytes()).finish();
-///     batch.put(&key, &Builder::new().code(&[0xc3][..]).function(0).finish(&identity, &key)?)?;
-/// }
-/// batch.finish()?;
-/// assert_eq!(store.list()?.count(), 2);
-/// # std::fs::remove_dir_all(&root).unwrap();
-/// # Ok::<(), jitcache::Error>(())
-/// ```
-#[derive(Debug)]
-#[must_use = "nothing is published before it is finished"]
-pub struct Batch<'s> {
-    store: &'s Store,
-    written: Vec<(Key, Aside)>,
-    bytes: u64,
-}
-
-impl Batch<'_> {
-    /// Writes an entry, which is published by [`Batch::finish`]. What was given one key twice is the last one.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`Store::put`].
-    pub fn put(&mut self, key: &Key, entry: &Entry<'_>) -> Result<(), Error> {
-        let store = self.store;
-        store.prepare(key, entry)?;
-        let aside = file::write_aside(&store.temporaries(), store.modes, Sync::Later, entry.length(), |file| {
-            write(entry, file)
-        })?;
-        self.bytes = self.bytes.saturating_add(entry.length());
-        self.written.push((*key, aside));
-        Ok(())
-    }
-
-    /// Publishes all entries: after this returns, they survive a power cut, whatever the [`Durability`].
-    ///
-    /// On Linux that waits for all that the file system has to write, other programs' files included. An entry that was
-    /// written more than an hour ago may have been swept by another process, which is an error.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Io`] from the system. If it is the sync that fails, nothing is published; otherwise all is that can be.
-    pub fn finish(self) -> Result<(), Error> {
-        let store = self.store;
-        file::sync_aside(self.written.iter().map(|(_, aside)| aside), &store.temporaries())?;
-        let mut result = Ok(());
-        for (key, aside) in self.written {
-            result = result.and(aside.rename(&store.path(&key)));
-        }
-        let result = result.and(file::sync_directory(&store.directory));
-        store.keep_to_budget(self.bytes);
-        result
-    }
-}
-
 fn write(entry: &Entry<'_>, file: &std::fs::File) -> std::io::Result<()> {
     let mut file = BufWriter::new(file);
     entry.write(&mut file)?;
     file.flush()
 }
 
-impl StoreOptions {
-    /// Opens the directory of the identity under `root`, and creates it if need be, unless it is opened for reading alone.
-    ///
-    /// A root that is relative is that of now, whatever directory the process changes to. If the directory vanishes, the next
-    /// put makes it again. A root that is made gets a `CACHEDIR.TAG`, by which programs know that it need not be kept or copied. A
-    /// directory that is there may be one that this user cannot write to: then its entries are found, and a
-    /// put is an error.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Untrusted`] for a directory that the [`Trust`] forbids, and then nothing is created; [`Error::Io`] if the
-    /// directory cannot be found or created, or one that was made does not take its mode.
-    pub fn open(self, root: impl AsRef<Path>) -> Result<Store, Error> {
-        let directory = root.as_ref().join(self.identity.directory_name());
-        let directory = std::path::absolute(&directory).map_err(file::failed("find", &directory))?;
-        #[cfg(unix)]
-        let (trusted, modes) =
-            (Trusted::new(self.trust), self.modes.or((self.trust == Trust::Group).then_some(Modes::GROUP)));
-        #[cfg(not(unix))]
-        let (trusted, modes) = (Trusted::ANYONE, self.modes);
-        // Before anything is made: a directory of root's in another's place would be in that one's way.
-        trusted.check_directory(&directory)?;
-        if !self.is_read_only {
-            let new_root = directory.parent().filter(|root| !root.exists());
-            file::create_directory(&directory, modes)?;
-            trusted.check_directory(&directory)?;
-            if let Some(root) = new_root {
-                file::tag(root, modes);
-            }
-        }
-        Ok(Store {
-            directory,
-            identity: self.identity,
-            access: Access::READ,
-            linker: Linker::default(),
-            modes,
-            trusted,
-            durability: self.durability,
-            budget: self.budget.map(Budget::new),
-            is_read_only: self.is_read_only,
-            swept: AtomicBool::new(false),
-            bases: Vec::new(),
-        })
-    }
-}
-
 impl Store {
-    /// Opens the directory of `identity` under `root`, and creates it if need be, for this user alone: as
-    /// [`StoreOptions::open`] does with nothing set.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`StoreOptions::open`].
-    pub fn open(root: impl AsRef<Path>, identity: Identity) -> Result<Self, Error> {
-        Self::options(identity).open(root)
-    }
-
-    /// Returns how a store of `identity` is opened, to be set otherwise.
-    pub const fn options(identity: Identity) -> StoreOptions {
-        StoreOptions::new(identity)
-    }
-
     /// Sets how entries are read; it is [`Access::READ`] otherwise.
     #[must_use]
     pub const fn with_access(mut self, access: Access) -> Self {
@@ -365,72 +240,12 @@ impl Store {
     /// tables in a store of [`Revision::Unknown`](crate::Revision::Unknown); and whatever else reading would call it, such as
     /// [`Error::Target`], [`Error::CpuFeatures`], [`Error::BuildId`], [`Error::UnknownSection`] and [`Error::Key`].
     pub fn put(&self, key: &Key, entry: &Entry<'_>) -> Result<(), Error> {
-        self.put_and_trim(key, entry).map(drop)
-    }
-
-    /// Puts as [`Store::put`] does, and tells what was removed to make room for it.
-    pub(crate) fn put_and_trim(&self, key: &Key, entry: &Entry<'_>) -> Result<Option<Trimmed>, Error> {
         self.prepare(key, entry)?;
         file::publish(&self.path(key), &self.temporaries(), self.modes, self.sync(), entry.length(), |file| {
             write(entry, file)
         })?;
-        Ok(self.keep_to_budget(entry.length()))
-    }
-
-    /// Makes room if it is time to, after so many bytes were put, and tells what was removed.
-    fn keep_to_budget(&self, put: u64) -> Option<Trimmed> {
-        let budget = self.budget.as_ref().filter(|budget| budget.put(put))?;
-        let (above, most) = budget.bounds();
-        // The entry is there; what cannot be removed now is tried again later. `trim_to` tells why.
-        self.room().trim(above, most, PATIENCE).ok().flatten().filter(|trimmed| trimmed.entries > 0)
-    }
-
-    fn room(&self) -> Room<'_> {
-        Room {
-            root: self.directory.parent().unwrap_or(&self.directory),
-            own: &self.directory,
-            identity: &self.identity,
-            trusted: &self.trusted,
-            modes: self.modes,
-        }
-    }
-
-    /// Removes entries of this engine until there are `bytes` of them under the root: those of other versions and targets
-    /// first, then the least recently used, as [`StoreOptions::budget`] has it done by itself.
-    ///
-    /// Returns what was removed, or `None` if another process is removing entries.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::ReadOnly`]; [`Error::Io`] and [`Error::Memory`] from the system, and whatever could be removed is removed.
-    pub fn trim_to(&self, bytes: u64) -> Result<Option<Trimmed>, Error> {
-        self.check_writable()?;
-        self.room().trim(bytes, bytes, Duration::ZERO)
-    }
-
-    /// Returns the directories of other versions of this engine, and of other targets, under the root.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Io`] and [`Error::Memory`] from the system.
-    pub fn other_versions(&self) -> Result<Vec<OtherVersion>, Error> {
-        self.room().others()
-    }
-
-    /// Removes the entries of another version, and its directory if nothing else is in it.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::ReadOnly`]; [`Error::Invalid`] if it is no other version of this store's; [`Error::Io`] and
-    /// [`Error::Memory`] from the system.
-    pub fn remove_version(&self, version: &OtherVersion) -> Result<Trimmed, Error> {
-        self.check_writable()?;
-        self.room().remove(&version.directory)
-    }
-
-    /// Begins to put many entries, of which none is seen before [`Batch::finish`] has synced them all at once.
-    pub const fn batch(&self) -> Batch<'_> {
-        Batch { store: self, written: Vec::new(), bytes: 0 }
+        self.keep_to_budget(entry.length());
+        Ok(())
     }
 
     /// Checks what is to be put, and sweeps once.

@@ -189,6 +189,22 @@ fn an_entry_of_an_unknown_layout_is_left_as_it_is_and_told_and_the_engine_compil
 }
 
 #[test]
+fn what_a_base_has_in_an_unknown_layout_is_compiled_once_and_stored_on_top() {
+    let identity = identity().with_revision(Revision::Unknown);
+    let (base, scratch) = (Scratch::new(), Scratch::new());
+    let knowing = Cache::open(base.path(), identity.clone().with_revision(TABLES[0].0)).unwrap();
+    assert_eq!(Engine::over(knowing).run_with(1, &TABLES[0].1), (2, true));
+    let start = || {
+        let store = |root: &Scratch| Store::open(root.path(), identity.clone()).unwrap();
+        Engine::over(Cache::over(store(&scratch).with_base(store(&base)).unwrap()))
+    };
+    let engine = start();
+    assert_eq!((engine.run(1), engine.events()), ((2, true), vec!["unknown layout".to_owned()]));
+    let engine = start();
+    assert_eq!((engine.run(1), engine.events()), ((2, false), Vec::<String>::new()));
+}
+
+#[test]
 fn a_module_whose_try_tables_have_no_known_layout_stays_in_memory_and_one_without_any_is_stored() {
     for (_, tables) in TABLES {
         let scratch = Scratch::new();

@@ -126,6 +126,9 @@ fn code_calls_what_the_engine_has_and_finds_its_data_however_it_is_loaded() {
                     let is_to_run = access != Access::READ && access != accesses()[1];
                     assert_eq!(module.is_in_place(), is_to_run && cfg!(unix), "{filling} {access:?}");
                 }
+                let file = FileBytes::open(&store.path(&key()), access).unwrap().unwrap();
+                let module = Module::load_file_with(file, identity, &key(), &linker(times)).unwrap();
+                check(&module, by, &format!("{filling} {access:?}, from the bytes of a file"));
             }
         }
         let cache = Cache::over(store).with_linker(linker(four_times));
