@@ -10,14 +10,15 @@ use crate::format::{self, Footer, Run, Seal};
 use crate::words::{Arch, CpuFeatures, Magic, Os, Target, size};
 
 impl Identity {
-    /// Returns the identity that an entry has by its directory's name, as [`Identity::directory_name`] gives it, and by the
-    /// bytes of its file; `None` if no engine's directory has that name.
+    /// Returns the identity that an entry has by its directory's name, as [`Identity::directory_name`] gives it, and by
+    /// the bytes of its file; `None` if no engine's directory has that name.
     ///
-    /// It is for programs that look into any engine's directory. Name, version and target are the directory's; the magic, unless the
-    /// engine is wazero, the sealing, and of a sealed entry the processor features, the build id and the sections it requires
-    /// are the file's. So what is rejected under this identity is rejected by its engine too; whether this machine can run it is another question.
-    /// No file tells the alignment: where it is larger than usual, offsets of functions count the padding in front of the code.
-    /// `mac_key` is the one for an entry that is sealed with a MAC.
+    /// It is for programs that look into any engine's directory. Name, version and target are the directory's; the
+    /// magic, unless the engine is wazero, the sealing, and of a sealed entry the processor features, the build id and
+    /// the sections it requires are the file's. So what is rejected under this identity is rejected by its engine too;
+    /// whether this machine can run it is another question. No file tells the alignment: where it is larger than usual,
+    /// offsets of functions count the padding in front of the code. `mac_key` is the one for an entry that is sealed
+    /// with a MAC.
     ///
     /// ```
     /// use jitcache::{Builder, Entry, Identity, Key, MacKey};
@@ -70,9 +71,11 @@ impl Identity {
 }
 
 impl Entry<'_> {
-    /// Returns every field of the entry with the bytes it takes in the file, in their order, without a gap and up to its end.
+    /// Returns every field of the entry with the bytes it takes in the file, in their order, without a gap and up to
+    /// its end.
     ///
-    /// Try tables are one field, [`Field::CatchClauses`]; of sections each has its own. A field that takes no bytes is left out.
+    /// Try tables are one field, [`Field::CatchClauses`]; of sections each has its own. A field that takes no bytes is
+    /// left out.
     #[must_use]
     pub fn fields(&self) -> Vec<(Field, Range<u64>)> {
         let mut fields = Fields { fields: Vec::new(), at: 0 };

@@ -11,7 +11,8 @@ use crate::file::Trusted;
 use crate::format::{self, Run};
 use crate::words::Key;
 
-/// Whose entry a file is and where its fields lie, by its lengths alone: of code and tables no more is read than the try tables, as behind them an entry ends.
+/// Whose entry a file is and where its fields lie, by its lengths alone: of code and tables no more is read than the
+/// try tables, as behind them an entry ends.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Outline {
@@ -33,14 +34,16 @@ impl Outline {
     /// How long try tables, or what stands in their place, may be to be looked at.
     const TABLES: u64 = 1 << 20;
 
-    /// Reads the outline of an entry in a directory of that name; `None` if there is no file or no engine's directory has the name.
+    /// Reads the outline of an entry in a directory of that name; `None` if there is no file or no engine's directory
+    /// has the name.
     ///
-    /// Checked is what [`Entry::parse`] checks, and that nothing is behind the try tables. Nothing is written, and no time of the file is set.
+    /// Checked is what [`Entry::parse`] checks, and that nothing is behind the try tables. Nothing is written, and no
+    /// time of the file is set.
     ///
     /// # Errors
     ///
-    /// Those of [`Entry::parse`]; [`Error::NotAFile`] for a link, a directory and anything else that is no regular file; [`Error::Io`] and
-    /// [`Error::Memory`] from the system.
+    /// Those of [`Entry::parse`]; [`Error::NotAFile`] for a link, a directory and anything else that is no regular
+    /// file; [`Error::Io`] and [`Error::Memory`] from the system.
     pub fn open(path: &Path, directory: &str, mac_key: &MacKey) -> Result<Option<Self>, Error> {
         let Some(source) = Source::open(path, &Trusted::ANYONE)? else { return Ok(None) };
         let length = source.length();

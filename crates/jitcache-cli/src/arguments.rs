@@ -11,8 +11,8 @@ use crate::out::Failure;
 
 /// Looks into caches of compiled machine code, of any engine that keeps its code with jitcache, and of wazero.
 ///
-/// DIR is the root of a cache or one of the directories of entries in it. A KEY may be any beginning that only one key has.
-/// Exit codes: 0 all is well; 1 something is unsound or not there; 2 it cannot be done.
+/// DIR is the root of a cache or one of the directories of entries in it. A KEY may be any beginning that only one key
+/// has. Exit codes: 0 all is well; 1 something is unsound or not there; 2 it cannot be done.
 #[derive(Parser)]
 #[command(name = "jitcache", version, max_term_width = 100)]
 pub(crate) struct Arguments {
@@ -124,7 +124,9 @@ pub(crate) struct Stats {
 }
 
 #[derive(Parser)]
-#[command(group(clap::ArgGroup::new("condition").required(true).multiple(true).args(["older_than", "unsound", "version"])))]
+#[command(group(
+    clap::ArgGroup::new("condition").required(true).multiple(true).args(["older_than", "unsound", "version"])
+))]
 pub(crate) struct Prune {
     pub(crate) dir: PathBuf,
     /// Entries unused for so long, as in 90s, 10m, 12h, 30d or 4w

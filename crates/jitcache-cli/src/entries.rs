@@ -228,7 +228,8 @@ impl Cache {
         if let (Some(first), Some(second)) = (first, found.next()) {
             let [a, b] = [first, second].map(|entry| format!("{} in {}", entry.key, self.directory(entry)));
             return Err(Failure::Usage(format!(
-                "{beginning}: more than one entry begins so, {a} and {b} among them: give more of the key, or one directory"
+                "{beginning}: more than one entry begins so, {a} and {b} among them: \
+                 give more of the key, or one directory"
             )));
         }
         Ok(first)

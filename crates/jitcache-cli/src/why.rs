@@ -19,7 +19,8 @@ pub(crate) fn run(why: &Why, mac_key: Option<&MacKey>, out: &mut Out) -> Result<
             match cache.find(beginning)? {
                 Some(found) => tell(&cache.path(found), cache.directory(found), found.key, mac_key, out),
                 None => {
-                    let remedy = "Nothing was stored under such a key, or it was removed: compile, and compare what the key is made of.";
+                    let remedy = "Nothing was stored under such a key, or it was removed: compile, and compare what the \
+                                  key is made of.";
                     answer("miss", None, Some(remedy), out)
                 }
             }

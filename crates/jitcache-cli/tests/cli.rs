@@ -1,4 +1,5 @@
-//! The program, as people and scripts see it: on the golden entries, on sealed ones, on damaged ones and on hostile ones.
+//! The program, as people and scripts see it: on the golden entries, on sealed ones, on damaged ones and on hostile
+//! ones.
 //!
 //! `UPDATE_SNAPSHOTS=1` writes what is printed as what is expected.
 
