@@ -4,6 +4,7 @@ mod alignment;
 mod append;
 mod builder;
 mod digest;
+mod found;
 mod identity;
 mod layout;
 mod link;
