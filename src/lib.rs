@@ -40,7 +40,7 @@
 //! | floor | types |
 //! |---|---|
 //! | the format: bytes in, a borrowed view out | [`Entry`], [`Builder`], [`Identity`], [`Key`] |
-//! | the loader: code in executable pages | [`Module`], [`FileBytes`], [`Access`], [`Registry`] |
+//! | the loader: code in executable pages | [`Module`], [`FileBytes`], [`Outline`], [`Access`], [`Registry`] |
 //! | the store: a directory that processes share | [`Store`], [`StoreOptions`], [`Batch`], [`Lookup`], [`Verified`], [`Pack`], [`Base`] |
 //! | the cache: memory over store over compiler | [`Cache`] |
 //!
@@ -92,7 +92,7 @@ pub use error::{Error, Result};
 #[cfg(all(feature = "cache", unix))]
 pub use file::{Modes, Trust};
 #[cfg(feature = "cache")]
-pub use load::{FileBytes, Linker, Location, Module, ModuleId};
+pub use load::{FileBytes, Linker, Location, Module, ModuleId, Outline};
 #[cfg(feature = "cache")]
 pub use memory::Access;
 #[cfg(feature = "cache")]

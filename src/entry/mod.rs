@@ -5,6 +5,7 @@ mod append;
 mod builder;
 mod difference;
 mod digest;
+mod found;
 mod identity;
 mod layout;
 mod link;

@@ -345,6 +345,11 @@ impl<'a> Entry<'a> {
         self.try_tables().try_for_each(|table| table?.clauses().try_for_each(|clause| clause.map(drop)))
     }
 
+    /// Returns where the try tables lie in the file, and whatever is behind them; an empty place if there are none.
+    pub(crate) fn try_table_range(&self) -> Range<u64> {
+        self.body.catch_clauses.as_ref().map_or(0..0, |tables| tables.try_tables.range())
+    }
+
     /// Checks that there are no try tables in a layout that is not known.
     fn check_revision(&self) -> Result<(), Error> {
         match &self.body.catch_clauses {

@@ -83,9 +83,8 @@ pub fn place(bytes: &[u8]) {
     }
     let parsed = Entry::parse(&file, identity);
     let key = key_of(&file, identity);
-    let open = || Store::open(SCRATCH.path(), identity.clone()).unwrap().with_linker(linker());
-    let store = |access| open().with_access(access);
-    let path = store(Access::READ).path(&key);
+    let mut store = Store::open(SCRATCH.path(), identity.clone()).unwrap().with_linker(linker());
+    let path = store.path(&key);
     fs::write(&path, &file).unwrap();
     let load = |file| Module::load_file_with(file, identity, &key, &linker());
     let expected = load(file.clone().into());
@@ -106,7 +105,8 @@ pub fn place(bytes: &[u8]) {
             Err(error) => Ok(Lookup::Rejected(error)),
             Ok(module) => Ok(Lookup::Hit(module)),
         };
-        for (is_whole, found) in [(true, opened), (false, store(access).load(&key))] {
+        store = store.with_access(access);
+        for (is_whole, found) in [(true, opened), (false, store.load(&key))] {
             match (found, &expected) {
                 (Ok(Lookup::Hit(module)), Ok(_)) => {
                     let entry = parsed.as_ref().expect("what was loaded can be parsed");
@@ -167,7 +167,8 @@ fn operate(from: &mut Unstructured<'_>) -> Result<()> {
     let scratch = Scratch::new();
     let sealing = if from.arbitrary()? { Sealing::Checksum } else { Sealing::Plain };
     let identity = Identity::new("model", *b"MODEL\0", "1").unwrap().with_sealing(sealing);
-    let open = || Store::open(scratch.path(), identity.clone()).unwrap();
+    let linker = Linker::new(|name| Some(name.as_ptr()));
+    let open = || Store::open(scratch.path(), identity.clone()).unwrap().with_linker(linker.clone());
     let mut store = open();
     let keys: [Key; 3] = [1, 2, 3].map(|n| Key::from_bytes([n; 32]));
     // The file that should be there under each key, and whether it is as it was put.

@@ -1,0 +1,328 @@
+//! Entries as they lie on the disk, of whichever engine.
+
+use std::fs;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, SystemTime};
+
+use clap::ValueEnum;
+use jitcache::error::Field;
+use jitcache::{Access, CpuFeatures, Entry, Error, FileBytes, Identity, Key, MacKey, Outline, Sealing, Target};
+
+use crate::out::{Failure, Paint, tell};
+
+/// The key for parsing what is sealed with a MAC when no key was given: everything but the MAC can be looked at.
+const NO_KEY: MacKey = MacKey::new([0; 32]);
+
+/// The directories of entries below a root, and what lies in them.
+pub(crate) struct Cache {
+    pub(crate) directories: Vec<Directory>,
+    pub(crate) entries: Vec<Found>,
+    /// What could not be looked at.
+    pub(crate) passed_over: Vec<String>,
+    now: SystemTime,
+}
+
+/// A directory of one engine, version and target.
+pub(crate) struct Directory {
+    pub(crate) path: PathBuf,
+    pub(crate) name: String,
+}
+
+/// What has the name of an entry.
+#[derive(Clone)]
+pub(crate) struct Found {
+    /// Its place in the list of directories.
+    pub(crate) directory: usize,
+    pub(crate) key: Key,
+    pub(crate) bytes: u64,
+    pub(crate) modified: Option<SystemTime>,
+}
+
+/// What an entry is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub(crate) enum State {
+    /// Its lengths and its seal fit; its bytes were not checked
+    Whole,
+    /// Every byte was checked
+    Sound,
+    /// It is sealed with a MAC, whose key was not given
+    Unverified,
+    /// It is for another machine
+    Foreign,
+    /// Another version of the engine wrote it
+    Stale,
+    /// It has try tables in a layout that is not known
+    UnknownLayout,
+    /// It is damaged, or no entry
+    Unsound,
+    /// It cannot be read
+    Unreadable,
+}
+
+impl State {
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Whole => "whole",
+            Self::Sound => "sound",
+            Self::Unverified => "unverified",
+            Self::Foreign => "foreign",
+            Self::Stale => "stale",
+            Self::UnknownLayout => "unknown-layout",
+            Self::Unsound => "unsound",
+            Self::Unreadable => "unreadable",
+        }
+    }
+
+    pub(crate) const fn paint(self) -> Paint {
+        match self {
+            Self::Whole | Self::Sound => Paint::Good,
+            Self::Foreign | Self::Stale | Self::UnknownLayout | Self::Unverified => Paint::Odd,
+            Self::Unsound | Self::Unreadable => Paint::Bad,
+        }
+    }
+
+    /// Returns whether an engine could not use the entry though it is for it.
+    pub(crate) const fn is_bad(self) -> bool {
+        matches!(self, Self::Unsound | Self::Unreadable)
+    }
+
+    const fn of(error: &Error) -> Self {
+        match error {
+            Error::Stale { .. } => Self::Stale,
+            Error::UnknownLayout { .. } => Self::UnknownLayout,
+            error if error.is_rejection() => Self::Unsound,
+            _ => Self::Unreadable,
+        }
+    }
+}
+
+/// What was found out about an entry; `None` in its place if the entry has vanished.
+pub(crate) struct Judged {
+    pub(crate) state: State,
+    pub(crate) error: Option<Error>,
+    pub(crate) identity: Option<Identity>,
+    pub(crate) fields: Vec<(Field, Range<u64>)>,
+}
+
+impl Judged {
+    fn failed(error: Error, identity: Option<Identity>) -> Self {
+        Self { state: State::of(&error), error: Some(error), identity, fields: Vec::new() }
+    }
+
+    /// Returns the number of functions.
+    pub(crate) fn functions(&self) -> Option<u64> {
+        if self.fields.is_empty() {
+            return None;
+        }
+        length_of(&self.fields, Field::FunctionOffsets).checked_div(8)
+    }
+}
+
+/// Returns how many bytes the fields of that name take.
+pub(crate) fn length_of(fields: &[(Field, Range<u64>)], name: Field) -> u64 {
+    let lengths = fields.iter().filter(|(field, _)| *field == name);
+    lengths.map(|(_, range)| range.end.saturating_sub(range.start)).sum()
+}
+
+/// Returns whether a directory of entries has that name.
+fn is_engines(name: &str) -> bool {
+    Identity::of_entry(name, &[], &NO_KEY).is_some()
+}
+
+impl Cache {
+    /// Looks up what is in a directory, which is one of entries or holds such.
+    pub(crate) fn open(path: &Path) -> Result<Self, Failure> {
+        let failed = |error| Failure::io("look into", path, &error);
+        let real = fs::canonicalize(path).map_err(failed)?;
+        let mut cache =
+            Self { directories: Vec::new(), entries: Vec::new(), passed_over: Vec::new(), now: SystemTime::now() };
+        let name = real.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if is_engines(name) {
+            cache.directories.push(Directory { path: path.to_owned(), name: name.to_owned() });
+        }
+        for entry in fs::read_dir(path).map_err(failed)? {
+            let entry = match entry {
+                Ok(entry) => entry,
+                Err(error) => {
+                    cache.pass_over(path, &error);
+                    continue;
+                }
+            };
+            if let Some(name) = entry.file_name().to_str()
+                && is_engines(name)
+                // A link is another's directory: nothing is listed twice, and nothing removed there.
+                && entry.file_type().is_ok_and(|kind| kind.is_dir())
+            {
+                cache.directories.push(Directory { path: entry.path(), name: name.to_owned() });
+            }
+        }
+        cache.directories.sort_by(|a, b| a.name.cmp(&b.name));
+        for directory in 0..cache.directories.len() {
+            cache.look_into(directory);
+        }
+        cache.entries.sort_by_key(|entry| (entry.key, entry.directory));
+        Ok(cache)
+    }
+
+    fn look_into(&mut self, at: usize) {
+        let Some(path) = self.directories.get(at).map(|directory| directory.path.clone()) else { return };
+        let names = match fs::read_dir(&path) {
+            Ok(names) => names,
+            Err(error) => return self.pass_over(&path, &error),
+        };
+        for entry in names {
+            let entry = match entry {
+                Ok(entry) => entry,
+                Err(error) => return self.pass_over(&path, &error),
+            };
+            let Some(key) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+            match entry.metadata() {
+                // What is no file takes no room that an entry could.
+                Ok(metadata) => self.entries.push(Found {
+                    directory: at,
+                    key,
+                    bytes: if metadata.is_file() { metadata.len() } else { 0 },
+                    modified: metadata.modified().ok().filter(|_| metadata.is_file()),
+                }),
+                Err(error) => self.pass_over(&entry.path(), &error),
+            }
+        }
+    }
+
+    fn pass_over(&mut self, path: &Path, error: &std::io::Error) {
+        self.passed_over.push(format!("{}: {error}", path.display()));
+    }
+
+    /// Tells what was passed over.
+    pub(crate) fn tell_passed_over(&self) {
+        for passed_over in &self.passed_over {
+            tell(&format!("passed over {passed_over}"));
+        }
+    }
+
+    pub(crate) fn directory(&self, entry: &Found) -> &str {
+        self.directories.get(entry.directory).map_or("", |directory| &directory.name)
+    }
+
+    pub(crate) fn path(&self, entry: &Found) -> PathBuf {
+        let directory = self.directories.get(entry.directory);
+        directory.map(|directory| directory.path.join(entry.key.to_string())).unwrap_or_default()
+    }
+
+    /// Returns how long ago an entry was last used; nothing for a time that is yet to come.
+    pub(crate) fn age(&self, entry: &Found) -> Duration {
+        entry.modified.and_then(|modified| self.now.duration_since(modified).ok()).unwrap_or_default()
+    }
+
+    /// Finds the entry whose key begins so.
+    pub(crate) fn find(&self, beginning: &str) -> Result<Option<&Found>, Failure> {
+        let wanted = beginning.to_lowercase();
+        if wanted.is_empty() || wanted.len() > 64 || !wanted.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return Err(Failure::Usage(format!("{beginning}: a key is 64 hexadecimal digits, or the first of them")));
+        }
+        let mut found = self.entries.iter().filter(|entry| entry.key.to_string().starts_with(&wanted));
+        let first = found.next();
+        if let (Some(first), Some(second)) = (first, found.next()) {
+            let [a, b] = [first, second].map(|entry| format!("{} in {}", entry.key, self.directory(entry)));
+            return Err(Failure::Usage(format!(
+                "{beginning}: more than one entry begins so, {a} and {b} among them: \
+                 give more of the key, or one directory"
+            )));
+        }
+        Ok(first)
+    }
+
+    /// Returns what the lengths of an entry tell; `None` if it has vanished.
+    pub(crate) fn outline(&self, entry: &Found, mac_key: Option<&MacKey>) -> Option<Judged> {
+        let outline = Outline::open(&self.path(entry), self.directory(entry), mac_key.unwrap_or(&NO_KEY));
+        let outline = match outline {
+            Ok(outline) => outline?,
+            Err(error) => return Some(Judged::failed(error, None)),
+        };
+        if let Some(found) = outline.key
+            && found != entry.key
+        {
+            let key = outline.fields.iter().find(|(field, _)| *field == Field::Key);
+            let error = Error::Key { at: key.map_or(0, |(_, range)| range.start), expected: entry.key, found };
+            return Some(Judged::failed(error, Some(outline.identity)));
+        }
+        let state = if runs_here(&outline.identity) { State::Whole } else { State::Foreign };
+        Some(Judged { state, error: None, identity: Some(outline.identity), fields: outline.fields })
+    }
+
+    /// Checks every byte of an entry; `None` if it has vanished.
+    pub(crate) fn verify(&self, entry: &Found, mac_key: Option<&MacKey>) -> Option<Judged> {
+        let file = match FileBytes::open(&self.path(entry), Access::READ) {
+            Ok(file) => file?,
+            Err(error) => return Some(Judged::failed(error, None)),
+        };
+        Some(judge(self.directory(entry), &file, &entry.key, mac_key))
+    }
+
+    /// Calls `look` on every entry, by as many threads as there are processors, and returns what it made of each.
+    pub(crate) fn each<T: Send>(
+        &self,
+        entries: &[Found],
+        look: impl Fn(&Found) -> T + Sync,
+        progress: impl Fn(usize) + Sync,
+    ) -> Vec<T> {
+        /// Entries that a thread takes at once.
+        const MANY: usize = 16;
+        let (next, done) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        std::thread::scope(|scope| {
+            for _ in 0..threads {
+                scope.spawn(|| {
+                    let mut own = Vec::new();
+                    loop {
+                        let at = next.fetch_add(MANY, Ordering::Relaxed);
+                        let Some(rest) = entries.get(at..).filter(|rest| !rest.is_empty()) else { break };
+                        for (place, entry) in rest.iter().take(MANY).enumerate() {
+                            own.push((at.saturating_add(place), look(entry)));
+                        }
+                        progress(at);
+                    }
+                    done.lock().unwrap_or_else(std::sync::PoisonError::into_inner).append(&mut own);
+                });
+            }
+        });
+        let mut done = done.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        done.sort_unstable_by_key(|(at, _)| *at);
+        done.into_iter().map(|(_, made)| made).collect()
+    }
+}
+
+/// Returns whether this machine can run code of an identity that was found.
+pub(crate) fn runs_here(identity: &Identity) -> bool {
+    identity.target() == Target::host()
+        && (*identity.sealing() == Sealing::Plain || identity.cpu().missing_from(CpuFeatures::host()).is_empty())
+}
+
+/// Returns the identity of an entry in a directory of that name.
+pub(crate) fn identify(directory: &str, file: &[u8], mac_key: Option<&MacKey>) -> Option<Identity> {
+    Identity::of_entry(directory, file, mac_key.unwrap_or(&NO_KEY))
+}
+
+/// Checks every byte of an entry that lies in a directory of that name.
+pub(crate) fn judge(directory: &str, file: &[u8], key: &Key, mac_key: Option<&MacKey>) -> Judged {
+    let Some(identity) = identify(directory, file, mac_key) else {
+        return Judged { state: State::Unreadable, error: None, identity: None, fields: Vec::new() };
+    };
+    let checked = Entry::parse(file, &identity).and_then(|entry| {
+        entry.check_key(key)?;
+        match entry.verify() {
+            // Without the key there is nothing to compare the MAC with.
+            Err(Error::Forged { .. }) if mac_key.is_none() => Ok((State::Unverified, entry.fields())),
+            Err(error) => Err(error),
+            Ok(()) if runs_here(&identity) => Ok((State::Sound, entry.fields())),
+            Ok(()) => Ok((State::Foreign, entry.fields())),
+        }
+    });
+    match checked {
+        Ok((state, fields)) => Judged { state, error: None, identity: Some(identity), fields },
+        Err(error) => Judged::failed(error, Some(identity)),
+    }
+}

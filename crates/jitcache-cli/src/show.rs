@@ -1,0 +1,206 @@
+//! `show`: every field of an entry, and what it holds.
+
+use std::ops::Range;
+
+use jitcache::error::Field;
+use jitcache::{Access, CpuFeatures, Entry, Error, FileBytes, Identity, MacKey};
+use serde_json::{Value, json};
+
+use crate::Outcome;
+use crate::arguments::Show;
+use crate::entries::{Cache, State, identify, judge};
+use crate::out::{self, Failure, Out, Paint, Side};
+
+pub(crate) fn run(show: &Show, mac_key: Option<&MacKey>, out: &mut Out) -> Result<Outcome, Failure> {
+    let cache = Cache::open(&show.dir)?;
+    cache.tell_passed_over();
+    let Some(found) = cache.find(&show.key)? else {
+        out::tell(&format!("{}: no entry has a key that begins so", show.key));
+        return Ok(Outcome::Unsound);
+    };
+    let path = cache.path(found);
+    let file = match FileBytes::open(&path, Access::READ) {
+        Ok(Some(file)) => file,
+        Ok(None) => {
+            out::tell(&format!("{}: it has vanished", path.display()));
+            return Ok(Outcome::Unsound);
+        }
+        Err(error @ Error::NotAFile { .. }) => {
+            out::tell(&error.to_string());
+            return Ok(Outcome::Unsound);
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let directory = cache.directory(found);
+    let judged = judge(directory, &file, &found.key, mac_key);
+    let identity = identify(directory, &file, mac_key);
+    let entry = identity.as_ref().and_then(|identity| Entry::parse(&file, identity).ok());
+    let shown = Shown { file: &file, entry: entry.as_ref(), identity: identity.as_ref() };
+    let error = judged.error.as_ref().map(ToString::to_string);
+    if out.is_json {
+        out.json(&json!({
+            "key": found.key.to_string(),
+            "directory": directory,
+            "path": path.to_string_lossy(),
+            "bytes": found.bytes,
+            "state": judged.state.name(),
+            "error": error,
+            "revision": identity.as_ref().map(|identity| format!("{:?}", identity.revision())),
+            "sealing": identity.as_ref().map(|identity| identity.sealing().to_string()),
+            "fields": shown.fields().map(|(field, range, value)| json!({
+                "field": field.name(),
+                "offset": range.start,
+                "bytes": range.end.saturating_sub(range.start),
+                "value": value,
+            })).collect::<Vec<_>>(),
+            "functions": shown.functions().map(|function| json!({
+                "index": function.index,
+                "offset": function.offset,
+                "bytes": function.bytes,
+                "source": function.source,
+                "name": function.name,
+            })).collect::<Vec<_>>(),
+            "imports": shown.imports(),
+        }))?;
+    } else {
+        out.line(&format!("key        {}", found.key))?;
+        out.line(&format!("directory  {directory}"))?;
+        out.line(&format!("size       {} ({} bytes)", out::bytes(found.bytes), found.bytes))?;
+        out.line(&format!("state      {}", judged.state.name()))?;
+        if let Some(error) = &error {
+            out.line(&format!("error      {error}"))?;
+        }
+        if let Some(identity) = &identity {
+            out.line(&format!("revision   {:?}, {}", identity.revision(), identity.sealing()))?;
+        }
+        shown.print(out)?;
+    }
+    Ok(Outcome::unsound_if(judged.state.is_bad() || judged.state == State::Stale))
+}
+
+struct Shown<'a> {
+    file: &'a [u8],
+    entry: Option<&'a Entry<'a>>,
+    identity: Option<&'a Identity>,
+}
+
+struct Function {
+    index: usize,
+    offset: u64,
+    /// Up to the next one, or the end of the code.
+    bytes: u64,
+    /// What the source map has for its first instruction.
+    source: Option<u64>,
+    name: Option<String>,
+}
+
+impl<'a> Shown<'a> {
+    fn fields(&self) -> impl Iterator<Item = (Field, Range<u64>, String)> {
+        let fields = self.entry.map(Entry::fields).unwrap_or_default();
+        fields.into_iter().map(|(field, range)| {
+            let value = self.value(field, &range);
+            (field, range, value)
+        })
+    }
+
+    fn bytes(&self, range: &Range<u64>) -> &'a [u8] {
+        let (start, end) = (usize::try_from(range.start), usize::try_from(range.end));
+        start.ok().zip(end.ok()).and_then(|(start, end)| self.file.get(start..end)).unwrap_or_default()
+    }
+
+    fn value(&self, field: Field, range: &Range<u64>) -> String {
+        let bytes = self.bytes(range);
+        let number = || {
+            let mut number = [0; 16];
+            number.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
+            u128::from_le_bytes(number)
+        };
+        let (length, target) = (range.end.saturating_sub(range.start), self.identity.map(Identity::target));
+        match field {
+            Field::Magic | Field::Version | Field::SealMagic | Field::BuildId => {
+                format!("\"{}\"", bytes.escape_ascii())
+            }
+            Field::FunctionOffsets => format!("{} offsets", length / 8),
+            Field::SourceMap => format!("{} rows", length / 16),
+            Field::Code | Field::CatchClauses | Field::Section => format!("{length} bytes"),
+            Field::CodeChecksum | Field::SectionTag => format!("{:#010x}", number()),
+            Field::Key | Field::Digest | Field::SourceMapDigest => hexadecimal(bytes),
+            Field::Arch => target.map_or_else(String::new, |target| format!("{}, {}", number(), target.arch.name())),
+            Field::Os => target.map_or_else(String::new, |target| format!("{}, {}", number(), target.os.name())),
+            Field::CpuFeatures if number() == 0 => "none".to_owned(),
+            Field::CpuFeatures => {
+                target.map_or_else(String::new, |target| CpuFeatures::from_bits(target.arch, number()).to_string())
+            }
+            Field::SectionFlags => if number() == 1 { "1, required" } else { "0, optional" }.to_owned(),
+            Field::DigestKind => if number() == 1 { "1, MAC" } else { "0, checksum" }.to_owned(),
+            _ => number().to_string(),
+        }
+    }
+
+    fn functions(&self) -> impl Iterator<Item = Function> {
+        let offsets: Vec<u64> = self.entry.map(|entry| entry.functions().iter().collect()).unwrap_or_default();
+        let end = self.entry.map_or(0, |entry| u64::try_from(entry.code().len()).unwrap_or(u64::MAX));
+        let map = self.entry.and_then(Entry::source_map);
+        let symbols = self.entry.map(Entry::symbols);
+        let ends: Vec<u64> = offsets.iter().skip(1).copied().chain([end]).collect();
+        offsets.into_iter().zip(ends).enumerate().map(move |(index, (offset, end))| {
+            let source = map.as_ref().and_then(|map| map.at_instruction(offset));
+            let name = symbols.as_ref().and_then(|symbols| symbols.at(offset));
+            Function {
+                index,
+                offset,
+                bytes: end.saturating_sub(offset),
+                source: source.map(|row| row.source),
+                name: name.map(|symbol| symbol.name.escape_ascii().to_string()),
+            }
+        })
+    }
+
+    fn imports(&self) -> Vec<Value> {
+        let imports = self.entry.map(Entry::imports).unwrap_or_default();
+        imports.map(|name| Value::from(name.escape_ascii().to_string())).collect()
+    }
+
+    fn print(&self, out: &mut Out) -> Result<(), Failure> {
+        let Some(_) = self.entry else { return Ok(()) };
+        out.line("")?;
+        let head = [("offset", Side::Right), ("bytes", Side::Right), ("field", Side::Left), ("value", Side::Left)];
+        let fields: Vec<_> = self.fields().collect();
+        let cells = fields.iter().map(|(field, range, value)| {
+            [
+                (format!("{:#x}", range.start), Paint::Plain),
+                (range.end.saturating_sub(range.start).to_string(), Paint::Plain),
+                (field.name().to_owned(), Paint::Plain),
+                (value.clone(), Paint::Plain),
+            ]
+        });
+        out.table(head, cells)?;
+        out.line("")?;
+        let head = [
+            ("function", Side::Right),
+            ("offset", Side::Right),
+            ("bytes", Side::Right),
+            ("source", Side::Right),
+            ("name", Side::Left),
+        ];
+        let functions: Vec<_> = self.functions().collect();
+        let cells = functions.iter().map(|function| {
+            [
+                (function.index.to_string(), Paint::Plain),
+                (format!("{:#x}", function.offset), Paint::Plain),
+                (function.bytes.to_string(), Paint::Plain),
+                (function.source.map_or_else(|| "-".to_owned(), |source| format!("{source:#x}")), Paint::Plain),
+                (function.name.clone().unwrap_or_default(), Paint::Plain),
+            ]
+        });
+        out.table(head, cells)?;
+        for name in self.imports() {
+            out.line(&format!("import {name}"))?;
+        }
+        Ok(())
+    }
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
