@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::entry::{Difference, Recipe, What};
 use crate::words::Key;
 
-/// Why there is no entry of a recipe. Returned by [`Store::explain`]; its text is for people.
+/// Why there is no entry of a recipe. Returned by [`Store::explain`](crate::Store::explain); its text is for people.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Explanation {
