@@ -39,13 +39,13 @@ impl<'a> Symbols<'a> {
 
     /// Returns the number of symbols.
     #[must_use]
-    pub const fn len(&self) -> usize {
+    pub fn len(&self) -> usize {
         self.rows.rows().len()
     }
 
     /// Returns whether there are no symbols.
     #[must_use]
-    pub const fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 

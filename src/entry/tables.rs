@@ -21,13 +21,13 @@ impl<'a> FunctionOffsets<'a> {
 
     /// Returns the number of functions.
     #[must_use]
-    pub const fn len(&self) -> usize {
+    pub fn len(&self) -> usize {
         self.table.rows().len()
     }
 
     /// Returns whether there are no functions.
     #[must_use]
-    pub const fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
@@ -90,13 +90,13 @@ impl<'a> SourceMap<'a> {
 
     /// Returns the number of rows.
     #[must_use]
-    pub const fn len(&self) -> usize {
+    pub fn len(&self) -> usize {
         self.table.rows().len()
     }
 
     /// Returns whether there are no rows.
     #[must_use]
-    pub const fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 

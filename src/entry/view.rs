@@ -155,7 +155,7 @@ impl<'a> Entry<'a> {
 
     /// Returns the version of the engine that wrote the entry.
     #[must_use]
-    pub const fn version(&self) -> &'a [u8] {
+    pub fn version(&self) -> &'a [u8] {
         self.header.version.bytes()
     }
 

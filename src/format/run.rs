@@ -14,73 +14,82 @@ use crate::words::size;
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Run<'a> {
     at: u64,
-    length: u64,
-    /// Empty if they do not lie in one piece.
-    bytes: &'a [u8],
-    /// Where else in memory the file lies, if not in one piece.
-    pieces: &'a [Piece<'a>],
+    memory: Memory<'a>,
+}
+
+/// Where in memory a run lies.
+#[derive(Clone, Copy, Debug)]
+enum Memory<'a> {
+    /// In one piece.
+    One(&'a [u8]),
+    /// In those pieces of its file that have any of its `length` bytes.
+    Pieces(u64, &'a [Piece<'a>]),
 }
 
 /// A piece of a file in memory: where it lies in the file, and its bytes.
 pub(crate) type Piece<'a> = (u64, &'a [u8]);
 
+impl Default for Memory<'_> {
+    fn default() -> Self {
+        Self::One(&[])
+    }
+}
+
 impl Run<'static> {
     /// A file of any length of which nothing is in memory: its parts have their places, and no bytes.
-    pub(crate) const ABSENT: Self = Self { at: 0, length: u64::MAX, bytes: &[], pieces: &[(0, &[])] };
+    pub(crate) const ABSENT: Self = Self::in_pieces(u64::MAX, &[]);
 }
 
 impl<'a> Run<'a> {
-    pub(crate) fn new(bytes: &'a [u8]) -> Self {
+    pub(crate) const fn new(bytes: &'a [u8]) -> Self {
         Self::new_at(0, bytes)
     }
 
     /// Returns a run that will lie at `at` in the file.
-    pub(crate) fn new_at(at: u64, bytes: &'a [u8]) -> Self {
-        Self { at, length: size(bytes), bytes, pieces: &[] }
+    pub(crate) const fn new_at(at: u64, bytes: &'a [u8]) -> Self {
+        Self { at, memory: Memory::One(bytes) }
     }
 
     /// Returns a file of `length` bytes that lies in pieces. Those in front are looked at first; some of it may be missing.
     pub(crate) const fn in_pieces(length: u64, pieces: &'a [Piece<'a>]) -> Self {
-        Self { at: 0, length, bytes: &[], pieces }
+        Self { at: 0, memory: Memory::Pieces(length, pieces) }
     }
 
     /// Returns a run of this one; an empty one if this does not have it.
     pub(crate) fn part(self, range: &Range<u64>) -> Self {
         let length = range.end.saturating_sub(range.start);
-        let empty = Self { at: self.at.saturating_add(range.start), length: 0, bytes: &[], ..self };
+        let empty = Self::new_at(self.at.saturating_add(range.start), &[]);
         self.inner(range.start, length).unwrap_or(empty)
     }
 
     /// Returns the `length` bytes of this run from its byte `at` on, as a run.
     #[inline]
     fn inner(self, at: u64, length: u64) -> Result<Self, Short> {
-        if self.pieces.is_empty() {
-            return Ok(Self { at: self.at.saturating_add(at), length, bytes: self.run(at, length)?, pieces: &[] });
-        }
-        self.in_piece(at, length)
-    }
-
-    #[inline(never)]
-    fn in_piece(self, at: u64, length: u64) -> Result<Self, Short> {
-        self.length.checked_sub(at).filter(|&rest| length <= rest).ok_or(Short { at, expected: length })?;
-        let at = self.at.saturating_add(at);
-        Ok(Self { at, length, bytes: find(self.pieces, at, length).unwrap_or_default(), pieces: self.pieces })
+        let short = Short { at, expected: length };
+        let memory = match self.memory {
+            Memory::One(bytes) => Memory::One(within(bytes, at, length).ok_or(short)?),
+            Memory::Pieces(all, pieces) => {
+                all.checked_sub(at).filter(|&rest| length <= rest).ok_or(short)?;
+                Memory::Pieces(length, pieces)
+            }
+        };
+        Ok(Self { at: self.at.saturating_add(at), memory })
     }
 
     /// Returns the `length` bytes of this run from its byte `at` on, which lie in one piece.
     #[inline]
     pub(super) fn run(&self, at: u64, length: u64) -> Result<&'a [u8], Short> {
-        let bytes = if self.pieces.is_empty() {
-            within(self.bytes, at, length)
-        } else {
-            Some(self.in_piece(at, length)?.bytes).filter(|bytes| size(bytes) == length)
-        };
-        bytes.ok_or(Short { at, expected: length })
+        let bytes = self.inner(at, length)?.bytes();
+        if size(bytes) == length { Ok(bytes) } else { Err(Short { at, expected: length }) }
     }
 
     /// Returns the bytes, or none if they do not lie in one piece.
-    pub(crate) const fn bytes(&self) -> &'a [u8] {
-        self.bytes
+    #[inline]
+    pub(crate) fn bytes(&self) -> &'a [u8] {
+        match self.memory {
+            Memory::One(bytes) => bytes,
+            Memory::Pieces(length, pieces) => find(pieces, self.at, length).unwrap_or_default(),
+        }
     }
 
     pub(crate) const fn at(&self) -> u64 {
@@ -88,19 +97,22 @@ impl<'a> Run<'a> {
     }
 
     /// Returns the length of the run in the file, in bytes.
-    pub(crate) const fn length(&self) -> u64 {
-        self.length
+    pub(crate) fn length(&self) -> u64 {
+        match self.memory {
+            Memory::One(bytes) => size(bytes),
+            Memory::Pieces(length, _) => length,
+        }
     }
 
     /// Returns the extent of the run in the file, in bytes.
-    pub(crate) const fn range(&self) -> Range<u64> {
-        self.at..self.at.saturating_add(self.length)
+    pub(crate) fn range(&self) -> Range<u64> {
+        self.at..self.at.saturating_add(self.length())
     }
 }
 
 impl PartialEq for Run<'_> {
     fn eq(&self, other: &Self) -> bool {
-        self.bytes == other.bytes
+        self.bytes() == other.bytes()
     }
 }
 
@@ -110,7 +122,7 @@ impl<'a> BinRead for Run<'a> {
 
     fn read_options<R: Read + Seek>(reader: &mut R, _: Endian, (file, length): Self::Args<'_>) -> BinResult<Self> {
         let at = reader.stream_position()?;
-        let length = length.unwrap_or(file.length.saturating_sub(at));
+        let length = length.unwrap_or(file.length().saturating_sub(at));
         let run = file.inner(at, length).map_err(io::Error::from)?;
         reader.seek(SeekFrom::Start(at.saturating_add(length)))?;
         Ok(run)
@@ -121,7 +133,7 @@ impl BinWrite for Run<'_> {
     type Args<'b> = ();
 
     fn write_options<W: Write + Seek>(&self, writer: &mut W, _: Endian, (): ()) -> BinResult<()> {
-        Ok(writer.write_all(self.bytes)?)
+        Ok(writer.write_all(self.bytes())?)
     }
 }
 
@@ -148,6 +160,7 @@ impl<const N: usize> BinWrite for Bytes<N> {
 }
 
 /// Returns `length` bytes of a file from `at` on, if one of its pieces has them.
+#[inline(never)]
 fn find<'a>(pieces: &[Piece<'a>], at: u64, length: u64) -> Option<&'a [u8]> {
     pieces.iter().find_map(|(start, bytes)| within(bytes, at.checked_sub(*start)?, length))
 }

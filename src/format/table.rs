@@ -28,7 +28,7 @@ impl<'a, const N: usize> Table<'a, N> {
     }
 
     /// Returns the rows, or none if the file has them and memory has not.
-    pub(crate) const fn rows(&self) -> &'a [Row<N>] {
+    pub(crate) fn rows(&self) -> &'a [Row<N>] {
         self.0.bytes().as_chunks().0.as_chunks().0
     }
 
