@@ -4,8 +4,8 @@
 //! cargo run --example read_wazero DIRECTORY
 //! ```
 //!
-//! The directory is the one that wazero was given, or one of those named `wazero-<version>-<arch>-<os>` in it. Nothing in
-//! it is changed.
+//! The directory is the one that wazero was given, or one of those named `wazero-<version>-<arch>-<os>` in it. Nothing
+//! in it is changed.
 
 use std::error::Error;
 use std::fs::Metadata;

@@ -1,9 +1,9 @@
 //! A cache format for compiled machine code: write it once, find it again, know that it is whole, have it executable in
 //! microseconds.
 //!
-//! Engines that compile at run time - WebAssembly runtimes, query compilers, regex, eBPF and language JITs - compile again
-//! at every start. With this crate they keep the code. The format is that of wazero's compilation cache, and wazero's own
-//! directories open as they are; other engines use it under a magic and version of their own.
+//! Engines that compile at run time - WebAssembly runtimes, query compilers, regex, eBPF and language JITs - compile
+//! again at every start. With this crate they keep the code. The format is that of wazero's compilation cache, and
+//! wazero's own directories open as they are; other engines use it under a magic and version of their own.
 //!
 //! ```
 //! # #[cfg(all(target_arch = "x86_64", feature = "cache"))] {
@@ -31,9 +31,10 @@
 //! # Ok::<(), jitcache::Error>(())
 //! ```
 //!
-//! An entry is bound to the machine it was compiled on, and [`Key::of`] names it after all that makes a reader reject it: the
-//! features of the processor - [`Identity::with_cpu`] sets fewer -, the build - [`Identity::with_build_of_program`] -, the
-//! sealing, the alignment. So machines, builds and settings may share a directory.
+//! An entry is bound to the machine it was compiled on, and [`Key::of`] names it after all that makes a reader reject
+//! it: the features of the processor - [`Identity::with_cpu`] sets fewer -, the build -
+//! [`Identity::with_build_of_program`] -, the sealing, the alignment. So machines, builds and settings may share a
+//! directory.
 //!
 //! Each floor can be used without those above it:
 //!
@@ -44,19 +45,21 @@
 //! | the store: a directory that processes share | [`Store`], [`StoreOptions`], [`Batch`], [`Lookup`], [`Verified`], [`Pack`], [`Base`] |
 //! | the cache: memory over store over compiler | [`Cache`] |
 //!
-//! The tables of an entry are in [`entry`], what an error tells in [`error`], and how wazero names things in [`wazero`].
+//! The tables of an entry are in [`entry`], what an error tells in [`error`], and how wazero names things in
+//! [`wazero`].
 //!
-//! The feature `cache`, which is on by default, has all but the first. Without it no operating system is needed: entries are
-//! parsed, verified and built, and keys made, on any machine, WebAssembly among them. `Identity::with_build_of_program` is
-//! left out with it, and no variant of [`Error`] is. It changes no byte of an entry.
+//! The feature `cache`, which is on by default, has all but the first. Without it no operating system is needed:
+//! entries are parsed, verified and built, and keys made, on any machine, WebAssembly among them.
+//! `Identity::with_build_of_program` is left out with it, and no variant of [`Error`] is. It changes no byte of an
+//! entry.
 //!
 //! # What is promised
 //!
-//! Any bytes whatever can be parsed, verified and loaded: the outcome is a sound entry or an error that says what is wrong
-//! and where, never a panic, and never an allocation for a length that the file does not have. Where there is no memory for
-//! what a file holds or an engine hands in, the outcome is [`Error::Memory`]; small allocations of fixed length abort, as
-//! everywhere in Rust. *Running* code is the engine's own `unsafe`. Checksums find damage and not malice: whoever can write
-//! to the directory can have their code run.
+//! Any bytes whatever can be parsed, verified and loaded: the outcome is a sound entry or an error that says what is
+//! wrong and where, never a panic, and never an allocation for a length that the file does not have. Where there is no
+//! memory for what a file holds or an engine hands in, the outcome is [`Error::Memory`]; small allocations of fixed
+//! length abort, as everywhere in Rust. *Running* code is the engine's own `unsafe`. Checksums find damage and not
+//! malice: whoever can write to the directory can have their code run.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(not(feature = "cache"), allow(dead_code, unused_imports, reason = "what only the loader asks for"))]

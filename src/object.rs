@@ -18,9 +18,10 @@ type Elf<'o> = ElfFile64<'o, object::LittleEndian>;
 impl Builder<'_> {
     /// Takes code, data, unwind tables, symbols and relocations out of a relocatable ELF object of x86-64 or arm64.
     ///
-    /// All functions of the object become functions of the entry, under their names; what it does not define and refers to becomes an
-    /// import. Its code must be position independent (`cc -c -fPIC`) and refer to no thread-local data; constructors are not run, so
-    /// there must be none. A builder takes one object, which a linker may have made of several (`ld -r`).
+    /// All functions of the object become functions of the entry, under their names; what it does not define and refers
+    /// to becomes an import. Its code must be position independent (`cc -c -fPIC`) and refer to no thread-local data;
+    /// constructors are not run, so there must be none. A builder takes one object, which a linker may have made of
+    /// several (`ld -r`).
     ///
     /// # Errors
     ///

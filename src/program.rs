@@ -11,14 +11,15 @@ use crate::error::Error;
 use crate::words::size;
 
 impl Identity {
-    /// Sets the build id to that of the running program, so that entries of a program that was built again are not used.
+    /// Sets the build id to that of the running program, so that entries of a program that was built again are not
+    /// used.
     ///
-    /// It is the GNU build id, which most linkers for Linux put into a program, and reading it takes microseconds. A program
-    /// that has none is read to its end: its length and its CRC-64 are the id then, at some gigabytes a second.
+    /// It is the GNU build id, which most linkers for Linux put into a program, and reading it takes microseconds. A
+    /// program that has none is read to its end: its length and its CRC-64 are the id then, at some gigabytes a second.
     ///
-    /// A change of the *program* is found, and nothing else: an engine that is in a dynamic library, or whose code depends on
-    /// one, such as a module of an interpreter or a plugin, has to bring an id of its own: [`Identity::with_build_id`]. A build id
-    /// does not change with what is done to a program behind the linker.
+    /// A change of the *program* is found, and nothing else: an engine that is in a dynamic library, or whose code
+    /// depends on one, such as a module of an interpreter or a plugin, has to bring an id of its own:
+    /// [`Identity::with_build_id`]. A build id does not change with what is done to a program behind the linker.
     ///
     /// # Errors
     ///
@@ -88,8 +89,8 @@ fn elf(header: &[u8]) -> Option<(bool, bool)> {
     Some((*class == 2, *order == 1))
 }
 
-/// Returns the build id among notes: each is three lengths - of its name, of its content, and the kind -, the name and the
-/// content, both of which are padded to `align`.
+/// Returns the build id among notes: each is three lengths - of its name, of its content, and the kind -, the name and
+/// the content, both of which are padded to `align`.
 fn note(notes: Numbers<'_>, align: u64) -> Option<&[u8]> {
     const BUILD_ID: u64 = 3;
     let mut at = 0_u64;

@@ -1,5 +1,5 @@
-//! A view allocates nothing, no file makes any call allocate more than it could need, and what grows with a file or with what
-//! an engine hands in is an error where there is no memory for it.
+//! A view allocates nothing, no file makes any call allocate more than it could need, and what grows with a file or
+//! with what an engine hands in is an error where there is no memory for it.
 //!
 //! A binary of its own, because it counts, and fails, through the global allocator.
 
@@ -163,13 +163,14 @@ fn no_file_of_64_bytes_makes_any_call_allocate_more_than_4_kib() {
 /// What the library allocates whatever a file says and an engine hands in is at most this long: the buffer of a put is.
 const FIXED: usize = 8 * 1024;
 
-/// Makes the allocations of more than `above` bytes fail in `call`, for every k the k-th alone and all from the k-th on, and
-/// returns how often one did.
+/// Makes the allocations of more than `above` bytes fail in `call`, for every k the k-th alone and all from the k-th
+/// on, and returns how often one did.
 ///
 /// Each time the outcome must be an error that says so, or success all the same; nothing stays allocated, and the next
 /// attempt succeeds.
 fn withstands(case: &str, above: usize, call: impl Fn() -> Result<(), Error>) -> usize {
-    // What the library keeps for small code, it keeps for all threads: as much as the tests need at a time is there before.
+    // What the library keeps for small code, it keeps for all threads: as much as the tests need at a time is there
+    // before.
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let (file, identity) = (sound(1, &identity()), identity());
@@ -261,7 +262,8 @@ fn code(length: u64) -> Vec<u8> {
     vec![0xcc; length as usize * 2 + 1]
 }
 
-/// Lengths of every part of an entry: with one it is too small to be mapped or read into pages, with the other it is not.
+/// Lengths of every part of an entry: with one it is too small to be mapped or read into pages, with the other it is
+/// not.
 const LENGTHS: [u64; 2] = [9 * 1024, 17 * 1024];
 
 #[test]

@@ -1,4 +1,5 @@
-//! How many instructions it takes to load a tiny entry: unlike time, that does not depend on what else the machine does.
+//! How many instructions it takes to load a tiny entry: unlike time, that does not depend on what else the machine
+//! does.
 //!
 //! Counted by `valgrind`; without it the test says so and passes.
 
@@ -21,8 +22,8 @@ use kit::skip::skip;
 const LOADS: &str = "JITCACHE_LOADS";
 const DIRECTORY: &str = "JITCACHE_DIRECTORY";
 
-/// About twice as many as there are, without optimization across crates: a new pass over the file would not be seen, what is done
-/// for each byte or digit at a time would.
+/// About twice as many as there are, without optimization across crates: a new pass over the file would not be seen,
+/// what is done for each byte or digit at a time would.
 const MOST: u64 = 60_000;
 
 fn store(root: &Path) -> Store {

@@ -1,5 +1,6 @@
-//! Program counters are looked up in signal handlers that interrupt allocations, writers and other handlers, in fresh threads,
-//! and beside a thread that adds and removes: no handler waits, allocates or frees, and each finds what there is.
+//! Program counters are looked up in signal handlers that interrupt allocations, writers and other handlers, in fresh
+//! threads, and beside a thread that adds and removes: no handler waits, allocates or frees, and each finds what there
+//! is.
 //!
 //! A binary of its own, because it counts through the global allocator, and sets signal handlers.
 

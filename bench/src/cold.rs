@@ -31,8 +31,8 @@ pub fn evict(path: &Path) -> Outcome<()> {
     Err("the system keeps files in its cache".into())
 }
 
-/// Has a file in the cache as if it had been read from the disk, however it was written: that decides how large the pieces
-/// are that it lies there in, and so how fast it is mapped.
+/// Has a file in the cache as if it had been read from the disk, however it was written: that decides how large the
+/// pieces are that it lies there in, and so how fast it is mapped.
 pub fn warm(path: &Path) -> Outcome<()> {
     // If it stays in the cache as it is, that is warm too.
     let _ = evict(path);

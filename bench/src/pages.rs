@@ -24,8 +24,8 @@ impl Pages {
         Self::map(length, length, libc::PROT_READ | libc::PROT_WRITE, None)
     }
 
-    /// Returns fresh pages that begin where a huge page does, and asks for huge ones; what would leave most of the last one
-    /// unused is faulted in as small ones, all at once.
+    /// Returns fresh pages that begin where a huge page does, and asks for huge ones; what would leave most of the last
+    /// one unused is faulted in as small ones, all at once.
     pub fn huge(length: usize) -> io::Result<Self> {
         let rest = length % HUGE;
         let huge = if rest < HUGE / 2 { length - rest } else { length.next_multiple_of(HUGE) };
@@ -72,14 +72,15 @@ impl Pages {
     ///
     /// The pages came from [`Pages::anonymous`] or [`Pages::huge`], and [`Pages::executable`] was not called yet.
     pub unsafe fn bytes_mut(&mut self) -> &mut [u8] {
-        // SAFETY: offset and length lie in the mapping, which is writable as promised, zeroed by the system, and this value's
-        // own; the borrow of `self` keeps everybody else away.
+        // SAFETY: offset and length lie in the mapping, which is writable as promised, zeroed by the system, and this
+        // value's own; the borrow of `self` keeps everybody else away.
         unsafe { slice::from_raw_parts_mut(self.start(), self.length) }
     }
 
     /// Makes the code executable, and writable no longer.
     pub fn executable(self) -> io::Result<Self> {
-        // SAFETY: the range is within this mapping, and `self` is not borrowed: nobody holds a reference that could write.
+        // SAFETY: the range is within this mapping, and `self` is not borrowed: nobody holds a reference that could
+        // write.
         match unsafe { libc::mprotect(self.start().cast(), self.length, libc::PROT_READ | libc::PROT_EXEC) } {
             0 => Ok(self),
             _ => Err(io::Error::last_os_error()),

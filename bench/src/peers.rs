@@ -16,7 +16,8 @@ const MEMORY: &str = "wasmtime, memory";
 const CHECKED: &str = "wasmer";
 const UNCHECKED: &str = "wasmer, unchecked";
 
-/// Compiles a module that was fetched, unless that was done before. The code that wasmtime made of it becomes the subject's.
+/// Compiles a module that was fetched, unless that was done before. The code that wasmtime made of it becomes the
+/// subject's.
 pub fn compile(name: &str) -> Outcome<()> {
     let wasm = work_directory().with_file_name("wasm").join(name).with_extension("wasm");
     if Subject::open(name).is_ok_and(|there| there.artifact(WASMER).exists()) || !wasm.exists() {

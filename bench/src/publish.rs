@@ -15,7 +15,8 @@ use crate::way::Outcome;
 /// A way to publish, and the nanoseconds of its runs.
 type Published<'a> = (String, Box<dyn FnMut() -> Outcome<()> + 'a>, Vec<u64>);
 
-/// Returns tables of microseconds for a disk and, where there is one, a file system in memory, where syncing takes nothing.
+/// Returns tables of microseconds for a disk and, where there is one, a file system in memory, where syncing takes
+/// nothing.
 pub fn measure(subjects: &[Subject], budget: Duration) -> Outcome<String> {
     let memory = Path::new("/dev/shm/jitcache-bench");
     let mut text = table("µs, on disk", &work_directory().join("publish"), subjects, budget)?;

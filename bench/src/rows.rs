@@ -17,8 +17,9 @@ pub fn warm(budget: Duration, subject: &Subject) -> Outcome<Row> {
     Ok(Row::new(&subject.name, subject.length, &ways, cells))
 }
 
-/// Files are read into the page cache anew some times, since where they lie in memory makes a difference. A way loads before
-/// each load that is timed: it finds in the caches of the processor what it left there itself, and not what another did.
+/// Files are read into the page cache anew some times, since where they lie in memory makes a difference. A way loads
+/// before each load that is timed: it finds in the caches of the processor what it left there itself, and not what
+/// another did.
 fn warm_cells(budget: Duration, subject: &Subject, ways: &[Way]) -> Outcome<Vec<Cell>> {
     check(subject, ways)?;
     measure::parts(ways, budget, |way| cold::warm(&way.file), |way| (way.load)().map(drop))
@@ -34,8 +35,8 @@ pub fn cold(budget: Duration, subject: &Subject) -> Outcome<Row> {
 /// Ways that read no file.
 const IN_MEMORY: [&str; 1] = ["wasmtime, memory"];
 
-/// The same code without a source map, with one of a page or two, and with one of a million rows, in the same rounds: reading the
-/// rows leaves less in the caches for whoever comes next.
+/// The same code without a source map, with one of a page or two, and with one of a million rows, in the same rounds:
+/// reading the rows leaves less in the caches for whoever comes next.
 pub fn source_map(budget: Duration) -> Outcome<Vec<Row>> {
     let subjects = [("4 MB, no map", 0), ("4 MB, 300 rows", 300), ("4 MB, a million rows", 1_000_000)];
     let subject = |(name, rows)| {

@@ -99,8 +99,8 @@ impl Subject {
         Ok(subject)
     }
 
-    /// Writes the entry of each of those ways, with a source map of `rows` rows if that is not 0. An earlier run may have left
-    /// entries that the crate would write otherwise by now.
+    /// Writes the entry of each of those ways, with a source map of `rows` rows if that is not 0. An earlier run may
+    /// have left entries that the crate would write otherwise by now.
     pub fn write_entries(&self, ways: &[(&str, Seal)], rows: usize) -> Outcome<()> {
         let (code, functions) = (fs::read(self.code_file())?, self.functions()?);
         for (way, seal) in ways {

@@ -33,8 +33,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let own = || Path::new(env!("CARGO_MANIFEST_DIR")).join("target/warm_start");
     let root = std::env::args_os().nth(1).map_or_else(own, PathBuf::from);
 
-    // Who compiles, for the processor of this machine: entries of other engines, of other versions and builds of this one, and
-    // for better processors are never run.
+    // Who compiles, for the processor of this machine: entries of other engines, of other versions and builds of this
+    // one, and for better processors are never run.
     let identity = Identity::new("mill", *b"MILL\0\0", env!("CARGO_PKG_VERSION"))?.with_build_of_program()?;
     let cache = Cache::open_or_in_memory(&root, identity).on_event(|key, event| {
         if event.is_trouble() {
@@ -97,8 +97,8 @@ fn compile(isa: &dyn TargetIsa, entry: &mut Builder<'_>) -> Result<(), Box<dyn E
 fn call_main(module: &Module, argument: i64) -> Result<i64, Box<dyn Error>> {
     let last = module.functions().len().checked_sub(1).ok_or("no functions")?;
     let main = module.function(last).ok_or("no `main`")?;
-    // SAFETY: the last function is `main`, which `parse` lets take one argument only; every function of Mill returns one
-    // i64 and has the platform's C calling convention. The module outlives the call.
+    // SAFETY: the last function is `main`, which `parse` lets take one argument only; every function of Mill returns
+    // one i64 and has the platform's C calling convention. The module outlives the call.
     let main = unsafe { std::mem::transmute::<*const u8, extern "C" fn(i64) -> i64>(main) };
     Ok(main(argument))
 }

@@ -12,17 +12,20 @@ use crate::words::Version;
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Event<'a> {
-    /// There is no store, because it could not be opened, for the reason given. Told of the first key that is missed for it.
+    /// There is no store, because it could not be opened, for the reason given. Told of the first key that is missed
+    /// for it.
     Unopened(&'a Error),
-    /// The entry was of another version, which is given here. What was compiled has taken its place, or it was removed; it
-    /// stays if an [`Event::Unwritten`] or [`Event::Unremoved`] follows, the compiler failed, or the store is read only.
+    /// The entry was of another version, which is given here. What was compiled has taken its place, or it was removed;
+    /// it stays if an [`Event::Unwritten`] or [`Event::Unremoved`] follows, the compiler failed, or the store is read
+    /// only.
     Stale(&'a Version),
     /// The entry was wrong, for the reason given. What became of it is the same.
     Rejected(&'a Error),
     /// The entry is of an unknown layout, as the error tells, and was left as it is.
     UnknownLayout(&'a Error),
-    /// The code was copied, though the store's [`Access`](crate::Access) has code run in place: the file system is not one of
-    /// this machine or lets nothing run, mappings are scarce, or the code is not aligned in its file. Told of the first key only.
+    /// The code was copied, though the store's [`Access`](crate::Access) has code run in place: the file system is not
+    /// one of this machine or lets nothing run, mappings are scarce, or the code is not aligned in its file. Told of
+    /// the first key only.
     NotInPlace,
     /// The entry could not be read, for the reason given.
     Unread(&'a Error),
@@ -30,9 +33,9 @@ pub enum Event<'a> {
     Unremoved(&'a Error),
     /// The compiled module could not be stored, for the reason given.
     Unwritten(&'a Error),
-    /// For the reason given, the eighth of its kind in a row, the store is not read any more, or not written to, for a second.
-    /// When that is over it is tried once more, and left alone for twice as long each time, up to a minute, until it answers. None
-    /// of that is told.
+    /// For the reason given, the eighth of its kind in a row, the store is not read any more, or not written to, for a
+    /// second. When that is over it is tried once more, and left alone for twice as long each time, up to a minute,
+    /// until it answers. None of that is told.
     LeftAlone(&'a Error),
     /// The module was loaded from the store.
     Hit {
@@ -43,7 +46,8 @@ pub enum Event<'a> {
     },
     /// The store had no entry.
     Miss,
-    /// Somebody else compiled the module meanwhile, a thread or a process, and was waited for: in vain, if a compilation is told, too.
+    /// Somebody else compiled the module meanwhile, a thread or a process, and was waited for: in vain, if a
+    /// compilation is told, too.
     Waited {
         /// How long.
         took: Duration,
@@ -140,7 +144,8 @@ pub struct Statistics {
     pub waits: u64,
     /// Modules that were compiled.
     pub compilations: u64,
-    /// How long the compilers took. What the hits have saved of that is not known: an entry does not say how long it took.
+    /// How long the compilers took. What the hits have saved of that is not known: an entry does not say how long it
+    /// took.
     pub compiling: Duration,
     /// Modules that were stored.
     pub stored: u64,
@@ -157,7 +162,8 @@ pub struct Statistics {
 }
 
 impl Statistics {
-    /// Returns which part of the modules that were not in memory the store had, from 0 to 1, or `None` if there were none.
+    /// Returns which part of the modules that were not in memory the store had, from 0 to 1, or `None` if there were
+    /// none.
     #[must_use]
     pub fn hit_rate(&self) -> Option<f64> {
         let others = [self.misses, self.stale, self.rejected, self.unknown_layouts].into_iter();

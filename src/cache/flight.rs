@@ -65,9 +65,9 @@ pub(super) struct Lead<'f> {
 impl Flights {
     /// Waits for whoever compiles a key, until `find` has the module or this thread is to compile it.
     ///
-    /// A thread compiles without waiting if the one that it would wait for waits for it - for one, if that is itself -, and once
-    /// it has waited `since` then for so long as its `patience`: then it takes the lead over. Nor does a thread that has a lead wait for one that
-    /// waits for another process, where somebody may wait for the former.
+    /// A thread compiles without waiting if the one that it would wait for waits for it - for one, if that is itself -,
+    /// and once it has waited `since` then for so long as its `patience`: then it takes the lead over. Nor does a
+    /// thread that has a lead wait for one that waits for another process, where somebody may wait for the former.
     pub(super) fn join<T>(
         &self,
         key: &Key,

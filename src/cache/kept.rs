@@ -60,10 +60,11 @@ impl Kept {
         Some(module)
     }
 
-    /// Takes the least recently used modules out that nobody else holds, down to seven eighths of the budget, if they are above it.
+    /// Takes the least recently used modules out that nobody else holds, down to seven eighths of the budget, if they
+    /// are above it.
     ///
-    /// So a look at all of them comes once in an eighth of the budget. If what is held leaves more than the budget, it comes once
-    /// that has grown by an eighth, too.
+    /// So a look at all of them comes once in an eighth of the budget. If what is held leaves more than the budget, it
+    /// comes once that has grown by an eighth, too.
     pub(super) fn trim(&mut self) -> Vec<(Key, Arc<Module>)> {
         if self.bytes <= self.budget.max(self.next_look) {
             return Vec::new();

@@ -33,8 +33,9 @@ use trouble::Trouble;
 /// It never makes an engine fail: whatever is wrong with an entry or the directory, the engine compiles, and the reason
 /// goes to the hook of [`Cache::on_event`] and into the [`Statistics`]. Threads may share it.
 ///
-/// A module stays in memory until [`Cache::forget`] takes it out or [`Cache::with_memory_budget`] has it go. That a compiler
-/// failed is not kept: it is tried again each time. What a module costs in memory and mappings stands at [`Module`].
+/// A module stays in memory until [`Cache::forget`] takes it out or [`Cache::with_memory_budget`] has it go. That a
+/// compiler failed is not kept: it is tried again each time. What a module costs in memory and mappings stands at
+/// [`Module`].
 ///
 /// ```
 /// use jitcache::{Cache, Error, Identity, Key};
@@ -162,9 +163,9 @@ impl Cache {
 
     /// Sets what is called with every [`Event`], once, by the thread that meets it.
     ///
-    /// All that the call is for is done by then: what is bad was removed or replaced, the module is in memory, those who wait
-    /// for it go on, and no lock is held. So the hook may use the cache; what it meets there itself is counted, and not told,
-    /// by whichever cache. A panic in it ends there.
+    /// All that the call is for is done by then: what is bad was removed or replaced, the module is in memory, those
+    /// who wait for it go on, and no lock is held. So the hook may use the cache; what it meets there itself is
+    /// counted, and not told, by whichever cache. A panic in it ends there.
     #[must_use]
     pub fn on_event(mut self, hook: impl Fn(&Key, Event<'_>) + Send + Sync + 'static) -> Self {
         self.hook = Hook::new(hook);
@@ -173,8 +174,8 @@ impl Cache {
 
     /// Sets what entries are bound to that import anything, in memory and in the store.
     ///
-    /// A name without an address is an [`Error::UnboundImport`]: the entry in the store is not at fault, so it is missed and not
-    /// removed, and what is compiled then fails in the same way if it imports the same.
+    /// A name without an address is an [`Error::UnboundImport`]: the entry in the store is not at fault, so it is
+    /// missed and not removed, and what is compiled then fails in the same way if it imports the same.
     #[must_use]
     pub fn with_linker(mut self, linker: Linker) -> Self {
         self.store = self.store.map(|store| store.with_linker(linker.clone()));
@@ -182,22 +183,22 @@ impl Cache {
         self
     }
 
-    /// Sets how long a thread waits in [`Cache::get_or_compile`] while another, of this process or not, compiles the same key; it
-    /// is ten seconds otherwise. After that it compiles, too. With zero, nobody waits.
+    /// Sets how long a thread waits in [`Cache::get_or_compile`] while another, of this process or not, compiles the
+    /// same key; it is ten seconds otherwise. After that it compiles, too. With zero, nobody waits.
     #[must_use]
     pub const fn with_patience(mut self, patience: Duration) -> Self {
         self.patience = patience;
         self
     }
 
-    /// Sets whether [`Cache::get_or_compile`] also waits while another process compiles the same key. Otherwise it does where locks
-    /// are to be relied upon: on Unix, if the directory of the store lies on a file system of this machine. Nobody waits over a store
-    /// that is read only.
+    /// Sets whether [`Cache::get_or_compile`] also waits while another process compiles the same key. Otherwise it does
+    /// where locks are to be relied upon: on Unix, if the directory of the store lies on a file system of this machine.
+    /// Nobody waits over a store that is read only.
     ///
-    /// A process that compiles has a lock, of a byte of the file `tmp/lock` in the directory, which ends with the process, and which
-    /// a child of `fork` does not have. The others try to get it, after pauses of 1 to 16 ms, and look whether the module is there.
-    /// None waits in the kernel, nor for longer than [`Cache::with_patience`] has it, such as for a process that is stopped. A hit
-    /// takes no lock.
+    /// A process that compiles has a lock, of a byte of the file `tmp/lock` in the directory, which ends with the
+    /// process, and which a child of `fork` does not have. The others try to get it, after pauses of 1 to 16 ms, and
+    /// look whether the module is there. None waits in the kernel, nor for longer than [`Cache::with_patience`] has it,
+    /// such as for a process that is stopped. A hit takes no lock.
     #[must_use]
     pub const fn with_waiting_for_processes(mut self, wait: bool) -> Self {
         self.processes.wait = Some(wait);
@@ -206,9 +207,9 @@ impl Cache {
 
     /// Sets how many bytes of code are kept in memory, of modules that nobody else holds; there is no bound otherwise.
     ///
-    /// Above it, the least recently used ones of which the cache has the only [`Arc`] go, until seven eighths are left, as by
-    /// [`Cache::forget`]: so whoever runs code must hold its module. What others hold counts, and stays. It takes a walk over all
-    /// modules, once for an eighth of the budget that was added.
+    /// Above it, the least recently used ones of which the cache has the only [`Arc`] go, until seven eighths are left,
+    /// as by [`Cache::forget`]: so whoever runs code must hold its module. What others hold counts, and stays. It takes
+    /// a walk over all modules, once for an eighth of the budget that was added.
     #[must_use]
     pub fn with_memory_budget(mut self, bytes: u64) -> Self {
         self.modules.get_mut().unwrap_or_else(PoisonError::into_inner).budget = bytes;
@@ -217,8 +218,8 @@ impl Cache {
 
     /// Returns a cache that never compiles and never writes, for a store that was filled before, such as in an image.
     ///
-    /// [`Cache::get_or_compile`] returns [`Error::NotCompiled`] where it would compile: the events tell why. Whatever would change the
-    /// store is an [`Error::ReadOnly`]. [`Cache::add`] keeps a module in memory alone.
+    /// [`Cache::get_or_compile`] returns [`Error::NotCompiled`] where it would compile: the events tell why. Whatever
+    /// would change the store is an [`Error::ReadOnly`]. [`Cache::add`] keeps a module in memory alone.
     ///
     /// ```
     /// use jitcache::{Builder, Cache, Error, Identity, Key, Store};
@@ -237,23 +238,24 @@ impl Cache {
         self
     }
 
-    /// Returns the module of a [`Key`] or a [`Recipe`]: from memory, or else from the store, or else compiled by `compile` and stored.
+    /// Returns the module of a [`Key`] or a [`Recipe`]: from memory, or else from the store, or else compiled by
+    /// `compile` and stored.
     ///
-    /// `compile` hands its results to the builder it is given, which has the recipe. Of the threads that ask for the same key at the same time, one
-    /// looks into the store and compiles, and the others wait for it, for as long as [`Cache::with_patience`] has it; if its
-    /// compiler fails or panics, the next one tries. Processes do the same: see [`Cache::with_waiting_for_processes`]. A compiler may
-    /// ask for other modules, and compiles one itself that somebody else compiles who waits for this one; so it does with one that
-    /// another process compiles.
+    /// `compile` hands its results to the builder it is given, which has the recipe. Of the threads that ask for the
+    /// same key at the same time, one looks into the store and compiles, and the others wait for it, for as long as
+    /// [`Cache::with_patience`] has it; if its compiler fails or panics, the next one tries. Processes do the same: see
+    /// [`Cache::with_waiting_for_processes`]. A compiler may ask for other modules, and compiles one itself that
+    /// somebody else compiles who waits for this one; so it does with one that another process compiles.
     ///
-    /// What was compiled is stored first and made executable then, so that an engine which is refused executable memory finds
-    /// it in its next process. A module stays in memory
-    /// alone if its try tables have no known layout, or those of its entry in the store, which is left as it is: see
-    /// [`Revision::Unknown`](crate::Revision::Unknown).
+    /// What was compiled is stored first and made executable then, so that an engine which is refused executable memory
+    /// finds it in its next process. A module stays in memory alone if its try tables have no known layout, or those of
+    /// its entry in the store, which is left as it is: see [`Revision::Unknown`](crate::Revision::Unknown).
     ///
     /// # Errors
     ///
-    /// Those of `compile`; [`Error::NotCompiled`] from a cache that is [`strict`](Cache::strict); [`Error::Unwritable`] if what it built is no entry; [`Error::Memory`] and
-    /// [`Error::UnsupportedMachine`] if code cannot be made executable. Nothing that is wrong with the store is an error.
+    /// Those of `compile`; [`Error::NotCompiled`] from a cache that is [`strict`](Cache::strict); [`Error::Unwritable`]
+    /// if what it built is no entry; [`Error::Memory`] and [`Error::UnsupportedMachine`] if code cannot be made
+    /// executable. Nothing that is wrong with the store is an error.
     ///
     /// # Panics
     ///
@@ -316,8 +318,9 @@ impl Cache {
 
     /// Returns the module of a key from memory, or else from the store.
     ///
-    /// What is stale or rejected is removed, if it is a regular file and still the one that was read; what is of an unknown
-    /// layout is left. Where the system fails, the outcome is a miss. Nobody is waited for, not even who compiles it.
+    /// What is stale or rejected is removed, if it is a regular file and still the one that was read; what is of an
+    /// unknown layout is left. Where the system fails, the outcome is a miss. Nobody is waited for, not even who
+    /// compiles it.
     pub fn get(&self, key: &Key) -> Lookup<Arc<Module>> {
         if let Some(module) = self.kept(key) {
             return Lookup::Hit(module);
@@ -343,8 +346,8 @@ impl Cache {
 
     /// Checks every byte of the entry of a key in the store, of which a load leaves the source map for when it is used.
     ///
-    /// What is stale or rejected is removed as by [`Cache::get`], so that the next process compiles it. To be called for a module that has no
-    /// [`Module::source_map`] though it should.
+    /// What is stale or rejected is removed as by [`Cache::get`], so that the next process compiles it. To be called
+    /// for a module that has no [`Module::source_map`] though it should.
     pub fn verify(&self, key: &Key) -> Lookup<()> {
         match &self.store {
             Some(store) => self.settle(key, store.find_and_verify(key)),
@@ -356,8 +359,8 @@ impl Cache {
     ///
     /// # Errors
     ///
-    /// Those of [`Builder::finish`] and [`Module::load`]; in the latter case it is in the store. Nothing that is wrong with the
-    /// store is an error.
+    /// Those of [`Builder::finish`] and [`Module::load`]; in the latter case it is in the store. Nothing that is wrong
+    /// with the store is an error.
     pub fn add(&self, key: &Key, compiled: &mut Builder<'_>) -> Result<Arc<Module>, Error> {
         self.tell_added(key, self.publish(key, compiled, true))
     }
@@ -373,8 +376,8 @@ impl Cache {
 
     /// Takes a module out of memory, and returns it if it was there. Its entry stays in the store.
     ///
-    /// No program counter is found in it any more; its code is unmapped when the last [`Arc`] of it is dropped. For that of the
-    /// cache see [`Registry`].
+    /// No program counter is found in it any more; its code is unmapped when the last [`Arc`] of it is dropped. For
+    /// that of the cache see [`Registry`].
     pub fn forget(&self, key: &Key) -> Option<Arc<Module>> {
         let module = self.modules().remove(key)?;
         self.registry.remove(&module);
@@ -391,15 +394,15 @@ impl Cache {
         Ok(self.store.as_ref().map_or(Ok(false), |store| store.remove(key))? || was_kept)
     }
 
-    /// Returns where the program counter `pc` is, by the rules of [`Module::locate`]. A signal handler may call this: see
-    /// [`Registry`].
+    /// Returns where the program counter `pc` is, by the rules of [`Module::locate`]. A signal handler may call this:
+    /// see [`Registry`].
     #[must_use]
     pub fn locate(&self, pc: usize) -> Option<Location> {
         self.registry.locate(pc)
     }
 
-    /// Returns where the instruction at `pc` is, by the rules of [`Module::locate_instruction`]. A signal handler may call this:
-    /// see [`Registry`].
+    /// Returns where the instruction at `pc` is, by the rules of [`Module::locate_instruction`]. A signal handler may
+    /// call this: see [`Registry`].
     #[must_use]
     pub fn locate_instruction(&self, pc: usize) -> Option<Location> {
         self.registry.locate_instruction(pc)

@@ -19,10 +19,12 @@ const SHORTEST: Duration = Duration::from_millis(1);
 const LONGEST: Duration = Duration::from_millis(16);
 
 impl Cache {
-    /// Looks into the store, once more whenever another process may have published the module, until it is there or this process is
-    /// to compile it: it has the lock then, which is to be kept until the module is published, or has waited for long enough.
+    /// Looks into the store, once more whenever another process may have published the module, until it is there or
+    /// this process is to compile it: it has the lock then, which is to be kept until the module is published, or has
+    /// waited for long enough.
     ///
-    /// A thread that has another lead waits for no process. So no two processes wait for each other, through however many threads.
+    /// A thread that has another lead waits for no process. So no two processes wait for each other, through however
+    /// many threads.
     pub(super) fn look_up_or_lock(&self, key: &Key, lead: Option<&Lead<'_>>, since: Instant) -> Looked {
         let mut found = self.look_up(key);
         let (Some(store), Some(lead)) = (self.store_to_write(), lead) else {

@@ -65,7 +65,8 @@ impl Cache {
         }
     }
 
-    /// Settles what was found and no put follows: removes what is bad, and tells it. Where the system failed, it is a miss.
+    /// Settles what was found and no put follows: removes what is bad, and tells it. Where the system failed, it is a
+    /// miss.
     pub(super) fn settle<T>(&self, key: &Key, found: Result<Found<T>, Error>) -> Lookup<T> {
         let removed = match (self.store_to_write(), &found) {
             (Some(store), Ok((Lookup::Stale(_) | Lookup::Rejected(_), Some(file)))) => store.remove_read(key, *file),

@@ -2,8 +2,8 @@
 
 /// How functions are aligned.
 ///
-/// The engine's code begins at a multiple of 16 bytes, or of `bytes` if that is more, so that constants in it may be aligned:
-/// in memory always, and in the file too if `in_file` is set. There, padding stands in front of it.
+/// The engine's code begins at a multiple of 16 bytes, or of `bytes` if that is more, so that constants in it may be
+/// aligned: in memory always, and in the file too if `in_file` is set. There, padding stands in front of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Alignment {
     /// What the offset of every function is a multiple of, in bytes: a power of two.
@@ -29,7 +29,8 @@ impl Alignment {
         padding.unwrap_or(0)
     }
 
-    /// Returns how far behind a multiple of [`Alignment::of_code`] code begins in memory that lies at `at` in its file, in bytes.
+    /// Returns how far behind a multiple of [`Alignment::of_code`] code begins in memory that lies at `at` in its file,
+    /// in bytes.
     pub(crate) fn displacement(self, at: u64) -> usize {
         let rest = if self.in_file { at.checked_rem(self.of_code()) } else { None };
         rest.and_then(|rest| usize::try_from(rest).ok()).unwrap_or(0)

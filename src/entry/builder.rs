@@ -72,13 +72,15 @@ impl<'a> Builder<'a> {
 
     /// Sets the machine code, borrowed or owned; it is not copied.
     ///
-    /// The code must be position independent: its calls and jumps within itself relative, nothing else in it an address. What
-    /// it calls outside, such as helpers of the engine, it reaches through imports - see [`Builder::import`] - or a table of
-    /// addresses that the engine hands in when it runs the code; those of one process are of no use to the next.
+    /// The code must be position independent: its calls and jumps within itself relative, nothing else in it an
+    /// address. What it calls outside, such as helpers of the engine, it reaches through imports - see
+    /// [`Builder::import`] - or a table of addresses that the engine hands in when it runs the code; those of one
+    /// process are of no use to the next.
     ///
-    /// It begins at a multiple of 16 bytes, or of [`Alignment::bytes`](crate::Alignment) if that is more, wherever it is loaded: that is
-    /// what constants in it may count on. Data may stand between the functions and behind them; it is executable there, and
-    /// belongs to the function in front of it. All offsets that are handed in or given out count from the first byte of it.
+    /// It begins at a multiple of 16 bytes, or of [`Alignment::bytes`](crate::Alignment) if that is more, wherever it
+    /// is loaded: that is what constants in it may count on. Data may stand between the functions and behind them; it
+    /// is executable there, and belongs to the function in front of it. All offsets that are handed in or given out
+    /// count from the first byte of it.
     pub fn code(&mut self, code: impl Into<Cow<'a, [u8]>>) -> &mut Self {
         self.code = code.into();
         self.padded = 0;
@@ -107,7 +109,8 @@ impl<'a> Builder<'a> {
 
     /// Adds a try table with its catch clauses, in the order in which they are tried.
     ///
-    /// It must have no locals in an entry of [`Revision::CatchClauses`], and must have them in one of [`Revision::Locals`].
+    /// It must have no locals in an entry of [`Revision::CatchClauses`], and must have them in one of
+    /// [`Revision::Locals`].
     pub fn try_table(&mut self, clauses: &[CatchClause]) -> &mut Self {
         self.add_try_table(None, clauses)
     }
@@ -129,8 +132,8 @@ impl<'a> Builder<'a> {
         self.note(added)
     }
 
-    /// Says which features this entry needs, of those that the identity lets its compiler use: a machine without them rejects
-    /// a sealed entry. Without this it needs all of those: see [`Identity::with_cpu`].
+    /// Says which features this entry needs, of those that the identity lets its compiler use: a machine without them
+    /// rejects a sealed entry. Without this it needs all of those: see [`Identity::with_cpu`].
     pub fn cpu(&mut self, features: CpuFeatures) -> &mut Self {
         self.cpu = Some(features);
         self
@@ -138,11 +141,11 @@ impl<'a> Builder<'a> {
 
     /// Adds a section for the engine, which a sealed entry keeps with the code. Tags are below 2^31, and must rise.
     ///
-    /// The bytes are kept as they are. An offset in them that counts from the start of the engine's code stays right: the padding
-    /// that [`Builder::finish`] may put in front of it is counted nowhere.
+    /// The bytes are kept as they are. An offset in them that counts from the start of the engine's code stays right:
+    /// the padding that [`Builder::finish`] may put in front of it is counted nowhere.
     ///
-    /// A reader that does not know the tag rejects the entry if the section is `required`, and passes over it if not: see
-    /// [`Identity::with_sections`].
+    /// A reader that does not know the tag rejects the entry if the section is `required`, and passes over it if not:
+    /// see [`Identity::with_sections`].
     pub fn section(&mut self, tag: u32, required: bool, bytes: &[u8]) -> &mut Self {
         let section = Section { tag, flags: required.into(), bytes: Run::new(bytes) };
         let added = append(&mut self.sections, &section);
@@ -154,8 +157,8 @@ impl<'a> Builder<'a> {
         self.section(METADATA, false, bytes)
     }
 
-    /// Has a sealed entry keep what its key is made of, so that a miss can be explained: see [`Store::explain`]. An entry that
-    /// is plain is without.
+    /// Has a sealed entry keep what its key is made of, so that a miss can be explained: see [`Store::explain`]. An
+    /// entry that is plain is without.
     ///
     /// The last one that is handed in is kept. [`Builder::finish`] refuses one that is of another key.
     ///
@@ -168,15 +171,15 @@ impl<'a> Builder<'a> {
 
     /// Returns the place of what the engine calls by `name`, the same for the same name.
     ///
-    /// The address is bound when the entry is loaded: see [`Linker`](crate::Linker). It lies in a slot behind the code, which code
-    /// reads itself or calls through a stub: see [`Builder::relocate`]. Imports, data, relocations, symbols and unwind tables are for
-    /// entries that are sealed, and aligned in their file.
+    /// The address is bound when the entry is loaded: see [`Linker`](crate::Linker). It lies in a slot behind the code,
+    /// which code reads itself or calls through a stub: see [`Builder::relocate`]. Imports, data, relocations, symbols
+    /// and unwind tables are for entries that are sealed, and aligned in their file.
     pub fn import(&mut self, name: &str) -> Place {
         Place::Import(self.links.import(name))
     }
 
-    /// Adds data that nobody writes to, and returns the place of the first byte, a multiple of `alignment`: a power of two, at
-    /// most 4096. Wherever the entry is loaded, data are as far from the code, and not executable.
+    /// Adds data that nobody writes to, and returns the place of the first byte, a multiple of `alignment`: a power of
+    /// two, at most 4096. Wherever the entry is loaded, data are as far from the code, and not executable.
     pub fn data(&mut self, bytes: &[u8], alignment: u64) -> Place {
         let added = self.links.data(bytes, alignment, false);
         Place::ReadOnly(self.noted(added))
@@ -190,8 +193,9 @@ impl<'a> Builder<'a> {
 
     /// Has the address of `target` written at `at`, `addend` added, as `kind` has it.
     ///
-    /// [`Builder::finish`] resolves what is relative to the place, in a copy of the code: only addresses in data are left, which
-    /// are written when the entry is loaded. Code that calls an import jumps there from a stub behind the engine's code.
+    /// [`Builder::finish`] resolves what is relative to the place, in a copy of the code: only addresses in data are
+    /// left, which are written when the entry is loaded. Code that calls an import jumps there from a stub behind the
+    /// engine's code.
     pub fn relocate(&mut self, at: Place, kind: RelocationKind, target: Place, addend: i64) -> &mut Self {
         let added = self.links.relocate(at, kind, target, addend);
         self.note(added)
@@ -208,7 +212,8 @@ impl<'a> Builder<'a> {
         self.function(offset).symbol(Place::Code(offset), length, name)
     }
 
-    /// Adds the unwind tables of the code, as `.eh_frame` has them, and returns the place of the first byte; it is called once.
+    /// Adds the unwind tables of the code, as `.eh_frame` has them, and returns the place of the first byte; it is
+    /// called once.
     ///
     /// A record of length 0, which ends them, may be missing. What they say of the places of functions is written by
     /// [`Builder::relocate`]. They are made known when the entry is loaded if the engine wants that: see
@@ -220,19 +225,20 @@ impl<'a> Builder<'a> {
 
     /// Returns the entry, every part of it checked as [`Entry::verify`] would check it.
     ///
-    /// A sealed entry is bound to `key`; a plain one does not hold it. If functions are aligned in the file, padding goes in
-    /// front of the code, and every offset is moved by it: see [`Identity::with_alignment_in_file`].
+    /// A sealed entry is bound to `key`; a plain one does not hold it. If functions are aligned in the file, padding
+    /// goes in front of the code, and every offset is moved by it: see [`Identity::with_alignment_in_file`].
     ///
     /// # Errors
     ///
-    /// [`Error::Unwritable`], naming a part that no reader would accept; [`Error::CpuFeatures`] if the code needs features
-    /// that the identity does not have; [`Error::Memory`] if there was none for a part, or is none for the padding.
+    /// [`Error::Unwritable`], naming a part that no reader would accept; [`Error::CpuFeatures`] if the code needs
+    /// features that the identity does not have; [`Error::Memory`] if there was none for a part, or is none for the
+    /// padding.
     pub fn finish<'e>(&'e mut self, identity: &'e Identity, key: &Key) -> Result<Entry<'e>, Error> {
         self.finish_in(identity.revision(), identity, key)
     }
 
-    /// Returns the entry to load: where the identity does not know how try tables are laid out, they are as they were handed in. A
-    /// store of the identity refuses that entry.
+    /// Returns the entry to load: where the identity does not know how try tables are laid out, they are as they were
+    /// handed in. A store of the identity refuses that entry.
     pub(crate) fn finish_to_load<'e>(&'e mut self, identity: &'e Identity, key: &Key) -> Result<Entry<'e>, Error> {
         let revision = match identity.revision() {
             Revision::Unknown if self.with_locals > 0 => Revision::Locals,
@@ -321,7 +327,8 @@ impl<'a> Builder<'a> {
         Ok(entry)
     }
 
-    /// Puts the sections of the engine in front of those that follow from what else it handed in, and others behind them.
+    /// Puts the sections of the engine in front of those that follow from what else it handed in, and others behind
+    /// them.
     fn add_sections(&mut self, is_sealed: bool, key: &Key) -> Result<(), Error> {
         let recipe = self.recipe.as_ref().filter(|_| is_sealed);
         if recipe.is_some_and(|(recipe, _)| recipe.key() != key) {
@@ -413,8 +420,8 @@ impl<'a> Builder<'a> {
 /// Takes an entry apart again: finished for the identity and the key that it is of, it is the same bytes. The code is
 /// borrowed.
 ///
-/// What is wrong with the tables of an entry that was not verified, [`Builder::finish`] tells; code that is damaged gets a
-/// checksum of its own there.
+/// What is wrong with the tables of an entry that was not verified, [`Builder::finish`] tells; code that is damaged
+/// gets a checksum of its own there.
 impl<'a> From<&Entry<'a>> for Builder<'a> {
     fn from(entry: &Entry<'a>) -> Self {
         let mut builder = Self::new();

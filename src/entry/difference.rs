@@ -35,8 +35,8 @@ pub enum What {
 }
 
 impl<'a> Parts<'a> {
-    /// Returns in what others differ from these, which are wanted: sorted by kind and name, and those of one kind and name
-    /// compared in their order.
+    /// Returns in what others differ from these, which are wanted: sorted by kind and name, and those of one kind and
+    /// name compared in their order.
     #[must_use]
     pub fn differences(&self, found: &Parts<'_>) -> Vec<Difference> {
         let (mut wanted, mut there) = (self.sorted().into_iter().peekable(), found.sorted().into_iter().peekable());

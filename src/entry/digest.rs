@@ -1,5 +1,5 @@
-//! What stands for bytes of a file: a MAC of all of them, which finds damage under a key that everybody knows and forgery
-//! under one that is secret; and the checksum that wazero has of code.
+//! What stands for bytes of a file: a MAC of all of them, which finds damage under a key that everybody knows and
+//! forgery under one that is secret; and the checksum that wazero has of code.
 
 use std::fmt;
 
@@ -23,8 +23,8 @@ impl MacKey {
 
     /// Returns a hash that tells keys apart and that everybody may know.
     ///
-    /// It is one that no MAC uses, so that it helps nobody make one: what is left is to try keys, which anybody who has an entry
-    /// can do without it.
+    /// It is one that no MAC uses, so that it helps nobody make one: what is left is to try keys, which anybody who has
+    /// an entry can do without it.
     pub(crate) fn fingerprint(&self) -> [u8; 32] {
         Sha256::new().chain_update(b"jitcache MAC key").chain_update(self.0).finalize().into()
     }
@@ -50,7 +50,8 @@ impl fmt::Debug for MacKey {
     }
 }
 
-/// The bytes that stand for a key where there is none. Everybody knows them: under them a digest finds damage, and no more.
+/// The bytes that stand for a key where there is none. Everybody knows them: under them a digest finds damage, and no
+/// more.
 const KNOWN: [u8; 32] = [0; 32];
 
 /// What a digest is of. Each has a key of its own: otherwise rows could be chosen so that their MAC is that of a file.
@@ -73,8 +74,8 @@ impl Domain {
 
 /// A digest in the making, over bytes in order: AEGISMAC-128X2 with a tag of 256 bits.
 ///
-/// It lies on the stack, allocates nothing and takes no lock but the one under which the processor is looked at, once in a
-/// process: a source map may be checked in a signal handler, after the file it came from.
+/// It lies on the stack, allocates nothing and takes no lock but the one under which the processor is looked at, once
+/// in a process: a source map may be checked in a signal handler, after the file it came from.
 #[derive(Clone)]
 pub(crate) struct Digest(Aegis128X2Mac<32>);
 
@@ -142,7 +143,8 @@ impl PartialEq for DigestValue {
     }
 }
 
-/// What a load sums of a file on the way to its code and over it: every byte of a sealed file, the code alone of a plain one.
+/// What a load sums of a file on the way to its code and over it: every byte of a sealed file, the code alone of a
+/// plain one.
 #[derive(Debug)]
 #[expect(clippy::large_enum_variant, reason = "a load has one, on its stack; a box would allocate")]
 pub(crate) enum Sum {
@@ -317,7 +319,8 @@ mod tests {
         ] {
             assert_eq!(crc32c(0, bytes), expected);
         }
-        // Lengths and places at which an implementation changes its stride; appended in two parts, which carries a sum over.
+        // Lengths and places at which an implementation changes its stride; appended in two parts, which carries a sum
+        // over.
         let bytes = noise(70_000);
         for length in (0..=1100).chain([2047, 2048, 2049, 4095, 4097, 16_384, 65_535, 65_536, 65_537, 69_990]) {
             for start in [0, 1, 3, 8] {

@@ -38,8 +38,8 @@ impl Sealing {
 
 /// The engine that entries belong to: what they must begin with, how they are laid out and which directory holds them.
 ///
-/// Two builds of an engine that generate different code need different versions or build ids: an engine under development
-/// takes that of the running program, [`Identity::with_build_of_program`].
+/// Two builds of an engine that generate different code need different versions or build ids: an engine under
+/// development takes that of the running program, [`Identity::with_build_of_program`].
 ///
 /// ```
 /// use jitcache::Identity;
@@ -64,8 +64,8 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Returns the identity of an engine of the caller's, compiling for this machine and every feature of its processor,
-    /// whose entries are sealed with a checksum and hold catch clauses.
+    /// Returns the identity of an engine of the caller's, compiling for this machine and every feature of its
+    /// processor, whose entries are sealed with a checksum and hold catch clauses.
     ///
     /// `name` and `version` become parts of a directory name. `magic` must be the engine's own.
     ///
@@ -101,8 +101,9 @@ impl Identity {
     /// Returns the identity of wazero's optimizing compiler in one of its releases, such as `v1.9.0`, whose entries are
     /// plain, and whose code may use those of the host's features that wazero tells apart.
     ///
-    /// The revision follows from the version. It is [`Revision::Unknown`] for a version that nobody has seen, and for `dev`, which
-    /// names Debian's 1.12.0 as well as any build that carries no version: who knows better calls [`Identity::with_revision`].
+    /// The revision follows from the version. It is [`Revision::Unknown`] for a version that nobody has seen, and for
+    /// `dev`, which names Debian's 1.12.0 as well as any build that carries no version: who knows better calls
+    /// [`Identity::with_revision`].
     ///
     /// # Errors
     ///
@@ -146,11 +147,12 @@ impl Identity {
         self
     }
 
-    /// Sets the features of the processor that the compiler may use, those of the host otherwise. They are part of every
-    /// key, a sealed entry says that it needs them unless [`Builder::cpu`](crate::Builder::cpu) names fewer, and one that
-    /// needs others is rejected.
+    /// Sets the features of the processor that the compiler may use, those of the host otherwise. They are part of
+    /// every key, a sealed entry says that it needs them unless [`Builder::cpu`](crate::Builder::cpu) names fewer, and
+    /// one that needs others is rejected.
     ///
-    /// An engine whose compiler uses less than the host has says so, and its entries run on every machine that has as much:
+    /// An engine whose compiler uses less than the host has says so, and its entries run on every machine that has as
+    /// much:
     ///
     /// ```
     /// use jitcache::{Arch, CpuFeatures, Identity};
@@ -174,8 +176,8 @@ impl Identity {
         self
     }
 
-    /// Sets the build id of the engine, such as a commit or the id that the linker made: it is part of every key, sealed
-    /// entries carry it, and those of another build are rejected. See [`Identity::with_build_of_program`].
+    /// Sets the build id of the engine, such as a commit or the id that the linker made: it is part of every key,
+    /// sealed entries carry it, and those of another build are rejected. See [`Identity::with_build_of_program`].
     ///
     /// # Errors
     ///
@@ -208,11 +210,11 @@ impl Identity {
         self.aligned(alignment, false)
     }
 
-    /// Sets the alignment of functions in bytes, counted from the start of the file, so that code can run from there: see
-    /// [`Access::in_place`](crate::Access::in_place).
+    /// Sets the alignment of functions in bytes, counted from the start of the file, so that code can run from there:
+    /// see [`Access::in_place`](crate::Access::in_place).
     ///
-    /// [`Builder::finish`](crate::Builder::finish) puts padding in front of the code for it, bytes that trap on the target, and
-    /// moves every offset.
+    /// [`Builder::finish`](crate::Builder::finish) puts padding in front of the code for it, bytes that trap on the
+    /// target, and moves every offset.
     ///
     /// # Errors
     ///

@@ -4,8 +4,8 @@ use std::ops::Range;
 
 /// Where the parts of an image lie, in bytes from its start.
 ///
-/// The image starts where the page starts, of the largest size that the target has, that holds the first byte of the code in
-/// its file: so code lies in its page as in its file, mapped or copied.
+/// The image starts where the page starts, of the largest size that the target has, that holds the first byte of the
+/// code in its file: so code lies in its page as in its file, mapped or copied.
 #[derive(Clone, Debug)]
 pub(crate) struct Layout {
     /// Where in the file the image starts.
@@ -23,8 +23,8 @@ pub(crate) struct Layout {
 }
 
 impl Layout {
-    /// Returns the layout of an image whose `code` lies there in the file, and begins with padding; `None` if it is longer than
-    /// any memory.
+    /// Returns the layout of an image whose `code` lies there in the file, and begins with padding; `None` if it is
+    /// longer than any memory.
     pub(crate) fn of(page: u64, code: &Range<u64>, padding: u64, data: &Data) -> Option<Self> {
         let at = code.start.checked_next_multiple_of(page)?;
         let at = if at == code.start { at } else { at.checked_sub(page)? };

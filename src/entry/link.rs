@@ -1,4 +1,5 @@
-//! Linking what an engine hands in: every reference within the image is resolved, and what is left is written as sections.
+//! Linking what an engine hands in: every reference within the image is resolved, and what is left is written as
+//! sections.
 
 use std::collections::BTreeMap;
 

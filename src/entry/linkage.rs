@@ -1,4 +1,5 @@
-//! What code is linked to, as views: imports, data, the addresses in it, symbols and unwind tables; and whether that is sound.
+//! What code is linked to, as views: imports, data, the addresses in it, symbols and unwind tables; and whether that is
+//! sound.
 
 use std::fmt;
 
@@ -84,7 +85,8 @@ impl<'a> Entry<'a> {
         Imports { run: self.linkage_section(IMPORTS).unwrap_or_default(), at: 0 }
     }
 
-    /// Returns the data that lie beside the code: first those that nobody writes to, then those that the code may write to.
+    /// Returns the data that lie beside the code: first those that nobody writes to, then those that the code may write
+    /// to.
     #[must_use]
     pub fn data(&self) -> [&'a [u8]; 2] {
         let linkage = self.linkage().ok().flatten();

@@ -35,7 +35,8 @@ impl FromStr for Key {
 impl CpuFeatures {
     /// Returns the features of a level of x86-64: `x86-64-v1`, the baseline, to `x86-64-v4`.
     ///
-    /// SPEC.md lists what each has. LAHF and SAHF, which are part of the second, have no bit; OSXSAVE is detected with AVX.
+    /// SPEC.md lists what each has. LAHF and SAHF, which are part of the second, have no bit; OSXSAVE is detected with
+    /// AVX.
     ///
     /// ```
     /// use jitcache::CpuFeatures;

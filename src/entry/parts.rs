@@ -124,7 +124,8 @@ impl<'a> Parts<'a> {
 impl<'a> Iterator for Parts<'a> {
     type Item = Part<'a>;
 
-    /// Returns the next part. Where the section is damaged, which [`Entry::verify`](crate::Entry::verify) tells, there is none.
+    /// Returns the next part. Where the section is damaged, which [`Entry::verify`](crate::Entry::verify) tells, there
+    /// is none.
     fn next(&mut self) -> Option<Part<'a>> {
         let next = self.read().ok().flatten();
         if next.is_none() {

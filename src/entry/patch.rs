@@ -2,8 +2,8 @@
 
 use crate::words::RelocationKind;
 
-/// Writes the address of `target`, addend and all, to `bytes`, which begin at `place`: both in bytes from the start of an image,
-/// whose start is one of a page.
+/// Writes the address of `target`, addend and all, to `bytes`, which begin at `place`: both in bytes from the start of
+/// an image, whose start is one of a page.
 ///
 /// # Errors
 ///

@@ -9,10 +9,11 @@ use crate::words::{Key, Revision, size};
 impl Key {
     /// Begins the key of something that the engine `identity` compiles.
     ///
-    /// What of the identity an entry must agree with goes in first - magic, version, target, CPU features, build id, sealing
-    /// with the MAC key, revision, alignment and sections - so that entries which some of its readers would reject have keys of their
-    /// own, and lie beside each other. Of the MAC key it is a hash, from which nobody finds a key that is as random as
-    /// [`MacKey`](crate::MacKey) wants it. Everything else that changes the code has to be handed in:
+    /// What of the identity an entry must agree with goes in first - magic, version, target, CPU features, build id,
+    /// sealing with the MAC key, revision, alignment and sections - so that entries which some of its readers would
+    /// reject have keys of their own, and lie beside each other. Of the MAC key it is a hash, from which nobody finds a
+    /// key that is as random as [`MacKey`](crate::MacKey) wants it. Everything else that changes the code has to be
+    /// handed in:
     ///
     /// ```
     /// use jitcache::{Identity, Key};
@@ -64,8 +65,8 @@ pub(super) fn named(sealing: &Sealing) -> (&'static str, Option<[u8; 32]>) {
 
 /// A key in the making. Returned by [`Key::of`].
 ///
-/// Every part goes in behind a word that says what it is, and behind its length, so that no two different lists of parts
-/// are the same bytes. The order counts: the same parts in another order give another key.
+/// Every part goes in behind a word that says what it is, and behind its length, so that no two different lists of
+/// parts are the same bytes. The order counts: the same parts in another order give another key.
 #[derive(Clone, Debug)]
 #[must_use = "a key is made by `finish`"]
 pub struct KeyBuilder(Sha256);

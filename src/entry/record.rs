@@ -15,10 +15,11 @@ use crate::words::{Key, Magic, size};
 
 /// A key with what it is made of, which an entry can keep: so a miss can be explained. Made by [`Recipe::of`].
 ///
-/// A [`Cache`](crate::Cache) takes it in the place of the key, and stores it with what is compiled. Names and values of flags, and
-/// what the identity says, *stand in the file as they are*; a source is there as its length and its SHA-256. So what is secret goes in as a
-/// source, and one that cannot be guessed. Making one takes a second SHA-256 of every source; an engine whose sources are large makes
-/// the key, [`Key::of`], and makes the recipe only where it compiles, for [`Builder::recipe`](crate::Builder::recipe).
+/// A [`Cache`](crate::Cache) takes it in the place of the key, and stores it with what is compiled. Names and values of
+/// flags, and what the identity says, *stand in the file as they are*; a source is there as its length and its SHA-256.
+/// So what is secret goes in as a source, and one that cannot be guessed. Making one takes a second SHA-256 of every
+/// source; an engine whose sources are large makes the key, [`Key::of`], and makes the recipe only where it compiles,
+/// for [`Builder::recipe`](crate::Builder::recipe).
 ///
 /// ```
 /// use jitcache::{Builder, Identity, Key, Recipe};
@@ -160,7 +161,8 @@ impl<'a> From<&'a Recipe> for Wanted<'a> {
     }
 }
 
-/// What an entry is found to be of, for whatever version and machine it is: nothing is checked but lengths and the magic.
+/// What an entry is found to be of, for whatever version and machine it is: nothing is checked but lengths and the
+/// magic.
 #[derive(Debug)]
 pub(crate) enum Sketch {
     /// No sealed entry of the engine.

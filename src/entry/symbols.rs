@@ -18,8 +18,8 @@ pub struct Symbols<'a> {
 pub struct Symbol<'a> {
     /// The name.
     pub name: &'a [u8],
-    /// Where what is named starts, in bytes from the start of the engine's code in the image: less than the length of the code for
-    /// a function, and data lie behind it.
+    /// Where what is named starts, in bytes from the start of the engine's code in the image: less than the length of
+    /// the code for a function, and data lie behind it.
     pub offset: u64,
     /// Its length in bytes; 0 if it is not known.
     pub length: u64,

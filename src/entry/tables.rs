@@ -199,7 +199,8 @@ impl<'a> TryTable<'a> {
     }
 }
 
-/// The locals of a function that a try table keeps, so that a handler finds what they were when the exception was thrown.
+/// The locals of a function that a try table keeps, so that a handler finds what they were when the exception was
+/// thrown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Locals {
     /// The number of locals, parameters among them.

@@ -312,8 +312,8 @@ impl<'a> Entry<'a> {
         part.bytes()
     }
 
-    /// Returns where the rows of the source map lie in the file, which have a digest of their own; an empty place behind the
-    /// code if there are none.
+    /// Returns where the rows of the source map lie in the file, which have a digest of their own; an empty place
+    /// behind the code if there are none.
     pub(crate) fn source_map_rows(&self) -> Range<u64> {
         let end = self.body.code.range().end;
         self.body.source_map.as_ref().map_or(end..end, |map| map.rows.run().range())

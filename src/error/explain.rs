@@ -15,8 +15,8 @@ impl Error {
         matches!(self.number(), 2..100)
     }
 
-    /// Returns the number of the error, which never changes: 1 for a stale entry, 2 to 99 for a rejection, from 100 on for
-    /// failures of the machine, mistakes of the caller and what this crate does not know.
+    /// Returns the number of the error, which never changes: 1 for a stale entry, 2 to 99 for a rejection, from 100 on
+    /// for failures of the machine, mistakes of the caller and what this crate does not know.
     #[must_use]
     pub const fn number(&self) -> u16 {
         self.told().0

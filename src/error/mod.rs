@@ -16,13 +16,14 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Everything that can go wrong, with the place and both values.
 ///
-/// The first group of variants are *rejections*: they say what is wrong with the bytes of an entry, `at` being the offset
-/// in the file. The remedy for all of them is to compile again. [`Error::Stale`] is not damage: another version of the
-/// engine wrote the entry. Neither is [`Error::UnknownLayout`]: others can read the entry, so it is to be left. The
-/// last group are failures of the machine or mistakes of the caller.
+/// The first group of variants are *rejections*: they say what is wrong with the bytes of an entry, `at` being the
+/// offset in the file. The remedy for all of them is to compile again. [`Error::Stale`] is not damage: another version
+/// of the engine wrote the entry. Neither is [`Error::UnknownLayout`]: others can read the entry, so it is to be left.
+/// The last group are failures of the machine or mistakes of the caller.
 ///
-/// An error prints as one line that is whole: the reason that the system gave is part of it. So that a report does not tell
-/// that twice, [`source`](std::error::Error::source) returns `None`; the [`io::Error`] is in the field of that name.
+/// An error prints as one line that is whole: the reason that the system gave is part of it. So that a report does not
+/// tell that twice, [`source`](std::error::Error::source) returns `None`; the [`io::Error`] is in the field of that
+/// name.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Error {
@@ -74,8 +75,8 @@ pub enum Error {
         /// The value it has.
         found: u64,
     },
-    /// The bytes of a field do not have the checksum or the digest that the entry gives for them; of a digest the first eight
-    /// bytes are told.
+    /// The bytes of a field do not have the checksum or the digest that the entry gives for them; of a digest the first
+    /// eight bytes are told.
     Checksum {
         /// The field whose bytes were summed.
         field: Field,

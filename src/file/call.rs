@@ -1,4 +1,5 @@
-//! The system calls on files that are one call each: opening and reading an entry, making a directory, listing and unlinking.
+//! The system calls on files that are one call each: opening and reading an entry, making a directory, listing and
+//! unlinking.
 
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, ErrorKind};
@@ -11,7 +12,8 @@ use crate::error::Error;
 
 /// Which file a name led to, as far as the system tells files apart.
 ///
-/// The number of an inode is given again once nobody has the file open; hence the length and the time of the last change.
+/// The number of an inode is given again once nobody has the file open; hence the length and the time of the last
+/// change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FileId {
     #[cfg(unix)]
@@ -42,9 +44,11 @@ impl FileId {
     }
 }
 
-/// Opens a regular file for reading and returns it with what tells it apart, or `None` if there is nothing of that name.
+/// Opens a regular file for reading and returns it with what tells it apart, or `None` if there is nothing of that
+/// name.
 ///
-/// A link is not followed, a pipe is not waited for, and what others than those who are trusted own or may write to is refused.
+/// A link is not followed, a pipe is not waited for, and what others than those who are trusted own or may write to is
+/// refused.
 pub(crate) fn open(path: &Path, trusted: &Trusted) -> Result<Option<(File, FileId)>, Error> {
     let mut options = OpenOptions::new();
     options.read(true);

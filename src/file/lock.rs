@@ -1,8 +1,9 @@
-//! Locks among processes, of which one file holds many: each is of a byte, ends with the process that has it, and is waited for by
-//! nobody.
+//! Locks among processes, of which one file holds many: each is of a byte, ends with the process that has it, and is
+//! waited for by nobody.
 //!
-//! A process that closes any descriptor of a file loses all its locks there, and its own descriptors do not exclude each other. So
-//! it has one descriptor of a file, for as long as it has a lock there, and a table tells its threads apart.
+//! A process that closes any descriptor of a file loses all its locks there, and its own descriptors do not exclude
+//! each other. So it has one descriptor of a file, for as long as it has a lock there, and a table tells its threads
+//! apart.
 
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::ErrorKind;
@@ -43,7 +44,8 @@ static TABLE: Mutex<Table> = Mutex::new(Table(Vec::new()));
 /// Which process the table is of: zero, until there is one.
 static PROCESS: AtomicU32 = AtomicU32::new(0);
 
-/// Returns whether locks in a directory are the kernel's of this machine, and those of a directory that cannot be opened are not.
+/// Returns whether locks in a directory are the kernel's of this machine, and those of a directory that cannot be
+/// opened are not.
 pub(crate) fn are_locks_local(directory: &Path) -> bool {
     cfg!(unix) && File::open(directory).is_ok_and(|directory| is_local(&directory))
 }
@@ -52,8 +54,8 @@ pub(crate) fn are_locks_local(directory: &Path) -> bool {
 ///
 /// # Errors
 ///
-/// [`Error::Io`], [`Error::Memory`], and [`Error::NotAFile`] for a link and whatever is no regular file: then there is no lock to be
-/// had.
+/// [`Error::Io`], [`Error::Memory`], and [`Error::NotAFile`] for a link and whatever is no regular file: then there is
+/// no lock to be had.
 pub(crate) fn try_lock(path: &Path, modes: Option<Modes>, byte: u32) -> Result<Option<Lock>, Error> {
     let process = process::id();
     let Some(mut table) = table(process) else { return Err(failed("lock", path)(ErrorKind::WouldBlock.into())) };
@@ -135,7 +137,8 @@ impl Drop for Lock {
         let Some(mut table) = (self.process == process).then(|| table(process)).flatten() else { return };
         if let Some(opened) = table.0.iter_mut().find(|opened| opened.inode == self.inode) {
             opened.locked.retain(|byte| *byte != self.byte);
-            // Closing gives it up as well; if neither does, others wait for as long as they would for a process that is stopped.
+            // Closing gives it up as well; if neither does, others wait for as long as they would for a process that is
+            // stopped.
             let _ = if opened.locked.is_empty() { Ok(()) } else { unlock_byte(&opened.file, self.byte) };
         }
         table.close_unless_locked(self.inode);

@@ -1,4 +1,5 @@
-//! Files: the system calls that open an entry, publish one, remove one, and lock a byte. None of them waits for another process.
+//! Files: the system calls that open an entry, publish one, remove one, and lock a byte. None of them waits for another
+//! process.
 
 mod call;
 mod lock;

@@ -24,8 +24,9 @@ pub(crate) enum Modes {}
 
 #[cfg(unix)]
 impl Modes {
-    /// A group reads and writes, and nobody else. Entries belong to the group that the directory above the first one that
-    /// is made belongs to, if that has its set-group-id bit, and otherwise to the group of the process that made it.
+    /// A group reads and writes, and nobody else. Entries belong to the group that the directory above the first one
+    /// that is made belongs to, if that has its set-group-id bit, and otherwise to the group of the process that made
+    /// it.
     pub const GROUP: Self = Self { directories: 0o2770, files: 0o660 };
 }
 

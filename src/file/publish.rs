@@ -25,8 +25,8 @@ pub(crate) enum Sync {
 ///
 /// # Errors
 ///
-/// [`Error::Io`]; nothing is left of the temporary file then, and `path` is as it was - unless the last step, syncing the
-/// directory, is the one that failed.
+/// [`Error::Io`]; nothing is left of the temporary file then, and `path` is as it was - unless the last step, syncing
+/// the directory, is the one that failed.
 pub(crate) fn publish(
     path: &Path,
     temporaries: &Path,
@@ -110,8 +110,8 @@ impl Drop for Aside {
 
 /// Makes files that were written survive a power cut, before they are renamed.
 ///
-/// On Linux that is one sync of the file system, whatever else it has to write: of a thousand files of 1 KB, each sync of its
-/// own would take thirty times as long, since each waits for the journal.
+/// On Linux that is one sync of the file system, whatever else it has to write: of a thousand files of 1 KB, each sync
+/// of its own would take thirty times as long, since each waits for the journal.
 pub(crate) fn sync_aside<'a>(asides: impl IntoIterator<Item = &'a Aside>, temporaries: &Path) -> Result<(), Error> {
     let mut asides = asides.into_iter();
     #[cfg(target_os = "linux")]

@@ -22,17 +22,17 @@ pub(crate) fn remove(path: &Path) -> Result<bool, Error> {
     }
 }
 
-/// Removes a file that is still the one that was looked at, and returns whether it was. One that takes its name between the
-/// second look and the removal goes with it.
+/// Removes a file that is still the one that was looked at, and returns whether it was. One that takes its name between
+/// the second look and the removal goes with it.
 pub(crate) fn remove_unchanged(path: &Path, seen: FileId) -> Result<bool, Error> {
     Ok(is_the_same(path, seen)? && unlink(path)?)
 }
 
 /// Removes the file that was read, and returns whether its name still led to it.
 ///
-/// No system removes a name only if it leads to a certain file. So the file is renamed into `temporaries`, where nobody else uses
-/// its name, and looked at once more: one that was published since the first look goes back. Readers miss it until then, and if
-/// this process is killed before, the entry is gone, as after any removal.
+/// No system removes a name only if it leads to a certain file. So the file is renamed into `temporaries`, where nobody
+/// else uses its name, and looked at once more: one that was published since the first look goes back. Readers miss it
+/// until then, and if this process is killed before, the entry is gone, as after any removal.
 pub(crate) fn remove_read(path: &Path, temporaries: &Path, modes: Option<Modes>, read: FileId) -> Result<bool, Error> {
     if !is_the_same(path, read)? {
         return Ok(false);

@@ -9,13 +9,15 @@ use super::call::{create_directory, failed, if_there, names, unlink};
 use super::modes::{self, Modes};
 use crate::error::Error;
 
-/// How often a step is tried that others may undo: a directory can be removed as soon as it is there, and it must end somewhere.
+/// How often a step is tried that others may undo: a directory can be removed as soon as it is there, and it must end
+/// somewhere.
 pub(super) const ATTEMPTS: u32 = 8;
 
 /// A file that was not written to for so long is left over. A writer that was stopped for longer writes once more.
 const LEFT_OVER_AFTER: Duration = Duration::from_secs(60 * 60);
 
-/// Creates a file under a new name, for this user alone unless `modes` say otherwise, and the directory if it is not there.
+/// Creates a file under a new name, for this user alone unless `modes` say otherwise, and the directory if it is not
+/// there.
 pub(super) fn create(directory: &Path, modes: Option<Modes>) -> Result<(PathBuf, File), Error> {
     let mut options = OpenOptions::new();
     options.write(true).create_new(true);
@@ -82,7 +84,8 @@ pub(crate) fn sweep(directory: &Path, modes: Option<Modes>) -> Result<usize, Err
     result.map(|()| swept)
 }
 
-/// Removes a directory of entries in which there is nothing but temporary files that are left over. What stays is in nobody's way.
+/// Removes a directory of entries in which there is nothing but temporary files that are left over. What stays is in
+/// nobody's way.
 pub(crate) fn remove_directory(directory: &Path, modes: Option<Modes>) {
     let temporaries = directory.join("tmp");
     let _ = sweep(&temporaries, modes);

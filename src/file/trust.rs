@@ -16,9 +16,10 @@ use crate::error::Error;
 
 /// Whose directories and entries a store takes. Whoever can write to them can have their code run.
 ///
-/// Checked are the directory of the entries, which must be no link, and every directory above it, those that links in the
-/// given root lead to included, when the store is opened; and every entry when it is read. A directory above may be one in
-/// which anybody makes files if it has the sticky bit, as `/tmp` has it: nobody can exchange there what is another's.
+/// Checked are the directory of the entries, which must be no link, and every directory above it, those that links in
+/// the given root lead to included, when the store is opened; and every entry when it is read. A directory above may be
+/// one in which anybody makes files if it has the sticky bit, as `/tmp` has it: nobody can exchange there what is
+/// another's.
 ///
 /// A group of the same number as the owner is taken for the owner: many systems give every user such a group.
 #[cfg(unix)]
@@ -93,13 +94,14 @@ impl Trusted {
 
     /// Checks a directory of entries and all those above it; one that is not there is left out.
     ///
-    /// The directory is opened once, and what is above it is looked up from there: so these are the directories that it lies in,
-    /// whatever becomes of the names in its path meanwhile.
+    /// The directory is opened once, and what is above it is looked up from there: so these are the directories that it
+    /// lies in, whatever becomes of the names in its path meanwhile.
     pub(crate) fn check_directory(&self, path: &Path) -> Result<(), Error> {
         self.check(path, false)
     }
 
-    /// Checks the directories that a single file lies in, whose name others may not take: the sticky bit is enough for all of them.
+    /// Checks the directories that a single file lies in, whose name others may not take: the sticky bit is enough for
+    /// all of them.
     pub(crate) fn check_above(&self, file: &Path) -> Result<(), Error> {
         file.parent().map_or(Ok(()), |directory| self.check(directory, true))
     }

@@ -50,7 +50,8 @@ impl<'a> Run<'a> {
         Self { at, memory: Memory::One(bytes) }
     }
 
-    /// Returns a file of `length` bytes that lies in pieces. Those in front are looked at first; some of it may be missing.
+    /// Returns a file of `length` bytes that lies in pieces. Those in front are looked at first; some of it may be
+    /// missing.
     pub(crate) const fn in_pieces(length: u64, pieces: &'a [Piece<'a>]) -> Self {
         Self { at: 0, memory: Memory::Pieces(length, pieces) }
     }

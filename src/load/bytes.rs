@@ -13,8 +13,8 @@ use crate::memory::{Access, Check, FileMap, Mode, Pages, WritablePages};
 
 /// The bytes of an entry's file, read into memory or mapped.
 ///
-/// They keep their address as long as the value lives, wherever it is moved. What was read is copied from the file; what was
-/// mapped is the file, under the promise of [`Access::map`].
+/// They keep their address as long as the value lives, wherever it is moved. What was read is copied from the file;
+/// what was mapped is the file, under the promise of [`Access::map`].
 pub struct FileBytes(pub(super) Bytes);
 
 pub(super) enum Bytes {
@@ -34,8 +34,8 @@ impl FileBytes {
     ///
     /// # Errors
     ///
-    /// [`Error::NotAFile`] for a link, a directory and anything else that is no regular file; [`Error::Value`] for one that
-    /// is larger than [`Access::with_limit`] has it; [`Error::Io`] and [`Error::Memory`] from the system.
+    /// [`Error::NotAFile`] for a link, a directory and anything else that is no regular file; [`Error::Value`] for one
+    /// that is larger than [`Access::with_limit`] has it; [`Error::Io`] and [`Error::Memory`] from the system.
     pub fn open(path: &Path, access: Access) -> Result<Option<Self>, Error> {
         Source::open(path, &Trusted::ANYONE)?.map(|source| Self::of(&source, access)).transpose()
     }

@@ -47,18 +47,20 @@ pub(super) struct Tables {
 /// How much is read of the start of a file, in bytes: with five hundred functions.
 const START: u64 = 4096 + 512;
 
-/// How much is read of a place that is looked at in a file whose code is not checked, in bytes: seal and footer fit in it, with
-/// little metadata.
+/// How much is read of a place that is looked at in a file whose code is not checked, in bytes: seal and footer fit in
+/// it, with little metadata.
 const PIECE: u64 = 512;
 
-/// Length of the longest part in front of code that runs in place, or behind any code, that is read by itself, in bytes.
+/// Length of the longest part in front of code that runs in place, or behind any code, that is read by itself, in
+/// bytes.
 const MOST: u64 = 20 * 1024;
 
-/// A source map of more than so many bytes is worth keeping the file open for, from which it can be read when it is needed.
+/// A source map of more than so many bytes is worth keeping the file open for, from which it can be read when it is
+/// needed.
 const MOST_ROWS: u64 = 1 << 20;
 
-/// Length of the longest file that is mapped executable as a whole before its code is checked, in bytes: on most of its pages
-/// there is code.
+/// Length of the longest file that is mapped executable as a whole before its code is checked, in bytes: on most of its
+/// pages there is code.
 const SHORT: u64 = 256 * 1024;
 
 impl Image {
@@ -129,7 +131,8 @@ impl Image {
         Ok(Self { tables, code: Code::Pages(pages, code), sum: Some(sum), length })
     }
 
-    /// Maps the code of a file to run there, and reads what is around it where that costs less; `None` if it cannot run there.
+    /// Maps the code of a file to run there, and reads what is around it where that costs less; `None` if it cannot run
+    /// there.
     fn in_place(
         source: &Source<'_>,
         promise: Unchanging,
@@ -216,8 +219,8 @@ impl Tables {
         read_header(Run::in_pieces(source.length(), &[(0, start)]), identity).map(drop)
     }
 
-    /// Reads what is in front of the code, if that is no more than `most` bytes, and returns where the code lies; `None` if the
-    /// file has no such place.
+    /// Reads what is in front of the code, if that is no more than `most` bytes, and returns where the code lies;
+    /// `None` if the file has no such place.
     fn read_to_code(&mut self, source: &Source<'_>, most: u64) -> Result<Option<Range<u64>>, Error> {
         let start = self.parts.part(&(0..PIECE.min(source.length()))).unwrap_or_default();
         let Some(at) = format::code_at(start).filter(|&at| at <= source.length()) else { return Ok(None) };
@@ -233,8 +236,8 @@ impl Tables {
         Ok(())
     }
 
-    /// Returns where the rows of the source map lie behind code that ends at `at`, if they are worth being left in the file;
-    /// what is in front of them is read then.
+    /// Returns where the rows of the source map lie behind code that ends at `at`, if they are worth being left in the
+    /// file; what is in front of them is read then.
     fn read_to_rows(&mut self, source: &Source<'_>, at: u64) -> Result<Option<Range<u64>>, Error> {
         if source.length().saturating_sub(at) <= MOST_ROWS {
             return Ok(None);
@@ -244,7 +247,8 @@ impl Tables {
         Ok(rows.filter(|rows| rows.end <= source.length() && rows.end.saturating_sub(rows.start) > MOST_ROWS))
     }
 
-    /// Reads what is looked at of a file whose code is not checked, of which `rest_at` is the end of the code or of its rows.
+    /// Reads what is looked at of a file whose code is not checked, of which `rest_at` is the end of the code or of its
+    /// rows.
     fn read_seal(&mut self, source: &Source<'_>, rest_at: u64) -> Result<(), Error> {
         let length = source.length();
         let behind = self.parts.read(source, rest_at..rest_at.saturating_add(PIECE))?;
@@ -281,7 +285,8 @@ impl Tables {
 
     /// Returns whether it is worth keeping the file for the tables of an entry with this code.
     ///
-    /// Not if the tables are the smaller part of bytes of the heap; and not if all of a map is executable of which no code runs.
+    /// Not if the tables are the smaller part of bytes of the heap; and not if all of a map is executable of which no
+    /// code runs.
     pub(super) fn are_worth_keeping(&self, code: &CodeMemory) -> bool {
         match self.whole.as_ref().map(|whole| &whole.0) {
             Some(Bytes::Read(bytes)) => code.bytes().len() <= bytes.len() / 2,

@@ -11,8 +11,8 @@ use crate::words::size;
 
 /// What an engine gives the code that it loads: an address for every name that entries import.
 ///
-/// Clones share it. The address of a name may be another in each process, and for each module: it is written to the module
-/// alone.
+/// Clones share it. The address of a name may be another in each process, and for each module: it is written to the
+/// module alone.
 ///
 /// ```
 /// use jitcache::{Builder, Identity, Key, Linker, Module, Place, RelocationKind};
@@ -48,19 +48,19 @@ type Resolve = dyn Fn(&str) -> Option<*const u8> + Send + Sync;
 impl Linker {
     /// Returns a linker that binds names to the addresses that `resolve` gives for them.
     ///
-    /// It is called for every import of every module that is loaded, in the thread that loads it. A name for which there is
-    /// `None` is an [`Error::UnboundImport`], and nothing runs.
+    /// It is called for every import of every module that is loaded, in the thread that loads it. A name for which
+    /// there is `None` is an [`Error::UnboundImport`], and nothing runs.
     #[must_use]
     pub fn new(resolve: impl Fn(&str) -> Option<*const u8> + Send + Sync + 'static) -> Self {
         Self { resolve: Some(Arc::new(resolve)), unwinds: false }
     }
 
-    /// Makes the unwind tables of modules known to the unwinder of the program, as long as each is loaded: panics and C++
-    /// exceptions pass through their code, and backtraces go on behind it.
+    /// Makes the unwind tables of modules known to the unwinder of the program, as long as each is loaded: panics and
+    /// C++ exceptions pass through their code, and backtraces go on behind it.
     ///
-    /// Only where the program unwinds with GCC's library, as it does on Linux with glibc; elsewhere nothing is made known. The
-    /// unwinder looks through all modules whenever anything in the program unwinds, which takes longer the more there are. What is in the
-    /// tables it trusts as the processor trusts the code.
+    /// Only where the program unwinds with GCC's library, as it does on Linux with glibc; elsewhere nothing is made
+    /// known. The unwinder looks through all modules whenever anything in the program unwinds, which takes longer the
+    /// more there are. What is in the tables it trusts as the processor trusts the code.
     #[must_use]
     pub fn with_unwinding(mut self) -> Self {
         self.unwinds = true;

@@ -20,28 +20,29 @@ use crate::words::{Key, Target, size};
 impl Module {
     /// Copies the code of an entry into executable memory, and its tables beside it.
     ///
-    /// Function offsets and try tables are checked, and the copy of the code: against its checksum in a plain entry, against
-    /// the digest of every byte but the rows of the source map in a sealed one. Those rows are checked when they are used: see
-    /// [`Module::check_source_map`].
+    /// Function offsets and try tables are checked, and the copy of the code: against its checksum in a plain entry,
+    /// against the digest of every byte but the rows of the source map in a sealed one. Those rows are checked when
+    /// they are used: see [`Module::check_source_map`].
     ///
     /// # Errors
     ///
-    /// Any rejection for the entry: see [`Error::is_rejection`]; [`Error::Foreign`] if its identity is for another target than
-    /// this program's; [`Error::UnboundImport`] if it imports anything; [`Error::Memory`] and [`Error::UnsupportedMachine`] for the
-    /// machine.
+    /// Any rejection for the entry: see [`Error::is_rejection`]; [`Error::Foreign`] if its identity is for another
+    /// target than this program's; [`Error::UnboundImport`] if it imports anything; [`Error::Memory`] and
+    /// [`Error::UnsupportedMachine`] for the machine.
     pub fn load(entry: &Entry<'_>) -> Result<Self, Error> {
         Self::load_with(entry, &Linker::default())
     }
 
     /// Does the same for an entry that imports what `linker` has.
     ///
-    /// Data that the entry has lie behind the code, at the distance that it has in every process. The addresses of imports are written
-    /// to slots beside them, and nothing of that but the writable data can be written to after this.
+    /// Data that the entry has lie behind the code, at the distance that it has in every process. The addresses of
+    /// imports are written to slots beside them, and nothing of that but the writable data can be written to after
+    /// this.
     ///
     /// # Errors
     ///
-    /// Those of [`Module::load`]; [`Error::UnboundImport`] for the first import that `linker` has no address for. The entry is not at fault
-    /// then, and stays in its store.
+    /// Those of [`Module::load`]; [`Error::UnboundImport`] for the first import that `linker` has no address for. The
+    /// entry is not at fault then, and stays in its store.
     pub fn load_with(entry: &Entry<'_>, linker: &Linker) -> Result<Self, Error> {
         check_target(entry)?;
         let linkage = entry.linkage()?.filter(Linkage::has_image);
@@ -52,8 +53,8 @@ impl Module {
 
     /// Opens the file of an entry and makes its code executable, or returns `None` if there is none.
     ///
-    /// The code gets pages of its own or runs from the file, as `access` has it. A sealed entry must be bound to `key`; a
-    /// plain one does not tell what it is for. What is checked is told at [`Module::load`].
+    /// The code gets pages of its own or runs from the file, as `access` has it. A sealed entry must be bound to `key`;
+    /// a plain one does not tell what it is for. What is checked is told at [`Module::load`].
     ///
     /// # Errors
     ///
@@ -96,8 +97,8 @@ impl Module {
         module
     }
 
-    /// Does the same for the bytes of a whole file: code that was read is copied, code that was mapped to run in place does, unless
-    /// data lie beside it.
+    /// Does the same for the bytes of a whole file: code that was read is copied, code that was mapped to run in place
+    /// does, unless data lie beside it.
     ///
     /// # Errors
     ///
@@ -115,8 +116,8 @@ impl Module {
         Self::of(Image::whole(file), identity, key, linker, None)
     }
 
-    /// Checks the entry that an image is, and makes its code executable where it lies, or copies it; `file` is what it was mapped
-    /// from, if it is open.
+    /// Checks the entry that an image is, and makes its code executable where it lies, or copies it; `file` is what it
+    /// was mapped from, if it is open.
     fn of(
         mut image: Image,
         identity: &Identity,
@@ -152,7 +153,8 @@ impl Module {
         Ok(Self::over(code, padding, image.tables, places))
     }
 
-    /// Checks the code of an image, and returns it executable; `None` if it lies in pages that are still to be published.
+    /// Checks the code of an image, and returns it executable; `None` if it lies in pages that are still to be
+    /// published.
     fn checked(image: &Image, entry: &Entry<'_>, sum: Option<Sum>) -> Result<Option<CodeMemory>, Error> {
         let place = entry.code_range();
         match (&image.code, sum) {
@@ -283,8 +285,8 @@ fn copy(entry: &Entry<'_>) -> Result<CodeMemory, Error> {
     code.publish()
 }
 
-/// Checks the function offsets, the end of the entry, what it is linked to, and the sum that `add` makes of the very bytes that
-/// will run, which it returns.
+/// Checks the function offsets, the end of the entry, what it is linked to, and the sum that `add` makes of the very
+/// bytes that will run, which it returns.
 fn check<T>(entry: &Entry<'_>, add: impl FnOnce() -> Result<(Option<Sum>, T), Error>) -> Result<T, Error> {
     entry.check_function_offsets()?;
     entry.check_try_tables()?;

@@ -17,14 +17,14 @@ use crate::memory::CodeMemory;
 ///
 /// # How many
 ///
-/// As many as there is memory for. On Linux, code of up to 4 KiB that is copied lies beside that of other modules, in memory
-/// that is given back once no module of its part, of 1 to 16 MiB, is left; larger code takes whole pages, and a
+/// As many as there is memory for. On Linux, code of up to 4 KiB that is copied lies beside that of other modules, in
+/// memory that is given back once no module of its part, of 1 to 16 MiB, is left; larger code takes whole pages, and a
 /// mapping or two; code that runs in place takes one to four mappings. Of mappings the process may have some ten
-/// thousands: modules take no more than half of them, and beyond that run in place no longer, but are copied to
-/// memory that they share. Where written memory may not be made executable, code is copied to memory files.
+/// thousands: modules take no more than half of them, and beyond that run in place no longer, but are copied to memory
+/// that they share. Where written memory may not be made executable, code is copied to memory files.
 ///
-/// After a fork each process has its modules as they were. That is not so after a fork by a system call of the caller's own, which
-/// is not noticed.
+/// After a fork each process has its modules as they were. That is not so after a fork by a system call of the caller's
+/// own, which is not noticed.
 ///
 /// Calling a function is the engine's own `unsafe`: only the engine knows its signature, and that the entry came from a
 /// place whose code may be run.
@@ -120,7 +120,8 @@ impl Module {
         self.code.bytes().get(usize::try_from(self.padding).unwrap_or(usize::MAX)..).unwrap_or_default()
     }
 
-    /// Returns how many bytes of padding stand in front of the engine's code: see [`Entry::padding`](crate::Entry::padding).
+    /// Returns how many bytes of padding stand in front of the engine's code: see
+    /// [`Entry::padding`](crate::Entry::padding).
     #[must_use]
     pub const fn padding(&self) -> u64 {
         self.padding
@@ -147,8 +148,8 @@ impl Module {
 
     /// Returns the source map, if there is one and it is not damaged.
     ///
-    /// Of a sealed entry its rows are checked the first time that they are asked for, by this or by a lookup, and those that
-    /// a load left in the file are read: [`Module::check_source_map`] does it before, and tells what is wrong.
+    /// Of a sealed entry its rows are checked the first time that they are asked for, by this or by a lookup, and those
+    /// that a load left in the file are read: [`Module::check_source_map`] does it before, and tells what is wrong.
     #[must_use]
     pub fn source_map(&self) -> Option<SourceMap<'_>> {
         let rows = self.places.source_map.as_ref()?;
@@ -158,8 +159,8 @@ impl Module {
 
     /// Reads the source map if a load left it in the file, and checks it against the digest of a sealed entry.
     ///
-    /// After this, looking something up takes no memory and waits for nothing, as a signal handler wants it. The entry of a map
-    /// that is damaged stays in its store: [`Cache::verify`](crate::Cache::verify) removes it.
+    /// After this, looking something up takes no memory and waits for nothing, as a signal handler wants it. The entry
+    /// of a map that is damaged stays in its store: [`Cache::verify`](crate::Cache::verify) removes it.
     ///
     /// # Errors
     ///
@@ -215,7 +216,8 @@ impl Module {
         std::str::from_utf8(self.symbols().at(self.functions().get(index)?)?.name).ok()
     }
 
-    /// Attaches a value of the engine's to the module, once: it is dropped with the module, before the code is unmapped.
+    /// Attaches a value of the engine's to the module, once: it is dropped with the module, before the code is
+    /// unmapped.
     ///
     /// # Errors
     ///
@@ -235,8 +237,8 @@ impl Module {
     /// Returns where the program counter `pc` is, or `None` if it is not in this module.
     ///
     /// The rules are wazero's, whose program counters are return addresses: the function is the last one that starts at
-    /// `pc` or before; the source position is that of the last row that starts *before* `pc`, the call's. For the address
-    /// of an instruction that trapped there is [`Module::locate_instruction`].
+    /// `pc` or before; the source position is that of the last row that starts *before* `pc`, the call's. For the
+    /// address of an instruction that trapped there is [`Module::locate_instruction`].
     #[must_use]
     pub fn locate(&self, pc: usize) -> Option<Location> {
         self.locate_with(pc, |map, code| map.before_return(code))

@@ -32,7 +32,8 @@ impl<'a> Source<'a> {
         self.id.length
     }
 
-    /// Returns how the file gets into memory that is to be opened with `access`: by reading where it should not be mapped.
+    /// Returns how the file gets into memory that is to be opened with `access`: by reading where it should not be
+    /// mapped.
     pub(super) fn mode(&self, access: Access) -> Mode {
         match access.mode {
             Mode::Map(_) | Mode::InPlace(..) if memory::are_scarce() || !self.is_local() => Mode::Read,

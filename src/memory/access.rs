@@ -11,9 +11,9 @@
 /// | [`Access::in_place`] | the same | in the file's pages, which processes share | summing | the same |
 /// | [`Access::in_place_unchecked`] | lengths, key and machine | in the file's pages | a few system calls | the same, and that files are sound |
 ///
-/// Nothing is mapped, but read as by [`Access::READ`], from network file systems and those that a program offers (FUSE), as far as
-/// Linux, macOS and FreeBSD tell; and once this crate holds half of the mappings that Linux lets the process have
-/// (`vm.max_map_count`).
+/// Nothing is mapped, but read as by [`Access::READ`], from network file systems and those that a program offers
+/// (FUSE), as far as Linux, macOS and FreeBSD tell; and once this crate holds half of the mappings that Linux lets the
+/// process have (`vm.max_map_count`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Access {
     pub(crate) mode: Mode,
@@ -41,12 +41,13 @@ pub(crate) enum Check {
 pub(crate) struct Unchanging(pub(super) ());
 
 impl Access {
-    /// Files are read, and code runs in pages of its own. Whatever happens to a file meanwhile, an entry is sound or rejected.
+    /// Files are read, and code runs in pages of its own. Whatever happens to a file meanwhile, an entry is sound or
+    /// rejected.
     ///
-    /// On Unix, [`Store::load`](crate::Store::load) leaves a source map of more than 65536 rows in its file, which the module
-    /// keeps open until the map was read: see [`Module::check_source_map`](crate::Module::check_source_map). At most 64 files,
-    /// and no more than an eighth of those that the process may open, are kept so; of others the map is read at once. A plain
-    /// entry's source map, which has no digest, is what stands in the file when it is read.
+    /// On Unix, [`Store::load`](crate::Store::load) leaves a source map of more than 65536 rows in its file, which the
+    /// module keeps open until the map was read: see [`Module::check_source_map`](crate::Module::check_source_map). At
+    /// most 64 files, and no more than an eighth of those that the process may open, are kept so; of others the map is
+    /// read at once. A plain entry's source map, which has no digest, is what stands in the file when it is read.
     pub const READ: Self = Self::of(Mode::Read);
 
     /// Files are mapped, except small ones, which are read faster than mapped, and code is copied.
@@ -57,8 +58,8 @@ impl Access {
     /// [`Store`](crate::Store), [`Cache`](crate::Cache), [`Module`](crate::Module):
     ///
     /// - Nobody may change a file that it opened in place or shorten it, in this process or another. Replacing the file by
-    ///   renaming another one over it is allowed, and so is removing it: that is how a [`Store`](crate::Store) and wazero
-    ///   write.
+    /// renaming another one over it is allowed, and so is removing it: that is how a [`Store`](crate::Store) and wazero
+    /// write.
     /// - On systems that do not tell of a file system that it is another machine's, the files must not lie on one: there,
     ///   replacing or removing one takes pages away, and the next look at one is a SIGBUS.
     /// - The device must go on giving the bytes that it gave: the system may drop pages of a file and read them again, which
@@ -70,12 +71,13 @@ impl Access {
 
     /// Files are mapped, and code runs from the map, checked first: nothing is copied, and processes share the memory.
     ///
-    /// What cannot run in place is read as by [`Access::READ`]: code that is not aligned in its file as the identity wants it,
-    /// see [`Identity::with_alignment_in_file`](crate::Identity::with_alignment_in_file) - wazero's own entries never are -
-    /// and everything on a file system from which nothing may run. [`Module::is_in_place`](crate::Module::is_in_place) tells.
+    /// What cannot run in place is read as by [`Access::READ`]: code that is not aligned in its file as the identity
+    /// wants it, see [`Identity::with_alignment_in_file`](crate::Identity::with_alignment_in_file) - wazero's own
+    /// entries never are - and everything on a file system from which nothing may run.
+    /// [`Module::is_in_place`](crate::Module::is_in_place) tells.
     ///
-    /// The first and the last page of the code are executable as a whole, with what the file has there beside the code. All of
-    /// a file of up to 256 KiB is executable until a load has found its code.
+    /// The first and the last page of the code are executable as a whole, with what the file has there beside the code.
+    /// All of a file of up to 256 KiB is executable until a load has found its code.
     ///
     /// # Safety
     ///
@@ -87,16 +89,16 @@ impl Access {
 
     /// Files are mapped, and code runs from the map as it is: neither the code nor the function offsets are looked at.
     ///
-    /// Loading takes the same time for every size, because a page of the map is first looked at when it is used. What a load
-    /// looks at itself, lengths, key and machine, it reads from the file. On Unix,
-    /// [`Store::load`](crate::Store::load) leaves a source map of more than 65536 rows in its file as [`Access::READ`] does, and
-    /// maps it when it is first used.
+    /// Loading takes the same time for every size, because a page of the map is first looked at when it is used. What a
+    /// load looks at itself, lengths, key and machine, it reads from the file. On Unix,
+    /// [`Store::load`](crate::Store::load) leaves a source map of more than 65536 rows in its file as [`Access::READ`]
+    /// does, and maps it when it is first used.
     ///
     /// # Safety
     ///
-    /// The promise of [`Access::map`]; and every file that is opened must be whole and sound, as if it had been verified. What a
-    /// store with another access has put is so only if it was synced, or the machine was not cut off from power since: see
-    /// [`Durability`](crate::Durability). A store with this access syncs what it puts.
+    /// The promise of [`Access::map`]; and every file that is opened must be whole and sound, as if it had been
+    /// verified. What a store with another access has put is so only if it was synced, or the machine was not cut off
+    /// from power since: see [`Durability`](crate::Durability). A store with this access syncs what it puts.
     #[must_use]
     pub const unsafe fn in_place_unchecked() -> Self {
         Self::of(Mode::InPlace(Unchanging(()), Check::Unchecked))

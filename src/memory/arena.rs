@@ -1,10 +1,11 @@
 //! The arena: small code of many modules side by side, in a few mappings.
 //!
-//! It is made of slabs. A slab is a memory file that is mapped to be executed and never to be written to: code gets into it by
-//! being written to the file. What is mapped of a file is code that was handed in, and traps everywhere else.
+//! It is made of slabs. A slab is a memory file that is mapped to be executed and never to be written to: code gets
+//! into it by being written to the file. What is mapped of a file is code that was handed in, and traps everywhere
+//! else.
 //!
-//! Before addresses are used again their pages are mapped anew: whatever translates code when it first runs - valgrind, emulators of
-//! x86-64 on other processors - learns from mappings that it is another's, and not from writes to a file.
+//! Before addresses are used again their pages are mapped anew: whatever translates code when it first runs - valgrind,
+//! emulators of x86-64 on other processors - learns from mappings that it is another's, and not from writes to a file.
 
 use std::cell::UnsafeCell;
 use std::io::{self, ErrorKind};
@@ -209,14 +210,15 @@ impl Slab {
         Ok(())
     }
 
-    /// Maps the pages of code anew that lies where other code was. Threads that run what is beside it wait for the new mapping of the
-    /// same memory, in the system, if they come to need it meanwhile.
+    /// Maps the pages of code anew that lies where other code was. Threads that run what is beside it wait for the new
+    /// mapping of the same memory, in the system, if they come to need it meanwhile.
     fn renew(&mut self, at: usize, length: usize) -> io::Result<()> {
         let (Some(file), Some(taken)) = (&self.file, extent(at, length)) else { return Ok(()) };
         if taken.start < self.unused {
             let page = region::page::size();
             let part = taken.start & page.wrapping_neg()..taken.end.next_multiple_of(page);
-            // SAFETY: what is mapped there is the same part of the same file: its bytes stay, for whoever runs or reads them.
+            // SAFETY: what is mapped there is the same part of the same file: its bytes stay, for whoever runs or reads
+            // them.
             unsafe { file.map(part.clone(), self.start.wrapping_add(part.start).cast(), SHARED_THERE) }?;
         }
         self.unused = self.unused.max(taken.end);
@@ -273,8 +275,8 @@ unsafe impl Sync for Forking {}
 
 static FORKING: Forking = Forking(UnsafeCell::new(None));
 
-/// Has every slab set aside when the process forks: its memory is shared then, and code that one process lets go of may still run
-/// in the other. No room is taken or given back meanwhile.
+/// Has every slab set aside when the process forks: its memory is shared then, and code that one process lets go of may
+/// still run in the other. No room is taken or given back meanwhile.
 ///
 /// A fork that is made by a system call, past the C library, is not noticed.
 fn notice_forks() -> io::Result<()> {

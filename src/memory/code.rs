@@ -23,7 +23,8 @@ const TRAP: u8 = Arch::host().trap();
 /// Whether the system has refused to make memory executable that was written to.
 static IS_REFUSED: AtomicBool = AtomicBool::new(false);
 
-/// Code in memory of its own that cannot be executed yet, and what stands behind it in its file, in pages that never will be.
+/// Code in memory of its own that cannot be executed yet, and what stands behind it in its file, in pages that never
+/// will be.
 ///
 /// Traps fill what is left of the pages of the code.
 pub(crate) struct WritableCode {
@@ -265,7 +266,8 @@ mod tests {
     impl CodeMemory {
         /// Returns what stands behind the code.
         fn behind(&self, length: usize) -> &[u8] {
-            // SAFETY: the page that ends behind the code, or the next one, is mapped: traps are between code and what follows.
+            // SAFETY: the page that ends behind the code, or the next one, is mapped: traps are between code and what
+            // follows.
             unsafe { std::slice::from_raw_parts(self.bytes().as_ptr_range().end, length) }
         }
     }

@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Returns whether a file lies on a file system of this machine, whose pages stay while the file is open.
 ///
-/// Elsewhere - on another machine, or on what a program of a user offers - a file that is replaced, or a connection that is lost,
-/// takes pages away that are mapped, and the next look at one is a signal. Where the system does not tell, a file counts as local,
-/// except on Linux.
+/// Elsewhere - on another machine, or on what a program of a user offers - a file that is replaced, or a connection
+/// that is lost, takes pages away that are mapped, and the next look at one is a signal. Where the system does not
+/// tell, a file counts as local, except on Linux.
 pub(crate) fn is_local(file: &File) -> bool {
     imp::is_local(file)
 }

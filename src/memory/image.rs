@@ -26,8 +26,8 @@ pub(crate) struct WritableImage {
     is_in_place: bool,
 }
 
-/// How many mappings an image takes at most, beside those that its pages count themselves: what is in front of the code, the code,
-/// and what is left of the pages behind it.
+/// How many mappings an image takes at most, beside those that its pages count themselves: what is in front of the
+/// code, the code, and what is left of the pages behind it.
 const MAPPINGS: usize = 3;
 
 impl WritableImage {
@@ -129,12 +129,12 @@ impl PublishedImage {
         self.is_in_place
     }
 
-    /// Makes unwind tables known to the unwinder of the program until the code is unmapped: those in a part of the read-only data,
-    /// which the caller has found to be records up to one of length 0.
+    /// Makes unwind tables known to the unwinder of the program until the code is unmapped: those in a part of the
+    /// read-only data, which the caller has found to be records up to one of length 0.
     pub(crate) fn register_unwinding(&mut self, tables: Range<usize>) {
         let tables = self.pages.bytes().get(tables).unwrap_or_default();
-        // SAFETY: the pages of the tables are written no more, and are dropped behind what is made here. That they are records
-        // the caller has seen.
+        // SAFETY: the pages of the tables are written no more, and are dropped behind what is made here. That they are
+        // records the caller has seen.
         self.unwinding = unsafe { Unwinding::register(tables) };
     }
 }

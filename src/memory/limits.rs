@@ -29,7 +29,8 @@ pub(super) fn most_mappings() -> Option<usize> {
     Some(read.and_then(|limit| limit.trim().parse().ok()).unwrap_or(65_530))
 }
 
-/// Returns how many mappings the process has, and how many it may have, if the system tells. The time it takes grows with them.
+/// Returns how many mappings the process has, and how many it may have, if the system tells. The time it takes grows
+/// with them.
 pub(super) fn mappings() -> Option<(usize, usize)> {
     let most = most_mappings()?;
     let (mut file, mut page, mut count) = (File::open("/proc/self/maps").ok()?, [0; 4096], 0_usize);

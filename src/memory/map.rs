@@ -24,8 +24,8 @@ pub(crate) struct FileMap {
 }
 
 impl FileMap {
-    /// Length of the longest part whose pages are all mapped at once if they are to be looked at, in bytes: that takes less than
-    /// the page fault. More of them are faulted in several at a time.
+    /// Length of the longest part whose pages are all mapped at once if they are to be looked at, in bytes: that takes
+    /// less than the page fault. More of them are faulted in several at a time.
     const FEW_PAGES: u64 = 16 * 1024;
 
     /// Maps a part of a file for reading.
@@ -56,8 +56,8 @@ impl FileMap {
         code.start & page.wrapping_neg()..end.min(length)
     }
 
-    /// Maps a part of a file, which nobody changes in place or shortens while it is mapped: whoever made the `Unchanging`
-    /// promised that, at a door of `Access`.
+    /// Maps a part of a file, which nobody changes in place or shortens while it is mapped: whoever made the
+    /// `Unchanging` promised that, at a door of `Access`.
     fn map(
         part: &Range<u64>,
         promise @ Unchanging(()): Unchanging,
@@ -96,8 +96,8 @@ impl FileMap {
         self.make_executable(&(0..0))
     }
 
-    /// Makes the pages executable that hold `code`, a range of the map, and all others not, which takes a system call for what is
-    /// not so yet.
+    /// Makes the pages executable that hold `code`, a range of the map, and all others not, which takes a system call
+    /// for what is not so yet.
     pub(super) fn make_executable(&self, code: &Range<usize>) -> Result<(), Error> {
         let page = region::page::size();
         let start = code.start & page.wrapping_neg();

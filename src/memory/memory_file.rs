@@ -1,7 +1,7 @@
 //! Memory files: written as files are, and mapped to be executed, never to be written to.
 //!
-//! So code gets into executable memory that was never writable, which is the only way where the system refuses to make written
-//! memory executable.
+//! So code gets into executable memory that was never writable, which is the only way where the system refuses to make
+//! written memory executable.
 
 use std::fs::File;
 use std::io::{self, ErrorKind};
@@ -61,8 +61,8 @@ impl MemoryFile {
         if sealed == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 
-    /// Maps a part of the file, in whole pages, to be read and executed; `to` is an address that the caller owns the memory at,
-    /// which is replaced, or null for any, and `how` is whether others' writes may be seen.
+    /// Maps a part of the file, in whole pages, to be read and executed; `to` is an address that the caller owns the
+    /// memory at, which is replaced, or null for any, and `how` is whether others' writes may be seen.
     ///
     /// # Safety
     ///

@@ -1,9 +1,9 @@
-//! The only room with `unsafe`: mapping files, making code executable, asking the system for a limit, and locking a byte of a
-//! file.
+//! The only room with `unsafe`: mapping files, making code executable, asking the system for a limit, and locking a
+//! byte of a file.
 //!
 //! Code that is copied goes through two types: [`WritableCode`] can be written and not executed, [`CodeMemory`] can be
-//! executed and not written. No page is ever both. Between the two stand the caller's checks, which read the very bytes that
-//! will run, or that memory of this crate's own is copied from.
+//! executed and not written. No page is ever both. Between the two stand the caller's checks, which read the very bytes
+//! that will run, or that memory of this crate's own is copied from.
 //!
 //! | code | lies in |
 //! |---|---|

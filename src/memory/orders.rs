@@ -8,7 +8,8 @@ use loom::thread;
 use super::sync::atomic::Ordering;
 use super::{Counted, Shared};
 
-/// A number that loom watches: to read it while it is dropped, or after, or without knowing that it was written, is an error.
+/// A number that loom watches: to read it while it is dropped, or after, or without knowing that it was written, is an
+/// error.
 struct Watched(UnsafeCell<usize>, Arc<AtomicUsize>);
 
 impl Drop for Watched {

@@ -35,13 +35,13 @@ unsafe impl Sync for Pages {}
 impl Pages {
     /// Returns the bytes of the pages.
     pub(crate) fn bytes(&self) -> &[u8] {
-        // SAFETY: the pages are readable and initialized (the system zeroes them), `length` is within the allocation and at
-        // most `isize::MAX`, and nobody writes to them.
+        // SAFETY: the pages are readable and initialized (the system zeroes them), `length` is within the allocation
+        // and at most `isize::MAX`, and nobody writes to them.
         unsafe { slice::from_raw_parts(self.as_ptr(), self.length) }
     }
 
-    /// Makes the pages that hold `code`, a range of their bytes, executable, those behind them readable, and all of them
-    /// impossible to write to.
+    /// Makes the pages that hold `code`, a range of their bytes, executable, those behind them readable, and all of
+    /// them impossible to write to.
     pub(super) fn make_executable(&self, code: &Range<usize>) -> Result<(), Error> {
         let end = self.page_end(code.end);
         let addresses = self.bytes().get(code.clone()).unwrap_or_default().as_ptr_range();
@@ -83,8 +83,8 @@ impl Pages {
         end.checked_next_multiple_of(region::page::size()).unwrap_or(usize::MAX).min(self.length)
     }
 
-    /// Asks for huge pages for a part of the pages, except for an end that would leave more than a third of one unused, and
-    /// for all small pages of it at once: each costs several times as much when it is first written to.
+    /// Asks for huge pages for a part of the pages, except for an end that would leave more than a third of one unused,
+    /// and for all small pages of it at once: each costs several times as much when it is first written to.
     fn advise(&self, part: Range<usize>) {
         let page = region::page::size();
         let (start, end) = (part.start & page.wrapping_neg(), part.end.min(self.length));
@@ -104,8 +104,9 @@ impl Pages {
                 let length = end.saturating_sub(start);
                 // A single page is faulted in as fast.
                 if length > page {
-                    // SAFETY: the range is within the allocation, and the advice changes neither contents nor protection. If
-                    // it is not taken, as populating is not by Linux before 5.14, the pages are small and come one by one.
+                    // SAFETY: the range is within the allocation, and the advice changes neither contents nor
+                    // protection. If it is not taken, as populating is not by Linux before 5.14, the pages are small
+                    // and come one by one.
                     unsafe { libc::madvise(self.as_ptr().wrapping_add(start).cast_mut().cast(), length, advice) };
                 }
             };
@@ -180,8 +181,8 @@ impl WritablePages {
     }
 
     pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
-        // SAFETY: the pages were allocated readable and writable, are initialized (the system zeroes them) and belong to
-        // this value; `length` is within the allocation, and the borrow of `self` keeps everybody else away.
+        // SAFETY: the pages were allocated readable and writable, are initialized (the system zeroes them) and belong
+        // to this value; `length` is within the allocation, and the borrow of `self` keeps everybody else away.
         unsafe { slice::from_raw_parts_mut(self.0.as_ptr().cast_mut(), self.0.length) }
     }
 
@@ -193,7 +194,8 @@ impl WritablePages {
         unsafe { slice::from_raw_parts(start, length) }
     }
 
-    /// Returns a part of the pages to write to, which is not one that a file was mapped over; nothing if they do not have it.
+    /// Returns a part of the pages to write to, which is not one that a file was mapped over; nothing if they do not
+    /// have it.
     pub(super) fn part_mut(&mut self, part: Range<usize>) -> &mut [u8] {
         let (start, length) = self.place(part);
         // SAFETY: as in `bytes_mut`.
@@ -206,8 +208,8 @@ impl WritablePages {
         (self.0.as_ptr().wrapping_add(part.start), part.end.saturating_sub(part.start))
     }
 
-    /// Maps code to be read and executed over the pages that hold `code`, a range of their bytes, from the same place of a file
-    /// whose byte `at` would lie where they begin.
+    /// Maps code to be read and executed over the pages that hold `code`, a range of their bytes, from the same place
+    /// of a file whose byte `at` would lie where they begin.
     #[cfg(unix)]
     pub(super) fn map_code(
         &mut self,
@@ -224,8 +226,8 @@ impl WritablePages {
         let at = libc::off_t::try_from(at).map_err(|_| InvalidInput)?;
         let to = self.0.as_ptr().wrapping_add(start).cast_mut().cast();
         let (protection, how) = (libc::PROT_READ | libc::PROT_EXEC, libc::MAP_SHARED | libc::MAP_FIXED);
-        // SAFETY: the pages that are replaced belong to this value, of which nobody has a borrow. Those that take their place
-        // change no more than memory does, as was promised of the file, and are unmapped with the others.
+        // SAFETY: the pages that are replaced belong to this value, of which nobody has a borrow. Those that take their
+        // place change no more than memory does, as was promised of the file, and are unmapped with the others.
         let mapped = unsafe { libc::mmap(to, length, protection, how, file.as_raw_fd(), at) };
         if mapped == libc::MAP_FAILED { Err(std::io::Error::last_os_error()) } else { Ok(()) }
     }
@@ -235,7 +237,8 @@ impl WritablePages {
         self.0
     }
 
-    /// Gives up writing to the first `length` bytes, whole pages; whoever has the addresses of the others may write there.
+    /// Gives up writing to the first `length` bytes, whole pages; whoever has the addresses of the others may write
+    /// there.
     pub(super) fn freeze_front(mut self, length: usize) -> Pages {
         mappings::uncount(self.0.mappings());
         self.0.length = self.0.length.min(length);

@@ -1,16 +1,17 @@
 //! Who reads what: readers that wait for nobody announce the value they hold, and writers look before they free one.
 //!
-//! A reader puts the pointer into a slot, then looks whether it still is the current one; a writer replaces the current one,
-//! then looks into the slots. These four steps have one order that all threads agree on (`SeqCst`), so either the reader sees
-//! that its pointer is old, or the writer sees that it is held. A pointer in a slot that the reader has not confirmed is never
-//! followed.
+//! A reader puts the pointer into a slot, then looks whether it still is the current one; a writer replaces the current
+//! one, then looks into the slots. These four steps have one order that all threads agree on (`SeqCst`), so either the
+//! reader sees that its pointer is old, or the writer sees that it is held. A pointer in a slot that the reader has not
+//! confirmed is never followed.
 
 use std::iter;
 use std::ptr;
 
 use super::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
-/// Slots on one line of the cache, and lines. Readers with stacks of their own begin on lines of their own, most of the time.
+/// Slots on one line of the cache, and lines. Readers with stacks of their own begin on lines of their own, most of the
+/// time.
 const SLOTS: usize = if cfg!(all(test, loom)) { 1 } else { 8 };
 const LINES_LOG: u32 = if cfg!(all(test, loom)) { 0 } else { 6 };
 
@@ -33,8 +34,8 @@ impl<P> Readers<P> {
 
     /// Comes in: what the reader holds is what `current` points to, and is not freed until it leaves.
     ///
-    /// No lock, no memory, no variable of the thread, and a bounded number of steps: this may be a signal handler, and what it
-    /// has interrupted may be this.
+    /// No lock, no memory, no variable of the thread, and a bounded number of steps: this may be a signal handler, and
+    /// what it has interrupted may be this.
     pub(super) fn enter(&self, current: &AtomicPtr<P>) -> Reading<'_, P> {
         let line = self.lines.get(first_line()).map_or(&[][..], |line| &line.0);
         line.iter().find_map(|slot| take(slot, current)).unwrap_or_else(|| self.enter_elsewhere(current))
@@ -112,8 +113,8 @@ impl<P> Drop for Reading<'_, P> {
     }
 }
 
-/// Returns where this thread begins to look for a slot: by its stack, since a variable of the thread may be set up by its
-/// first use, with memory and locks.
+/// Returns where this thread begins to look for a slot: by its stack, since a variable of the thread may be set up by
+/// its first use, with memory and locks.
 fn first_line() -> usize {
     // Multiples of this are spread evenly, whatever lies between two stacks.
     const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;

@@ -5,8 +5,8 @@ use std::io;
 
 /// Locks a byte of a file that is open for writing, and returns whether this process has it. Nobody is waited for.
 ///
-/// The lock is the process's: threads do not exclude each other, a child of a fork has none, and closing *any* descriptor of the file
-/// gives all of them up.
+/// The lock is the process's: threads do not exclude each other, a child of a fork has none, and closing *any*
+/// descriptor of the file gives all of them up.
 ///
 /// # Errors
 ///

@@ -11,10 +11,10 @@ use crate::error::{Error, heap};
 
 /// A value, or none, that can be replaced while it is read.
 ///
-/// Readers neither wait nor allocate nor free: they may be signal handlers that have interrupted anything, this included. What
-/// was replaced is retired, and freed by a writer: by the one that replaced it, if nobody reads it any more, or by a later one.
-/// No writer waits for a reader. One that never leaves, such as a thread that [`fork`] did not take along, keeps the one value
-/// that it holds.
+/// Readers neither wait nor allocate nor free: they may be signal handlers that have interrupted anything, this
+/// included. What was replaced is retired, and freed by a writer: by the one that replaced it, if nobody reads it any
+/// more, or by a later one. No writer waits for a reader. One that never leaves, such as a thread that [`fork`] did not
+/// take along, keeps the one value that it holds.
 ///
 /// [`fork`]: https://man7.org/linux/man-pages/man2/fork.2.html
 ///
@@ -55,8 +55,8 @@ impl<T> Shared<T> {
     /// Shows `look` the current value, which is kept for so long.
     pub(crate) fn read<R>(&self, look: impl FnOnce(Option<&T>) -> R) -> R {
         let reading = self.readers.enter(&self.current.0);
-        // SAFETY: what a reader holds was current after it had come in, so by invariants 1 and 3 it has an owner until the reader
-        // leaves, which is when `reading` is dropped; shared values are not written.
+        // SAFETY: what a reader holds was current after it had come in, so by invariants 1 and 3 it has an owner until
+        // the reader leaves, which is when `reading` is dropped; shared values are not written.
         look(unsafe { reading.held.as_ref() }.map(|inner| &inner.value))
     }
 
@@ -91,8 +91,8 @@ impl<T> Writing<'_, T> {
     /// Returns the current value.
     pub(crate) fn current(&self) -> Option<&T> {
         let current = self.shared.current.0.load(Ordering::Acquire);
-        // SAFETY: by invariants 1 and 2 it has an owner while this has the lock and does not replace it, which would take
-        // `&mut self`.
+        // SAFETY: by invariants 1 and 2 it has an owner while this has the lock and does not replace it, which would
+        // take `&mut self`.
         unsafe { current.as_ref() }.map(|inner| &inner.value)
     }
 

@@ -14,8 +14,8 @@ struct Left(*mut u8, usize);
 // SAFETY: the memory is nobody else's, and any thread may unmap it.
 unsafe impl Send for Left {}
 
-/// Unmaps whole pages. What the system will not unmap, because a mapping would be split and there are too many, is emptied, and
-/// tried again when there is something else to unmap.
+/// Unmaps whole pages. What the system will not unmap, because a mapping would be split and there are too many, is
+/// emptied, and tried again when there is something else to unmap.
 ///
 /// # Safety
 ///

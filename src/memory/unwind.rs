@@ -25,7 +25,8 @@ impl Unwinding {
     ///
     /// # Safety
     ///
-    /// They are records of `.eh_frame` up to one of length 0, and stay where and as they are until the value is dropped.
+    /// They are records of `.eh_frame` up to one of length 0, and stay where and as they are until the value is
+    /// dropped.
     pub(super) unsafe fn register(tables: &[u8]) -> Option<Self> {
         // The unwinder takes no tables without a record, and then knows of none to forget.
         if tables.first_chunk().is_none_or(|length| *length == [0; 4]) {

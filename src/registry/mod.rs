@@ -17,10 +17,11 @@ type Rows = Node<Arc<Module>>;
 ///
 /// # Signal handlers
 ///
-/// [`Registry::locate`] and [`Registry::locate_instruction`] may be called from a signal handler in any thread, at any time,
-/// whatever it has interrupted: a lookup, an allocation, an insertion into this registry. They take no lock, no memory and no
-/// variable of the thread that is set up by its first use, wait for nobody, free nothing, and take a bounded number of steps.
-/// Only the first use of a source map does more: [`Module::check_source_map`] is to be called before.
+/// [`Registry::locate`] and [`Registry::locate_instruction`] may be called from a signal handler in any thread, at any
+/// time, whatever it has interrupted: a lookup, an allocation, an insertion into this registry. They take no lock, no
+/// memory and no variable of the thread that is set up by its first use, wait for nobody, free nothing, and take a
+/// bounded number of steps. Only the first use of a source map does more: [`Module::check_source_map`] is to be called
+/// before.
 ///
 /// A handler that leaves by `longjmp` must not have interrupted a lookup: that would keep what it has found, for ever.
 ///
@@ -30,8 +31,8 @@ type Rows = Node<Arc<Module>>;
 /// dropped by [`Registry::remove`], or, if somebody was looking a program counter up meanwhile, by a later call of
 /// [`Registry::insert`] or [`Registry::remove`]; never by a lookup.
 ///
-/// In a child of `fork`, lookups that other threads were in the middle of never end. Each keeps what there was to be found then,
-/// and no more. Adding and removing works there unless another thread was just doing so.
+/// In a child of `fork`, lookups that other threads were in the middle of never end. Each keeps what there was to be
+/// found then, and no more. Adding and removing works there unless another thread was just doing so.
 #[derive(Default)]
 pub struct Registry {
     rows: Shared<Rows>,
@@ -62,15 +63,16 @@ impl Registry {
         if has(writing.current(), &module) {
             return Ok(());
         }
-        // Mappings that are alive do not overlap, and what is in a row is alive: the order of the starts is that of the ends.
+        // Mappings that are alive do not overlap, and what is in a row is alive: the order of the starts is that of the
+        // ends.
         let rows = Node::edited(writing.current(), range.start, Some(&module))?;
         self.publish(&mut writing, rows)
     }
 
     /// Takes a module out, and returns whether it was there.
     ///
-    /// After this, no lookup finds it. It takes as long as [`Registry::insert`], and works without memory, too: then the
-    /// registry keeps its [`Arc`] until it has some. Not to be called from a signal handler.
+    /// After this, no lookup finds it. It takes as long as [`Registry::insert`], and works without memory, too: then
+    /// the registry keeps its [`Arc`] until it has some. Not to be called from a signal handler.
     pub fn remove(&self, module: &Arc<Module>) -> bool {
         let mut writing = self.rows.write();
         if !has(writing.current(), module) {
@@ -89,8 +91,8 @@ impl Registry {
 
     /// Returns the module that holds the address `pc`.
     ///
-    /// A signal handler may call this, too, and clone the [`Arc`]; but it must not drop the last one, which frees memory and
-    /// unmaps code. If another thread may remove the module meanwhile, that is to be feared of any.
+    /// A signal handler may call this, too, and clone the [`Arc`]; but it must not drop the last one, which frees
+    /// memory and unmaps code. If another thread may remove the module meanwhile, that is to be feared of any.
     #[must_use]
     pub fn module(&self, pc: usize) -> Option<Arc<Module>> {
         self.with(pc, |module| module.address_range().contains(&pc).then(|| Arc::clone(module)))

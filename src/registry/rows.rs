@@ -59,7 +59,8 @@ impl<V> Run<V> {
 
     /// Returns the index of the last row that starts at `address` or in front of it.
     fn last_from(&self, address: usize) -> Option<usize> {
-        // Jumps that a processor foresees: that takes half the time of halving without them, whether it foresees right or not.
+        // Jumps that a processor foresees: that takes half the time of halving without them, whether it foresees right
+        // or not.
         let starts = self.starts.get(..self.length)?;
         starts.iter().position(|&start| start > address).unwrap_or(starts.len()).checked_sub(1)
     }
@@ -95,7 +96,8 @@ impl<T> Node<T> {
         if leaf.is_buried(at) { None } else { leaf.rows.value(at) }
     }
 
-    /// Lets the row that starts at `start` not be found any more, without memory. Its value stays until its leaf is copied.
+    /// Lets the row that starts at `start` not be found any more, without memory. Its value stays until its leaf is
+    /// copied.
     pub(super) fn bury(&self, start: usize) {
         if let Some((leaf, at)) = self.leaf(start) {
             leaf.buried.fetch_or(bit(at), Ordering::Release);
@@ -126,8 +128,8 @@ impl<T> Node<T> {
 
     /// Returns a tree in which `value` starts at `start`, or nothing does; `None` if it would be empty.
     ///
-    /// Nodes that lose rows are not joined: none is empty, so there are never more of them than rows, and no path is longer than
-    /// when there were most.
+    /// Nodes that lose rows are not joined: none is empty, so there are never more of them than rows, and no path is
+    /// longer than when there were most.
     ///
     /// # Errors
     ///
@@ -249,7 +251,8 @@ mod tests {
 
         #[test]
         fn rows_are_found_as_a_map_finds_them_whatever_was_edited(edits in edits()) {
-            // Of what was buried the row stays, and hides those in front of it, until it is inserted again or its leaf is copied.
+            // Of what was buried the row stays, and hides those in front of it, until it is inserted again or its leaf
+            // is copied.
             let (mut tree, mut model) = (None::<Counted<Node<usize>>>, BTreeMap::new());
             for edit in edits {
                 match edit {

@@ -49,7 +49,8 @@ impl Batch<'_> {
         Ok(())
     }
 
-    /// Publishes all entries: after this returns, they survive a power cut, whatever the [`Durability`](crate::Durability).
+    /// Publishes all entries: after this returns, they survive a power cut, whatever the
+    /// [`Durability`](crate::Durability).
     ///
     /// On Linux that waits for all that the file system has to write, other programs' files included. An entry that was
     /// written more than an hour ago may have been swept by another process, which is an error.

@@ -24,14 +24,16 @@ impl Store {
         }
     }
 
-    /// Removes entries of this engine until there are `bytes` of them under the root: those of other versions and targets
-    /// first, then the least recently used, as [`StoreOptions::budget`](crate::StoreOptions::budget) has it done by itself.
+    /// Removes entries of this engine until there are `bytes` of them under the root: those of other versions and
+    /// targets first, then the least recently used, as [`StoreOptions::budget`](crate::StoreOptions::budget) has it
+    /// done by itself.
     ///
     /// Returns what was removed, or `None` if another process is removing entries.
     ///
     /// # Errors
     ///
-    /// [`Error::ReadOnly`]; [`Error::Io`] and [`Error::Memory`] from the system, and whatever could be removed is removed.
+    /// [`Error::ReadOnly`]; [`Error::Io`] and [`Error::Memory`] from the system, and whatever could be removed is
+    /// removed.
     pub fn trim_to(&self, bytes: u64) -> Result<Option<Trimmed>, Error> {
         self.check_writable()?;
         self.room().trim(bytes, bytes, Duration::ZERO)

@@ -21,10 +21,11 @@ const LONGEST_SEAL: u64 = 64 << 10;
 impl Store {
     /// Tells why there is no entry of a recipe: which entries of this engine come nearest, and in what they differ.
     ///
-    /// Of what is in this store's own directory, and then in those of other versions and targets under the root, at most 1024 files
-    /// are opened and 4 MiB read: their beginnings and ends alone. So it takes some milliseconds, and is for whoever wonders
-    /// about a miss. Bases are not looked at. Only entries whose builder was given a [`Recipe`] can be told, and what they say is
-    /// not checked: it is for people, and nothing that a program should rely on. Nothing is changed.
+    /// Of what is in this store's own directory, and then in those of other versions and targets under the root, at
+    /// most 1024 files are opened and 4 MiB read: their beginnings and ends alone. So it takes some milliseconds, and
+    /// is for whoever wonders about a miss. Bases are not looked at. Only entries whose builder was given a [`Recipe`]
+    /// can be told, and what they say is not checked: it is for people, and nothing that a program should rely on.
+    /// Nothing is changed.
     ///
     /// ```
     /// use jitcache::{Cache, Error, Identity, Recipe};

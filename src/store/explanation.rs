@@ -10,7 +10,8 @@ use crate::words::Key;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Explanation {
-    /// The entries that come nearest, eight at most: first those of the same sources, and of each kind those that differ in fewer parts.
+    /// The entries that come nearest, eight at most: first those of the same sources, and of each kind those that
+    /// differ in fewer parts.
     pub nearest: Vec<Near>,
     /// How many files were looked at that have names of entries.
     pub looked_at: u64,

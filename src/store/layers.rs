@@ -10,12 +10,13 @@ use crate::load::{FileBytes, Linker, Module};
 use crate::words::Key;
 
 impl Store {
-    /// Has another store or a [`Pack`](crate::Pack) asked for what this store has not got, or has stale or damaged. Of many, the
-    /// first is asked first.
+    /// Has another store or a [`Pack`](crate::Pack) asked for what this store has not got, or has stale or damaged. Of
+    /// many, the first is asked first.
     ///
-    /// A base is only read, even if it could be written to. What is stale or damaged in one is looked for in the next, and compiled
-    /// if none has it; what is compiled is put here, and found here from then on. Whatever a base has: a put, a removal, a list,
-    /// a budget and [`Store::write_pack`] are of this store alone. What is bad here and sound in a base is a hit, and stays.
+    /// A base is only read, even if it could be written to. What is stale or damaged in one is looked for in the next,
+    /// and compiled if none has it; what is compiled is put here, and found here from then on. Whatever a base has: a
+    /// put, a removal, a list, a budget and [`Store::write_pack`] are of this store alone. What is bad here and sound
+    /// in a base is a hit, and stays.
     ///
     /// ```
     /// use jitcache::{Builder, Cache, Identity, Key, Store};
@@ -46,8 +47,8 @@ impl Store {
         Ok(self)
     }
 
-    /// Asks the bases for what was not found here. If none has it, what was found here is told, or of a miss the first other
-    /// outcome of a base; the file is one of this store in any case.
+    /// Asks the bases for what was not found here. If none has it, what was found here is told, or of a miss the first
+    /// other outcome of a base; the file is one of this store in any case.
     pub(super) fn or_in_bases<T>(
         &self,
         found: Result<Found<T>, Error>,

@@ -11,9 +11,11 @@ impl Store {
         file::are_locks_local(&self.directory)
     }
 
-    /// Takes the lock of a key, or returns `None` if another process has it, or a thread by another cache. Nobody is waited for.
+    /// Takes the lock of a key, or returns `None` if another process has it, or a thread by another cache. Nobody is
+    /// waited for.
     ///
-    /// All keys of the directory have their locks in one file, at a byte that follows from the key. Two keys may have the same.
+    /// All keys of the directory have their locks in one file, at a byte that follows from the key. Two keys may have
+    /// the same.
     pub(crate) fn try_lock(&self, key: &Key) -> Result<Option<Lock>, Error> {
         self.check_writable()?;
         let [first, second, third, fourth, ..] = *key.as_bytes();

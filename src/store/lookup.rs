@@ -13,11 +13,13 @@ pub enum Lookup<T> {
     Hit(T),
     /// There is no entry: compile.
     Miss,
-    /// Another version of the engine, which is given here, wrote the entry: compile, and put what was compiled in its place.
+    /// Another version of the engine, which is given here, wrote the entry: compile, and put what was compiled in its
+    /// place.
     Stale(Version),
     /// The entry is damaged or no entry at all, for the reason given: the same remedy.
     Rejected(Error),
-    /// The entry has try tables in a layout that is not known, as the error tells: compile, and leave it to whoever knows.
+    /// The entry has try tables in a layout that is not known, as the error tells: compile, and leave it to whoever
+    /// knows.
     UnknownLayout(Error),
 }
 

@@ -176,8 +176,8 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`Error::Io`], [`Error::Memory`] and [`Error::UnsupportedMachine`] from the system; [`Error::UnboundImport`] for a name that the
-    /// linker has no address for.
+    /// [`Error::Io`], [`Error::Memory`] and [`Error::UnsupportedMachine`] from the system; [`Error::UnboundImport`] for
+    /// a name that the linker has no address for.
     pub fn load(&self, key: &Key) -> Result<Lookup<Module>, Error> {
         Ok(self.find(key)?.0)
     }
@@ -227,21 +227,23 @@ impl Store {
 
     /// Publishes an entry under a key: no process sees a part of it.
     ///
-    /// That costs a file, which is created, written and renamed. With [`Durability::Synced`] the entry survives a power cut
-    /// once this returns: then the file and its directory are synced, too, which takes most of the time. [`Store::batch`] does
-    /// that once for many. Nothing is evicted unless the store has a [`budget`](StoreOptions::budget).
+    /// That costs a file, which is created, written and renamed. With [`Durability::Synced`] the entry survives a power
+    /// cut once this returns: then the file and its directory are synced, too, which takes most of the time.
+    /// [`Store::batch`] does that once for many. Nothing is evicted unless the store has a
+    /// [`budget`](StoreOptions::budget).
     ///
-    /// It takes the place of whatever had its name, except for a directory. Nobody else is waited for, only the file system;
-    /// one that offers no sync, of files or of directories, is not an error, and the entry may not survive there. The first call
-    /// of a store also does what [`Store::sweep`] does.
+    /// It takes the place of whatever had its name, except for a directory. Nobody else is waited for, only the file
+    /// system; one that offers no sync, of files or of directories, is not an error, and the entry may not survive
+    /// there. The first call of a store also does what [`Store::sweep`] does.
     ///
     /// # Errors
     ///
-    /// [`Error::ReadOnly`]; [`Error::Io`], and the directory is as it was, unless syncing it was what failed: then the entry is in place, and may
-    /// not survive a power cut. An entry that is longer than the process may write, `RLIMIT_FSIZE`, is one of them. What the
-    /// store would reject when it reads is not written: [`Error::Invalid`] for an entry of another magic, version, sealing, MAC
-    /// key or, if it is plain, target; [`Error::Unwritable`] for one that is larger than [`Access::with_limit`] has it or has try
-    /// tables in a store of [`Revision::Unknown`](crate::Revision::Unknown); and whatever else reading would call it, such as
+    /// [`Error::ReadOnly`]; [`Error::Io`], and the directory is as it was, unless syncing it was what failed: then the
+    /// entry is in place, and may not survive a power cut. An entry that is longer than the process may write,
+    /// `RLIMIT_FSIZE`, is one of them. What the store would reject when it reads is not written: [`Error::Invalid`] for
+    /// an entry of another magic, version, sealing, MAC key or, if it is plain, target; [`Error::Unwritable`] for one
+    /// that is larger than [`Access::with_limit`] has it or has try tables in a store of
+    /// [`Revision::Unknown`](crate::Revision::Unknown); and whatever else reading would call it, such as
     /// [`Error::Target`], [`Error::CpuFeatures`], [`Error::BuildId`], [`Error::UnknownSection`] and [`Error::Key`].
     pub fn put(&self, key: &Key, entry: &Entry<'_>) -> Result<(), Error> {
         self.put_and_trim(key, entry).map(drop)
@@ -286,8 +288,8 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`Error::ReadOnly`]; [`Error::NotAFile`] for a link, a directory and anything else that is no regular file, which stays;
-    /// [`Error::Io`] from the system.
+    /// [`Error::ReadOnly`]; [`Error::NotAFile`] for a link, a directory and anything else that is no regular file,
+    /// which stays; [`Error::Io`] from the system.
     pub fn remove(&self, key: &Key) -> Result<bool, Error> {
         self.check_writable()?;
         file::remove(&self.path(key))
@@ -310,8 +312,8 @@ impl Store {
 
     /// Removes the temporary files that are left over, and returns how many there were.
     ///
-    /// Those are the files in `tmp`, under names such as [`Store::put`] gives, that were last written to more than an hour ago
-    /// by the clock of the file system: their writers have died, or write once more if they were only stopped.
+    /// Those are the files in `tmp`, under names such as [`Store::put`] gives, that were last written to more than an
+    /// hour ago by the clock of the file system: their writers have died, or write once more if they were only stopped.
     ///
     /// # Errors
     ///
@@ -325,7 +327,8 @@ impl Store {
         if self.is_read_only { Err(Error::ReadOnly { path: self.directory.clone() }) } else { Ok(()) }
     }
 
-    /// Returns the directory of temporary files: within that of the entries, so that renaming stays within a file system.
+    /// Returns the directory of temporary files: within that of the entries, so that renaming stays within a file
+    /// system.
     fn temporaries(&self) -> PathBuf {
         self.directory.join("tmp")
     }

@@ -15,17 +15,18 @@ use crate::load::Linker;
 use crate::memory::Access;
 
 impl StoreOptions {
-    /// Opens the directory of the identity under `root`, and creates it if need be, unless it is opened for reading alone.
+    /// Opens the directory of the identity under `root`, and creates it if need be, unless it is opened for reading
+    /// alone.
     ///
-    /// A root that is relative is that of now, whatever directory the process changes to. If the directory vanishes, the next
-    /// put makes it again. A root that is made gets a `CACHEDIR.TAG`, by which programs know that it need not be kept or copied. A
-    /// directory that is there may be one that this user cannot write to: then its entries are found, and a
-    /// put is an error.
+    /// A root that is relative is that of now, whatever directory the process changes to. If the directory vanishes,
+    /// the next put makes it again. A root that is made gets a `CACHEDIR.TAG`, by which programs know that it need not
+    /// be kept or copied. A directory that is there may be one that this user cannot write to: then its entries are
+    /// found, and a put is an error.
     ///
     /// # Errors
     ///
-    /// [`Error::Untrusted`] for a directory that the [`Trust`] forbids, and then nothing is created; [`Error::Io`] if the
-    /// directory cannot be found or created, or one that was made does not take its mode.
+    /// [`Error::Untrusted`] for a directory that the [`Trust`] forbids, and then nothing is created; [`Error::Io`] if
+    /// the directory cannot be found or created, or one that was made does not take its mode.
     pub fn open(self, root: impl AsRef<Path>) -> Result<Store, Error> {
         let directory = root.as_ref().join(self.identity.directory_name());
         let directory = std::path::absolute(&directory).map_err(file::failed("find", &directory))?;

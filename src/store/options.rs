@@ -58,16 +58,16 @@ impl StoreOptions {
 
     /// Opens what somebody else has put there, such as in an image.
     ///
-    /// Nothing is created, written or removed, by [`Cache`](crate::Cache) neither, and nothing need be there: all entries of a
-    /// directory that is not there are missed. What is read must be readable for this user, and what is changed is an
-    /// [`Error::ReadOnly`](crate::Error::ReadOnly).
+    /// Nothing is created, written or removed, by [`Cache`](crate::Cache) neither, and nothing need be there: all
+    /// entries of a directory that is not there are missed. What is read must be readable for this user, and what is
+    /// changed is an [`Error::ReadOnly`](crate::Error::ReadOnly).
     pub const fn read_only(mut self) -> Self {
         self.is_read_only = true;
         self
     }
 
-    /// Sets the modes of what the store makes, now and later, for several users. Otherwise it is for this user alone, or with
-    /// [`Trust::Group`] for a group, [`Modes::GROUP`].
+    /// Sets the modes of what the store makes, now and later, for several users. Otherwise it is for this user alone,
+    /// or with [`Trust::Group`] for a group, [`Modes::GROUP`].
     ///
     /// ```no_run
     /// use jitcache::{Identity, Modes, Store};
@@ -90,18 +90,21 @@ impl StoreOptions {
         self
     }
 
-    /// Sets how many bytes the entries of this engine may take under the root, those of all versions and targets together.
+    /// Sets how many bytes the entries of this engine may take under the root, those of all versions and targets
+    /// together.
     ///
-    /// A process counts what is there at its first put, and again each time it has put a sixteenth of the budget. If there is
-    /// more than that, it removes entries until three quarters of the budget are left: those of other versions first, then
-    /// the least recently used. A hit marks its entry as used by the modification time, once an hour at most. One process at a
-    /// time removes; another whose turn it is waits for it, for 50 ms at most. So no more than the budget is there, and for each
-    /// process that puts a sixteenth more, and one entry; beyond that only what is put while removing takes longer.
-    /// Temporary files, and what a file takes on the disk beyond its length, are not counted.
+    /// A process counts what is there at its first put, and again each time it has put a sixteenth of the budget. If
+    /// there is more than that, it removes entries until three quarters of the budget are left: those of other versions
+    /// first, then the least recently used. A hit marks its entry as used by the modification time, once an hour at
+    /// most. One process at a time removes; another whose turn it is waits for it, for 50 ms at most. So no more than
+    /// the budget is there, and for each process that puts a sixteenth more, and one entry; beyond that only what is
+    /// put while removing takes longer. Temporary files, and what a file takes on the disk beyond its length, are not
+    /// counted.
     ///
-    /// Nothing else is removed than regular files that have the name of an entry, in directories that have a name of this engine's
-    /// and belong to those who are trusted, and such directories when they are empty. An entry that is removed while it is
-    /// loaded, or mapped, stays there for whoever has it. A file of the engine's name with `.lock` behind it stands in the root.
+    /// Nothing else is removed than regular files that have the name of an entry, in directories that have a name of
+    /// this engine's and belong to those who are trusted, and such directories when they are empty. An entry that is
+    /// removed while it is loaded, or mapped, stays there for whoever has it. A file of the engine's name with `.lock`
+    /// behind it stands in the root.
     pub const fn budget(mut self, bytes: u64) -> Self {
         self.budget = Some(bytes);
         self

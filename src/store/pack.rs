@@ -15,12 +15,12 @@ use crate::load::{FileBytes, Linker, Module, PackFile};
 use crate::memory::Access;
 use crate::words::Key;
 
-/// Many entries in one file, which nobody changes: what an image holds, or an engine with many small modules. Written by
-/// [`Store::write_pack`](crate::Store::write_pack), and asked by itself or as a [`Base`] of a store.
+/// Many entries in one file, which nobody changes: what an image holds, or an engine with many small modules. Written
+/// by [`Store::write_pack`](crate::Store::write_pack), and asked by itself or as a [`Base`] of a store.
 ///
-/// Opening one checks its index, and takes a read of it or a map. Entries are read and checked when they are asked for, each under
-/// its own seal, and their code is copied, whatever the access: with [`Access::READ`] each is read by one system call, with any
-/// other it is copied from the one map by none.
+/// Opening one checks its index, and takes a read of it or a map. Entries are read and checked when they are asked for,
+/// each under its own seal, and their code is copied, whatever the access: with [`Access::READ`] each is read by one
+/// system call, with any other it is copied from the one map by none.
 ///
 /// ```
 /// use jitcache::{Access, Builder, Identity, Key, Pack, Store};
@@ -43,14 +43,15 @@ pub struct Pack {
 }
 
 impl Pack {
-    /// Opens a pack, or returns `None` if there is none: one that this user or root owns, and nobody else may write to, nor to the
-    /// directories that it lies in, as [`Trust::User`](crate::Trust::User) has it.
+    /// Opens a pack, or returns `None` if there is none: one that this user or root owns, and nobody else may write to,
+    /// nor to the directories that it lies in, as [`Trust::User`](crate::Trust::User) has it.
     ///
     /// # Errors
     ///
-    /// [`Error::Stale`] for a pack of another version; [`Error::NotAPack`] for another file, and any rejection for one that is
-    /// damaged or for another target; [`Error::Untrusted`]; [`Error::Value`] for one that is longer than [`Access::with_limit`] has
-    /// it; [`Error::Invalid`] for an identity whose entries are plain; [`Error::Io`] and [`Error::Memory`] from the system.
+    /// [`Error::Stale`] for a pack of another version; [`Error::NotAPack`] for another file, and any rejection for one
+    /// that is damaged or for another target; [`Error::Untrusted`]; [`Error::Value`] for one that is longer than
+    /// [`Access::with_limit`] has it; [`Error::Invalid`] for an identity whose entries are plain; [`Error::Io`] and
+    /// [`Error::Memory`] from the system.
     pub fn open(path: impl AsRef<Path>, identity: &Identity, access: Access) -> Result<Option<Self>, Error> {
         #[cfg(unix)]
         let trusted = Trusted::new(Trust::User);
@@ -103,7 +104,8 @@ impl Pack {
         })
     }
 
-    /// Looks an entry up and returns its bytes, of which no digest was checked, as [`Store::get`](crate::Store::get) does.
+    /// Looks an entry up and returns its bytes, of which no digest was checked, as [`Store::get`](crate::Store::get)
+    /// does.
     ///
     /// # Errors
     ///

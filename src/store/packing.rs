@@ -15,15 +15,16 @@ use crate::words::size;
 impl Store {
     /// Writes all entries that are sound into a [`Pack`](crate::Pack), and returns how many those are.
     ///
-    /// Every byte of each is checked. The pack takes the place of whatever had its name, except for a directory, once it is whole and
-    /// synced; it is for this user alone unless the store has other [modes](crate::StoreOptions::modes). The store need not be one
-    /// that can be written to, and is not changed. If the process dies meanwhile, a file with a name of 16 hexadecimal digits
-    /// stays beside that of the pack.
+    /// Every byte of each is checked. The pack takes the place of whatever had its name, except for a directory, once
+    /// it is whole and synced; it is for this user alone unless the store has other
+    /// [modes](crate::StoreOptions::modes). The store need not be one that can be written to, and is not changed. If
+    /// the process dies meanwhile, a file with a name of 16 hexadecimal digits stays beside that of the pack.
     ///
     /// # Errors
     ///
-    /// [`Error::Invalid`] for a store of plain entries, which do not tell their keys; [`Error::Io`] and [`Error::Memory`] from the
-    /// system. What has the name stays as it was then, unless it is the last step, syncing the directory, that fails.
+    /// [`Error::Invalid`] for a store of plain entries, which do not tell their keys; [`Error::Io`] and
+    /// [`Error::Memory`] from the system. What has the name stays as it was then, unless it is the last step, syncing
+    /// the directory, that fails.
     pub fn write_pack(&self, path: impl AsRef<Path>) -> Result<u64, Error> {
         let path = std::path::absolute(&path).map_err(failed("find", path.as_ref()))?;
         let mut pack = PackBuilder::new(&self.identity)?;

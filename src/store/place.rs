@@ -9,8 +9,8 @@ use crate::error::Error;
 
 /// Returns the customary root for the cache of a program: its name, in the directory of this user's caches.
 ///
-/// That is `$XDG_CACHE_HOME`, if that is absolute, or else `~/.cache`; `~/Library/Caches` on macOS; `%LOCALAPPDATA%` on Windows.
-/// The home is `$HOME`, or else that of the system's list of users. Nothing is created, or looked for.
+/// That is `$XDG_CACHE_HOME`, if that is absolute, or else `~/.cache`; `~/Library/Caches` on macOS; `%LOCALAPPDATA%` on
+/// Windows. The home is `$HOME`, or else that of the system's list of users. Nothing is created, or looked for.
 ///
 /// ```
 /// use jitcache::{Cache, Identity, Store, default_root};

@@ -108,8 +108,9 @@ struct Counted {
 }
 
 impl Room<'_> {
-    /// Removes entries until `most` bytes are left, if there are more than `above`: those of other versions first, and of
-    /// each kind the least recently used. Returns `None` if another process is about it, and still is after `patience`.
+    /// Removes entries until `most` bytes are left, if there are more than `above`: those of other versions first, and
+    /// of each kind the least recently used. Returns `None` if another process is about it, and still is after
+    /// `patience`.
     pub(super) fn trim(&self, above: u64, most: u64, patience: Duration) -> Result<Option<Trimmed>, Error> {
         let (path, since) = (self.root.join(format!("{}.lock", self.identity.name())), Instant::now());
         let _lock = loop {
@@ -132,8 +133,8 @@ impl Room<'_> {
         Ok(Some(trimmed))
     }
 
-    /// Takes the lock that a file stands for, or returns `None` if somebody else has it. Everybody gets it where locks are not the
-    /// kernel's of this machine: there, even trying may wait for ever.
+    /// Takes the lock that a file stands for, or returns `None` if somebody else has it. Everybody gets it where locks
+    /// are not the kernel's of this machine: there, even trying may wait for ever.
     fn try_lock(&self, path: &Path) -> Result<Option<Option<Lock>>, Error> {
         if !file::are_locks_local(self.root) {
             return Ok(Some(None));

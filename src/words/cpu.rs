@@ -22,8 +22,8 @@ pub struct CpuFeatures {
 
 /// Tells the names of an architecture's features in the order of their bits, and which of them this machine has.
 ///
-/// The numbers are part of the format: names are added at the end and never moved or removed. The standard library detects
-/// all of them, and no others, in stable Rust of the version that Cargo.toml asks for.
+/// The numbers are part of the format: names are added at the end and never moved or removed. The standard library
+/// detects all of them, and no others, in stable Rust of the version that Cargo.toml asks for.
 macro_rules! features {
     ($names:ident, $($arch:literal)|+, $detect:path, [$($name:tt)*]) => {
         const $names: &[&str] = &[$($name),*];
@@ -76,8 +76,8 @@ const LEVELS: [(&str, &[&str]); 4] = [
 impl CpuFeatures {
     /// Returns the features that this machine has, of those the crate knows.
     ///
-    /// It knows those that the standard library detects; AMX, AVX10 and the vectors of RISC-V are not yet among them. An
-    /// engine that uses such makes them part of its keys: [`KeyBuilder::flag`](crate::entry::KeyBuilder::flag).
+    /// It knows those that the standard library detects; AMX, AVX10 and the vectors of RISC-V are not yet among them.
+    /// An engine that uses such makes them part of its keys: [`KeyBuilder::flag`](crate::entry::KeyBuilder::flag).
     #[must_use]
     pub fn host() -> Self {
         Self { arch: Arch::host(), bits: host_bits() }
@@ -228,8 +228,8 @@ mod tests {
         assert!(!CpuFeatures::host().has(&["no such feature"]));
     }
 
-    /// The names that the macros of Rust 1.89 and 1.95 take without a feature gate, but for `abm`, `avx512gfni`, `avx512vaes`,
-    /// `avx512vpclmulqdq` and `asimd`, which are other words for names that are here.
+    /// The names that the macros of Rust 1.89 and 1.95 take without a feature gate, but for `abm`, `avx512gfni`,
+    /// `avx512vaes`, `avx512vpclmulqdq` and `asimd`, which are other words for names that are here.
     #[test]
     fn every_feature_that_stable_rust_detects_has_a_name_here() {
         let x86 = "aes pclmulqdq rdrand rdseed tsc mmx sse sse2 sse3 ssse3 sse4.1 sse4.2 sse4a sha avx avx2 sha512 sm3 sm4 \

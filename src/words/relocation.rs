@@ -28,8 +28,8 @@ impl Place {
 
 /// How the address of a target is written, under the names that Cranelift and the psABIs have.
 ///
-/// `S` is the address of the target, `A` the addend, `P` the place that is written to, and `G` a slot in the image that holds
-/// `S`. A page has 4096 bytes.
+/// `S` is the address of the target, `A` the addend, `P` the place that is written to, and `G` a slot in the image that
+/// holds `S`. A page has 4096 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum RelocationKind {

@@ -11,8 +11,8 @@ pub enum Revision {
     CatchClauses,
     /// Locals stand in front of the clauses of each try table: wazero's main since 2026-06-24.
     Locals,
-    /// A try table count follows the source map, always; the layout of a try table is not known. Entries without try tables
-    /// are the same as in the two revisions above, and no others are read or written.
+    /// A try table count follows the source map, always; the layout of a try table is not known. Entries without try
+    /// tables are the same as in the two revisions above, and no others are read or written.
     Unknown,
 }
 
@@ -25,8 +25,8 @@ impl Revision {
 
     /// Returns the revision of a version of wazero, as wazero itself writes it.
     ///
-    /// The version is that of a Go module: a release, or the release that would be next with day and hash of a commit. Programs
-    /// that wazero releases leave the `v` out; what stands behind a `+` tells nothing of the layout.
+    /// The version is that of a Go module: a release, or the release that would be next with day and hash of a commit.
+    /// Programs that wazero releases leave the `v` out; what stands behind a `+` tells nothing of the layout.
     pub(crate) fn of_wazero(version: &str) -> Self {
         let version = version.strip_prefix('v').unwrap_or(version);
         let version = version.split_once('+').map_or(version, |(version, _)| version);
@@ -123,7 +123,8 @@ mod tests {
                     "v1.12.1-0.20260714071631",
                     "v1.12.1-rc.1.0.20260714071631-236c2458ed22",
                     "v1.12.2-0.20260714071631-236c2458ed22",
-                    // The day of one layout behind the release of another: of a branch, or of a copy that has not all tags.
+                    // The day of one layout behind the release of another: of a branch, or of a copy that has not all
+                    // tags.
                     "v1.11.1-0.20260624061158-5f5f52006a2c",
                     "v1.9.1-0.20260521072212-475a1f8f0000",
                     "v1.13.0",

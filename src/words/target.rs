@@ -115,8 +115,8 @@ impl Arch {
         Self::ALL.into_iter().find(|arch| arch.name() == name)
     }
 
-    /// Returns the size of the largest page that systems on the architecture have, in bytes: parts of an image that are protected in
-    /// their own ways lie so far apart.
+    /// Returns the size of the largest page that systems on the architecture have, in bytes: parts of an image that are
+    /// protected in their own ways lie so far apart.
     pub(crate) const fn largest_page(self) -> u64 {
         match self {
             Self::Amd64 | Self::X86 => 4096,
@@ -124,9 +124,8 @@ impl Arch {
         }
     }
 
-    /// Returns the byte that traps when it is run, however many of it there are and wherever among them one begins: `int3` on
-    /// x86, `unreachable` in WebAssembly; elsewhere what the architecture has for an
-    /// illegal instruction.
+    /// Returns the byte that traps when it is run, however many of it there are and wherever among them one begins:
+    /// `int3` on x86, `unreachable` in WebAssembly; elsewhere what the architecture has for an illegal instruction.
     pub(crate) const fn trap(self) -> u8 {
         match self {
             Self::Amd64 | Self::X86 => 0xcc,

@@ -1,5 +1,5 @@
-//! Somebody edits, cuts, grows, replaces and swaps entries at full speed, in place, while others load them: what is loaded is
-//! one of the contents whole, and everything else is rejected or missed.
+//! Somebody edits, cuts, grows, replaces and swaps entries at full speed, in place, while others load them: what is
+//! loaded is one of the contents whole, and everything else is rejected or missed.
 
 use std::ffi::CString;
 use std::fs::{self, File, OpenOptions};

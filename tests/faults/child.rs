@@ -108,10 +108,12 @@ pub fn hangs_after(seconds: u32) {
     unsafe { libc::alarm(seconds) };
 }
 
-/// How many system calls of each kind [`begin`] makes: more than the thread of the harness, for which strace counts too.
+/// How many system calls of each kind [`begin`] makes: more than the thread of the harness, for which strace counts
+/// too.
 pub const PADDING: usize = 40;
 
-/// What a process holds: which of the first files are open, and what is mapped, except for heap and stack, which may grow.
+/// What a process holds: which of the first files are open, and what is mapped, except for heap and stack, which may
+/// grow.
 #[derive(PartialEq)]
 struct Held {
     files: u64,
@@ -141,8 +143,8 @@ impl Held {
     }
 }
 
-/// Makes calls that do nothing, so that those of the operation have numbers of their own, and the one that marks where it
-/// begins.
+/// Makes calls that do nothing, so that those of the operation have numbers of their own, and the one that marks where
+/// it begins.
 fn begin() {
     let files =
         [libc::SYS_openat, libc::SYS_newfstatat, libc::SYS_fstat, libc::SYS_statx, libc::SYS_mkdir, libc::SYS_rename];
@@ -164,8 +166,8 @@ fn begin() {
         [libc::SYS_unlink, libc::SYS_linkat, libc::SYS_close, libc::SYS_fcntl, libc::SYS_prlimit64, libc::SYS_getpid];
     for number in [&files[..], &data, &memory, &others].concat() {
         for _ in 0..PADDING {
-            // SAFETY: no descriptor, address or length is -1, so the call fails, but for `brk`, which tells where the heap
-            // ends, and `getpid`.
+            // SAFETY: no descriptor, address or length is -1, so the call fails, but for `brk`, which tells where the
+            // heap ends, and `getpid`.
             hint::black_box(unsafe { libc::syscall(number, -1_i64, -1_i64, -1_i64, -1_i64, -1_i64, -1_i64) });
         }
     }
@@ -268,7 +270,8 @@ fn main() {
         | "load-few-rows-in-place"
         | "load-few-rows-unchecked"
         | "load-few-rows-and-much-code-in-place" => {
-            // As many rows as stay in the file until they are needed, or fewer; of a map they take pages that hold no code.
+            // As many rows as stay in the file until they are needed, or fewer; of a map they take pages that hold no
+            // code.
             let rows = if action.contains("few") { 1000 } else { 65_550 };
             let store = Store::open(root.join("rows"), identity.clone()).unwrap().with_access(access(action));
             let mut builder = builder(LARGE, 1);

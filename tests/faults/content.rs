@@ -61,7 +61,8 @@ pub fn put(store: &Store, n: u64, generation: u8) -> Result<(), Error> {
 /// What a writer that died may have left.
 pub const LEFT_OVER: &str = "tmp/0123456789abcdef";
 
-/// What is in a directory of entries: names and contents, of temporary files too, but not the file that holds the locks.
+/// What is in a directory of entries: names and contents, of temporary files too, but not the file that holds the
+/// locks.
 pub fn files(directory: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut files = BTreeMap::new();
     for within in ["", "tmp/"] {
@@ -144,8 +145,8 @@ impl Directory {
         files(self.store.directory()).keys().filter(ours).count()
     }
 
-    /// Checks that the fault did no harm: the entry is whole or was so before, the next writer cleans up, nothing else was
-    /// touched, and an engine gets its module.
+    /// Checks that the fault did no harm: the entry is whole or was so before, the next writer cleans up, nothing else
+    /// was touched, and an engine gets its module.
     pub fn check(&self, case: &str) {
         let (entry, new) = (self.entry(), file(LARGE, 1));
         assert!(entry.is_none() || entry == self.before || entry.as_ref() == Some(&new), "{case}: a damaged entry");

@@ -1,4 +1,5 @@
-//! Single flight among processes: one compiles, the others wait for it, and neither its death nor its sleep holds them up.
+//! Single flight among processes: one compiles, the others wait for it, and neither its death nor its sleep holds them
+//! up.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
@@ -73,7 +74,8 @@ pub fn child(action: &str, root: &Path) -> Outcome {
     }
 }
 
-/// Compiles one module, and wants the other one meanwhile, which the other process compiles: so does a thread beside it.
+/// Compiles one module, and wants the other one meanwhile, which the other process compiles: so does a thread beside
+/// it.
 fn crossed(cache: &Cache, root: &Path, [ours, other]: [u64; 2]) -> Outcome {
     let get = |n, compiling: &dyn Fn()| {
         cache.get_or_compile(&key(n), |entry| {

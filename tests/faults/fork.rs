@@ -1,5 +1,5 @@
-//! A process opens a store and forks, and all its forks put the same entry at once: each put is done, and nobody ever sees a
-//! part of an entry.
+//! A process opens a store and forks, and all its forks put the same entry at once: each put is done, and nobody ever
+//! sees a part of an entry.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -40,7 +40,8 @@ pub fn child(root: &Path, rounds: u64) -> Outcome {
                 // SAFETY: the other end is the parent's.
                 unsafe { libc::close(open_gate) };
                 let mut byte = 0_u8;
-                // SAFETY: there is room for a byte; none comes, and the call returns once the parent has closed its end.
+                // SAFETY: there is room for a byte; none comes, and the call returns once the parent has closed its
+                // end.
                 unsafe { libc::read(gate, (&raw mut byte).cast(), 1) };
                 let put = store.put(&key(n), &entry);
                 // SAFETY: nothing of the fork is needed any more.

@@ -1,5 +1,5 @@
-//! Whatever there is too little of - file size, descriptors, address space, disk, inodes - an operation works or says so,
-//! leaves nothing half done, and works again when there is enough.
+//! Whatever there is too little of - file size, descriptors, address space, disk, inodes - an operation works or says
+//! so, leaves nothing half done, and works again when there is enough.
 
 use std::borrow::Cow;
 use std::fs;

@@ -1,9 +1,9 @@
 //! Failing disks and dying processes, through real system calls.
 //!
-//! The tests start this very binary again as children, under `strace`, which makes system calls fail or kills the child in
-//! front of one; in small, odd or crashing file systems; or many at once. What needs root or a tool that is not there says so
-//! in a line and passes. File systems are mounted only if `JITCACHE_MOUNT=1` asks for it. `JITCACHE_LONG=1` runs everything for
-//! longer; `-- --show-output` shows the figures.
+//! The tests start this very binary again as children, under `strace`, which makes system calls fail or kills the child
+//! in front of one; in small, odd or crashing file systems; or many at once. What needs root or a tool that is not
+//! there says so in a line and passes. File systems are mounted only if `JITCACHE_MOUNT=1` asks for it.
+//! `JITCACHE_LONG=1` runs everything for longer; `-- --show-output` shows the figures.
 
 #![cfg(all(target_arch = "x86_64", target_os = "linux"))]
 #![allow(

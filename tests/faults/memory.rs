@@ -323,7 +323,8 @@ fn without_mappings_an_error_says_so_and_what_cannot_be_unmapped_is_emptied_and_
 
 fn full() {
     const LENGTH: usize = 70_000;
-    // Where there are no mappings the heap cannot grow: what it needs is free before, below what keeps it from being given back.
+    // Where there are no mappings the heap cannot grow: what it needs is free before, below what keeps it from being
+    // given back.
     let heap: Vec<_> = (0..128).map(|_| vec![1_u8; 64 << 10]).collect();
     let _top = vec![1_u8; 1000];
     drop(heap);

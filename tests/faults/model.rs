@@ -1,5 +1,5 @@
-//! A power cut behind any step of a publication, in a model of a file system that promises nothing but what it was asked to
-//! sync: the steps are those the system saw, and every state of the disk that they allow is loaded.
+//! A power cut behind any step of a publication, in a model of a file system that promises nothing but what it was
+//! asked to sync: the steps are those the system saw, and every state of the disk that they allow is loaded.
 
 use std::fs;
 
@@ -38,8 +38,8 @@ fn steps(calls: &[Call]) -> Vec<Step> {
 /// Where the file is after the power cut, if it is anywhere, and what it holds.
 type Disk = (Option<&'static str>, Vec<u8>);
 
-/// Every state in which `done` may leave the disk: what is not synced is there or not, and data is also torn, with zeros
-/// where it did not arrive.
+/// Every state in which `done` may leave the disk: what is not synced is there or not, and data is also torn, with
+/// zeros where it did not arrive.
 fn states(done: &[Step], new: &[u8]) -> Vec<Disk> {
     let synced = |what| done.iter().rposition(|&step| step == what);
     let written: usize = done.iter().map(|step| if let Write(bytes) = step { *bytes } else { 0 }).sum();
@@ -79,7 +79,8 @@ impl Tally {
     }
 }
 
-/// Cuts the power behind every step and loads; returns the tally of all states, and that of the states after the last step.
+/// Cuts the power behind every step and loads; returns the tally of all states, and that of the states after the last
+/// step.
 fn cut(steps: &[Step], n: u64, old: bool) -> (Tally, Tally) {
     let (scratch, new) = (Scratch::in_memory(), file(n, 1));
     let store = Store::open(scratch.path(), identity()).unwrap();

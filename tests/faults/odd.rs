@@ -1,5 +1,5 @@
-//! File systems with odd habits, network file systems above all: an entry is put, found, swept and removed there as anywhere,
-//! and nobody hangs. `odd.c` is one, with a habit of choice.
+//! File systems with odd habits, network file systems above all: an entry is put, found, swept and removed there as
+//! anywhere, and nobody hangs. `odd.c` is one, with a habit of choice.
 
 use std::fs;
 use std::path::{Path, PathBuf};

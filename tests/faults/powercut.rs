@@ -1,5 +1,5 @@
-//! Power cuts for real: an ext4 file system on a loop device, shut down as if the power went while two threads publish. What
-//! `put` returned for is there after the journal is replayed, and nothing else loads but whole entries.
+//! Power cuts for real: an ext4 file system on a loop device, shut down as if the power went while two threads publish.
+//! What `put` returned for is there after the journal is replayed, and nothing else loads but whole entries.
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -20,7 +20,8 @@ use crate::{long, skip};
 
 const EXT4_IOC_SHUTDOWN: libc::c_ulong = 0x8004_587d;
 
-/// Publishes entries from two threads until it cannot, and says of which it is sure. With an argument, it syncs nothing.
+/// Publishes entries from two threads until it cannot, and says of which it is sure. With an argument, it syncs
+/// nothing.
 pub fn child(root: &Path, lazy: u64) -> Outcome {
     let durability = if lazy == 1 { Durability::Lazy } else { Durability::Synced };
     // The power may be gone before it begins.

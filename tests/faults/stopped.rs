@@ -1,5 +1,5 @@
-//! A process is stopped behind any of its system calls, by a debugger or a freezer, and does not hold up another one: that puts
-//! and sweeps as ever, and what it has put is there when the first goes on.
+//! A process is stopped behind any of its system calls, by a debugger or a freezer, and does not hold up another one:
+//! that puts and sweeps as ever, and what it has put is there when the first goes on.
 
 use std::fs;
 

@@ -198,7 +198,8 @@ fn that_code_does_not_run_in_place_though_it_was_to_is_told_once() {
     let scratch = Scratch::new();
     // SAFETY: nobody changes a file.
     let in_place = unsafe { Access::in_place() };
-    // In front of the code stand 24 bytes and 8 for each function: of two functions it is not aligned to 16, of one it is.
+    // In front of the code stand 24 bytes and 8 for each function: of two functions it is not aligned to 16, of one it
+    // is.
     let apart = Identity::new("place", *b"PLACE\0", "1.2.3").unwrap().with_function_alignment(16).unwrap();
     let inside = Identity::new("place", *b"PLACE\0", "1.2.4").unwrap();
     for (identity, functions, told) in [(&apart, 2, 1), (&apart, 1, 0), (&inside, 2, 0)] {

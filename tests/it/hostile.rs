@@ -8,7 +8,8 @@ use crate::seal::{is_long, seal, sealings};
 use crate::specification;
 use crate::targets::repair;
 
-/// Numbers that lengths are set to, beside those around the right one: where counting, signs, widths and products break.
+/// Numbers that lengths are set to, beside those around the right one: where counting, signs, widths and products
+/// break.
 const NUMBERS: [u64; 10] = [0, 1, 1 << 31, (1 << 32) - 1, 1 << 32, 1 << 60, 1 << 61, (1 << 63) - 1, 1 << 63, u64::MAX];
 
 /// Returns the entries of wazero of less than so many bytes, each sealed in both ways and plain.

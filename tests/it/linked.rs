@@ -39,8 +39,8 @@ fn linker(times: extern "C" fn(u64) -> u64) -> Linker {
     Linker::new(move |name| (name == "times").then_some(times as *const u8))
 }
 
-/// What a table says, times what the host does with it, by way of everything there is: a call through a stub, a slot, an address in
-/// data, a counter that is written. Each call counts 1 more.
+/// What a table says, times what the host does with it, by way of everything there is: a call through a stub, a slot,
+/// an address in data, a counter that is written. Each call counts 1 more.
 #[cfg(target_arch = "x86_64")]
 fn counting(filling: usize) -> Builder<'static> {
     let mut code = vec![

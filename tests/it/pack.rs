@@ -1,4 +1,5 @@
-//! Packs and layers: an entry is found whole or not at all, whatever the file is, and bases are asked and never changed.
+//! Packs and layers: an entry is found whole or not at all, whatever the file is, and bases are asked and never
+//! changed.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -237,8 +238,8 @@ fn a_pack_that_others_can_write_to_is_taken_only_by_those_who_trust_them() {
     assert_eq!(path, fs::canonicalize(scratch.path()).unwrap());
 }
 
-/// Opens a pack that somebody has changed, and checks that each key is what it was, or rejected, or missed; returns for how many
-/// keys it is what it was, or `None` if the pack does not open.
+/// Opens a pack that somebody has changed, and checks that each key is what it was, or rejected, or missed; returns for
+/// how many keys it is what it was, or `None` if the pack does not open.
 fn outcome(path: &Path, access: Access, count: u16) -> Option<u16> {
     let pack = match Pack::open(path, &identity(), access) {
         Ok(pack) => pack.unwrap(),

@@ -68,7 +68,8 @@ fn every_cut_flip_and_appended_byte_is_rejected() {
         for sealing in sealings() {
             let (mut file, identity) = seal(&golden, sealing.clone());
             check(&file, &identity).unwrap();
-            // All of them under a checksum; of the large ones under a MAC what is around the code, and parts of the rest.
+            // All of them under a checksum; of the large ones under a MAC what is around the code, and parts of the
+            // rest.
             let step = if sealing == Sealing::Checksum || file.len() < 2000 || is_long() { 1 } else { 101 };
             let near = |at: usize| at < 64 || at + 200 > file.len() || at.is_multiple_of(step);
             for length in (0..file.len()).filter(|&at| near(at)) {

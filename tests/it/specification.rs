@@ -47,7 +47,8 @@ pub fn sealed(revision: Revision, sealing: Sealing) -> (Vec<u8>, Identity) {
     (builder.finish(&identity, &KEY).unwrap().to_vec(), identity)
 }
 
-/// Returns offset and size of every field that says how long something is, in an entry that [`file`] or [`sealed`] made.
+/// Returns offset and size of every field that says how long something is, in an entry that [`file`] or [`sealed`]
+/// made.
 pub fn lengths(file: &[u8], revision: Revision, sealing: &Sealing) -> Vec<(usize, usize)> {
     let start = file.len() as u64;
     let seal = fields("## 2. Seal", "| field |");

@@ -227,8 +227,8 @@ impl Wazero {
         builder
     }
 
-    /// Puts entries made of [`Wazero::fib_of_nine`], plain and sealed, sees them run, and sees that they were not written
-    /// again.
+    /// Puts entries made of [`Wazero::fib_of_nine`], plain and sealed, sees them run, and sees that they were not
+    /// written again.
     fn assert_runs(&self, builder: &mut Builder<'_>) {
         let key = self.key("fib");
         for sealing in [Sealing::Plain, Sealing::Checksum, Sealing::Mac(MacKey::new([3; 32]))] {

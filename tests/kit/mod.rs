@@ -1,5 +1,5 @@
-//! What tests, fuzz targets and benchmarks share: the crate `jitcache-testkit`, and a module of the tests of the root, which
-//! the package holds.
+//! What tests, fuzz targets and benchmarks share: the crate `jitcache-testkit`, and a module of the tests of the root,
+//! which the package holds.
 
 #![allow(
     clippy::arithmetic_side_effects,

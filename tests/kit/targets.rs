@@ -33,8 +33,8 @@ pub fn deserialize(file: &[u8]) {
     OTHERS.iter().for_each(|identity| compare(&file, identity));
 }
 
-/// A valid entry is damaged or left as it is, its length, checksum and digest repaired: past them, the naive reader still
-/// agrees.
+/// A valid entry is damaged or left as it is, its length, checksum and digest repaired: past them, the naive reader
+/// still agrees.
 pub fn structured(bytes: &[u8]) {
     let mut from = Unstructured::new(bytes);
     let Ok(parts) = Parts::take(&mut from) else { return };
