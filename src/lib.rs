@@ -40,7 +40,7 @@
 //!
 //! | floor | types |
 //! |---|---|
-//! | the format: bytes in, a borrowed view out | [`Entry`], [`Builder`], [`Identity`], [`Key`] |
+//! | the format: bytes in, a borrowed view out | [`Entry`], [`Builder`], [`Identity`], [`Key`], [`Recipe`] |
 //! | the loader: code in executable pages | [`Module`], [`FileBytes`], [`Outline`], [`Access`], [`Registry`] |
 //! | the store: a directory that processes share | [`Store`], [`StoreOptions`], [`Batch`], [`Lookup`], [`Verified`], [`Pack`], [`Base`] |
 //! | the cache: memory over store over compiler | [`Cache`] |

@@ -9,6 +9,7 @@ use super::identity::Identity;
 use super::parts::{Part, Parts};
 use super::recipe::{KeyBuilder, named, number};
 use super::seal::{RECIPE, Sections};
+use super::view::Entry;
 use crate::error::{Error, heap};
 use crate::format::{self, Footer, Header, Run, Seal};
 use crate::words::{Key, Magic, size};
@@ -63,6 +64,17 @@ impl Recipe {
     #[must_use]
     pub fn parts(&self) -> Parts<'_> {
         Parts::of(Run::new(&self.parts))
+    }
+
+    /// Returns the recipe that a sealed entry keeps, if it keeps one. What is wrong with it [`Entry::verify`] tells.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Memory`].
+    pub fn kept_by(entry: &Entry<'_>) -> Result<Option<Self>, Error> {
+        let Some(sealed) = &entry.sealed else { return Ok(None) };
+        let parts = sealed.sections().find(RECIPE);
+        parts.map(|parts| Self::of_entry(sealed.key(), parts.bytes())).transpose()
     }
 
     /// Returns the parts as they stand in a file.

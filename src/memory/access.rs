@@ -57,13 +57,13 @@ impl Access {
     /// While anything that was opened with this access is alive - [`FileBytes`](crate::FileBytes),
     /// [`Store`](crate::Store), [`Cache`](crate::Cache), [`Module`](crate::Module):
     ///
-    /// - Nobody may change a file that it opened in place or shorten it, in this process or another. Replacing the file by
-    /// renaming another one over it is allowed, and so is removing it: that is how a [`Store`](crate::Store) and wazero
-    /// write.
-    /// - On systems that do not tell of a file system that it is another machine's, the files must not lie on one: there,
-    ///   replacing or removing one takes pages away, and the next look at one is a SIGBUS.
-    /// - The device must go on giving the bytes that it gave: the system may drop pages of a file and read them again, which
-    ///   nobody checks a second time; a device that fails then is a SIGBUS, too.
+    /// - Nobody may change a file that it opened in place or shorten it, in this process or another. Replacing the file
+    ///   by renaming another one over it is allowed, and so is removing it: that is how a [`Store`](crate::Store) and
+    ///   wazero write.
+    /// - On systems that do not tell of a file system that it is another machine's, the files must not lie on one:
+    ///   there, replacing or removing one takes pages away, and the next look at one is a SIGBUS.
+    /// - The device must go on giving the bytes that it gave: the system may drop pages of a file and read them again,
+    ///   which nobody checks a second time; a device that fails then is a SIGBUS, too.
     #[must_use]
     pub const unsafe fn map() -> Self {
         Self::of(Mode::Map(Unchanging(())))

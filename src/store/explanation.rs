@@ -1,5 +1,6 @@
 //! What a miss is explained by: the entries that come next, and in what they differ.
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -11,7 +12,7 @@ use crate::words::Key;
 #[non_exhaustive]
 pub struct Explanation {
     /// The entries that come nearest, eight at most: first those of the same sources, and of each kind those that
-    /// differ in fewer parts.
+    /// differ in fewer parts; of equal ones those of the store's own directory.
     pub nearest: Vec<Near>,
     /// How many files were looked at that have names of entries.
     pub looked_at: u64,
@@ -39,7 +40,11 @@ const NEAREST: usize = 8;
 impl Explanation {
     pub(super) fn add(&mut self, wanted: &Recipe, found: &Recipe, key: Key, directory: &Path) {
         let near = Near { key, directory: directory.into(), differences: wanted.parts().differences(&found.parts()) };
-        let at = self.nearest.partition_point(|other| other.distance() <= near.distance());
+        // Directories come one after another, and their files in no order.
+        let at = self.nearest.partition_point(|other| match other.distance().cmp(&near.distance()) {
+            Ordering::Equal => other.directory != near.directory || other.key <= near.key,
+            order => order.is_lt(),
+        });
         if at < NEAREST {
             self.nearest.insert(at, near);
             self.nearest.truncate(NEAREST);

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use jitcache::entry::Part;
 use jitcache::error::Field;
 use jitcache::{Access, CpuFeatures, Entry, Error, FileBytes, Identity, MacKey};
 use serde_json::{Value, json};
@@ -61,6 +62,11 @@ pub(crate) fn run(show: &Show, mac_key: Option<&MacKey>, out: &mut Out) -> Resul
                 "name": function.name,
             })).collect::<Vec<_>>(),
             "imports": shown.imports(),
+            "recipe": shown.recipe().into_iter().map(|[part, name, value]| json!({
+                "part": part,
+                "name": name,
+                "value": value,
+            })).collect::<Vec<_>>(),
         }))?;
     } else {
         out.line(&format!("key        {}", found.key))?;
@@ -161,6 +167,21 @@ impl<'a> Shown<'a> {
         imports.map(|name| Value::from(name.escape_ascii().to_string())).collect()
     }
 
+    /// Returns the parts of what the key is made of: kind, name and value of each.
+    fn recipe(&self) -> Vec<[String; 3]> {
+        let parts = self.entry.and_then(Entry::recipe).into_iter().flatten();
+        let parts = parts.filter_map(|part| match part {
+            Part::Setting { name, value } => Some(["setting", name, value].map(str::to_owned)),
+            Part::Flag { name, value } => Some(["flag", name, value].map(str::to_owned)),
+            Part::Source { length, digest } => {
+                let value = format!("{length} bytes, SHA-256 {}", hexadecimal(&digest));
+                Some(["source".to_owned(), String::new(), value])
+            }
+            _ => None,
+        });
+        parts.collect()
+    }
+
     fn print(&self, out: &mut Out) -> Result<(), Failure> {
         let Some(_) = self.entry else { return Ok(()) };
         out.line("")?;
@@ -196,6 +217,12 @@ impl<'a> Shown<'a> {
         out.table(head, cells)?;
         for name in self.imports() {
             out.line(&format!("import {name}"))?;
+        }
+        let recipe = self.recipe();
+        if !recipe.is_empty() {
+            out.line("")?;
+            let head = [("part of the key", Side::Left), ("name", Side::Left), ("value", Side::Left)];
+            out.table(head, recipe.into_iter().map(|part| part.map(|text| (text, Paint::Plain))))?;
         }
         Ok(())
     }

@@ -1,9 +1,13 @@
-//! `why`: why an entry is rejected here.
+//! `why`: why an entry is rejected here, and why it was compiled though others like it were there.
 
 use std::path::Path;
 
-use jitcache::{Access, CpuFeatures, Entry, Error, FileBytes, Identity, Key, MacKey, Target};
-use serde_json::json;
+use jitcache::entry::{Difference, What};
+use jitcache::{
+    Access, CpuFeatures, Entry, Error, Explanation, FileBytes, Identity, Key, MacKey, Near, Recipe, Store, Target,
+    Trust,
+};
+use serde_json::{Value, json};
 
 use crate::Outcome;
 use crate::arguments::Why;
@@ -21,7 +25,7 @@ pub(crate) fn run(why: &Why, mac_key: Option<&MacKey>, out: &mut Out) -> Result<
                 None => {
                     let remedy = "Nothing was stored under such a key, or it was removed: compile, and compare what the \
                                   key is made of.";
-                    answer("miss", None, Some(remedy), out)
+                    answer("miss", None, Some(remedy), &Explanation::default(), out)
                 }
             }
         }
@@ -40,11 +44,12 @@ pub(crate) fn run(why: &Why, mac_key: Option<&MacKey>, out: &mut Out) -> Result<
 }
 
 fn tell(path: &Path, directory: &str, key: Key, mac_key: Option<&MacKey>, out: &mut Out) -> Result<Outcome, Failure> {
+    let nothing = Explanation::default();
     let file = match FileBytes::open(path, Access::READ) {
         Ok(Some(file)) => file,
-        Ok(None) => return answer("miss", None, Some("It has vanished: compile."), out),
-        Err(error) if error.is_rejection() => return answer(State::Unsound.name(), Some(&error), None, out),
-        Err(error) => return answer(State::Unreadable.name(), Some(&error), None, out),
+        Ok(None) => return answer("miss", None, Some("It has vanished: compile."), &nothing, out),
+        Err(error) if error.is_rejection() => return answer(State::Unsound.name(), Some(&error), None, &nothing, out),
+        Err(error) => return answer(State::Unreadable.name(), Some(&error), None, &nothing, out),
     };
     if identify(directory, &file, mac_key).is_none() {
         let rule = "is not named as an engine's directory is, <name>-<version>-<arch>-<os>";
@@ -58,7 +63,21 @@ fn tell(path: &Path, directory: &str, key: Key, mac_key: Option<&MacKey>, out: &
     };
     let error = judged.error.as_ref().or(here.as_ref());
     let remedy = (judged.state == State::Unverified).then_some("Give the key of the MAC with --mac-key-file.");
-    answer(judged.state.name(), error, remedy, out)
+    let near = judged.identity.as_ref().map_or(Ok(nothing), |identity| near(path, &file, identity))?;
+    answer(judged.state.name(), error, remedy, &near, out)
+}
+
+/// Returns the entries that come next to one that keeps a recipe: those that its engine might have hit in its place.
+fn near(path: &Path, file: &[u8], identity: &Identity) -> Result<Explanation, Failure> {
+    let recipe = Entry::parse(file, identity).and_then(|entry| Recipe::kept_by(&entry));
+    let real = std::fs::canonicalize(path).map_err(|error| Failure::io("look into", path, &error))?;
+    let (Ok(Some(recipe)), Some(root)) = (recipe, real.parent().and_then(Path::parent)) else {
+        return Ok(Explanation::default());
+    };
+    let store = Store::options(identity.clone()).trust(Trust::Anyone).read_only().open(root)?;
+    let mut explanation = store.explain(&recipe)?;
+    explanation.nearest.retain(|near| !near.differences.is_empty());
+    Ok(explanation)
 }
 
 /// Returns what a reader on this machine says of a sound entry.
@@ -69,10 +88,17 @@ fn rejected_here(file: &[u8], identity: &Identity) -> Option<Error> {
     Entry::parse(file, &identity.clone().with_cpu(CpuFeatures::host())).err()
 }
 
-fn answer(state: &str, error: Option<&Error>, remedy: Option<&str>, out: &mut Out) -> Result<Outcome, Failure> {
+fn answer(
+    state: &str,
+    error: Option<&Error>,
+    remedy: Option<&str>,
+    near: &Explanation,
+    out: &mut Out,
+) -> Result<Outcome, Failure> {
     let remedy = remedy.or_else(|| error.map(Error::explain));
     if out.is_json {
-        out.json(&json!({ "state": state, "error": error.map(error_json), "remedy": remedy }))?;
+        let nearest: Vec<_> = near.nearest.iter().map(near_json).collect();
+        out.json(&json!({ "state": state, "error": error.map(error_json), "remedy": remedy, "nearest": nearest }))?;
     } else {
         out.line(&format!("state   {state}"))?;
         if let Some(error) = error {
@@ -80,6 +106,27 @@ fn answer(state: &str, error: Option<&Error>, remedy: Option<&str>, out: &mut Ou
             out.line(&format!("reason  {error}"))?;
         }
         out.line(&format!("remedy  {}", remedy.unwrap_or("None is needed: it is not rejected.")))?;
+        for near in &near.nearest {
+            out.line(&format!("near    {} in {}", near.key, near.directory.display()))?;
+            for difference in &near.differences {
+                out.line(&format!("        {difference}"))?;
+            }
+        }
     }
     Ok(Outcome::unsound_if(remedy.is_some()))
+}
+
+fn near_json(near: &Near) -> Value {
+    let difference = |difference: &Difference| {
+        let Difference { what, name, wanted, found, .. } = difference;
+        let part = match what {
+            What::Setting => "setting",
+            What::Flag => "flag",
+            What::Source => "source",
+            _ => "order",
+        };
+        json!({ "part": part, "name": name, "wanted": wanted, "found": found })
+    };
+    let differences: Vec<_> = near.differences.iter().map(difference).collect();
+    json!({ "key": near.key.to_string(), "directory": near.directory.to_string_lossy(), "differences": differences })
 }

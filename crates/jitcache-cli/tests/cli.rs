@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, SystemTime};
 
-use jitcache::{Arch, Builder, CpuFeatures, Identity, Key, MacKey, Os, Sealing, Store, Target};
+use jitcache::{Arch, Builder, CpuFeatures, Identity, Key, MacKey, Os, Recipe, Sealing, Store, Target};
 use jitcache_testkit::scratch::Scratch;
 use jitcache_testkit::skip::skip;
 use serde_json::Value;
@@ -253,6 +253,30 @@ fn each_command_on_sealed_entries_with_their_key_and_without_it() {
     snapshot("sealed-why-other-mac", scratch.path(), &["why", dir, "10", "--mac-key-file", &mac], 1);
     fs::write(&mac, "08").unwrap();
     assert_eq!(jitcache(&["list", dir, "--mac-key-file", &mac]).status.code(), Some(2));
+}
+
+#[test]
+fn an_entry_that_keeps_its_recipe_is_compared_with_those_that_come_nearest() {
+    let scratch = Scratch::new();
+    let engine = engine(Sealing::Checksum);
+    let recipe = |identity: &Identity, opt, source: &[u8]| {
+        Recipe::of(identity).flag("opt", opt).flag("name", "\u{1b}[31m\u{202e}").source(source).finish()
+    };
+    let older = engine.clone().with_build_id(b"build 0").unwrap();
+    let mut keys = Vec::new();
+    for (identity, opt, source) in
+        [(&engine, "2", b"main"), (&engine, "3", b"main"), (&engine, "2", b"else"), (&older, "2", b"main")]
+    {
+        let recipe = recipe(identity, opt, source);
+        let store = Store::open(scratch.path(), identity.clone()).unwrap();
+        let mut builder = Builder::new();
+        let entry = builder.code(vec![0xc3; 64]).function(0).recipe(&recipe).finish(identity, recipe.key()).unwrap();
+        store.put(recipe.key(), &entry).unwrap();
+        keys.push(recipe.key().to_string());
+    }
+    let root = scratch.path().to_str().unwrap();
+    snapshot("recipe-show", scratch.path(), &["show", root, &keys[0]], 0);
+    snapshot("recipe-why", scratch.path(), &["why", root, &keys[0]], 0);
 }
 
 #[test]
