@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 use std::{env, thread};
 
-use jitcache::{Builder, Error, Identity, Key, Lookup, Store};
+use jitcache::{Builder, Cache, Error, Event, Identity, Key, Lookup, Store};
 
 use crate::scratch::Scratch;
 
@@ -296,6 +297,33 @@ fn room_is_made_on_demand_and_what_is_loaded_meanwhile_stays_in_use() {
     assert_eq!(store.trim_to(0).unwrap().unwrap().left, 0);
     let reader = Store::options(identity("1")).read_only().open(scratch.path()).unwrap();
     assert!(matches!(reader.trim_to(0), Err(Error::ReadOnly { .. })));
+}
+
+#[test]
+fn a_cache_tells_what_went_out_of_its_store_to_make_room() {
+    let scratch = Scratch::new();
+    let told = Arc::new(Mutex::new((0, 0)));
+    let cache = Cache::over(open(scratch.path(), "1")).on_event({
+        let told = Arc::clone(&told);
+        move |_, event| {
+            if let Event::Trimmed { entries, bytes, .. } = event {
+                let mut told = told.lock().unwrap();
+                *told = (told.0 + entries, told.1 + bytes);
+            }
+        }
+    });
+    for n in 0..60 {
+        let compile = |builder: &mut Builder<'_>| {
+            builder.code(code(n)).function(0);
+            Ok::<(), Error>(())
+        };
+        cache.get_or_compile(&key(&identity("1"), n), compile).unwrap();
+    }
+    let (statistics, left) = (cache.statistics(), entries(scratch.path()));
+    assert_eq!(*told.lock().unwrap(), (statistics.trimmed, statistics.bytes_trimmed));
+    assert_eq!(statistics.trimmed, 60 - u64::try_from(left.len()).unwrap());
+    assert_eq!(statistics.bytes_trimmed, statistics.bytes_stored - bytes(&left));
+    assert!(statistics.trimmed > 0);
 }
 
 #[test]
