@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::Outcome;
 use crate::arguments::Why;
 use crate::entries::{Cache, State, identify, judge};
-use crate::out::{Failure, Out};
+use crate::out::{self, Failure, Out};
 use crate::verify::error_json;
 
 pub(crate) fn run(why: &Why, mac_key: Option<&MacKey>, out: &mut Out) -> Result<Outcome, Failure> {
@@ -63,21 +63,25 @@ fn tell(path: &Path, directory: &str, key: Key, mac_key: Option<&MacKey>, out: &
     };
     let error = judged.error.as_ref().or(here.as_ref());
     let remedy = (judged.state == State::Unverified).then_some("Give the key of the MAC with --mac-key-file.");
-    let near = judged.identity.as_ref().map_or(Ok(nothing), |identity| near(path, &file, identity))?;
+    let near = judged.identity.as_ref().map_or(nothing, |identity| near(path, &file, identity));
     answer(judged.state.name(), error, remedy, &near, out)
 }
 
 /// Returns the entries that come next to one that keeps a recipe: those that its engine might have hit in its place.
-fn near(path: &Path, file: &[u8], identity: &Identity) -> Result<Explanation, Failure> {
+fn near(path: &Path, file: &[u8], identity: &Identity) -> Explanation {
     let recipe = Entry::parse(file, identity).and_then(|entry| Recipe::kept_by(&entry));
-    let real = std::fs::canonicalize(path).map_err(|error| Failure::io("look into", path, &error))?;
+    let real = std::fs::canonicalize(path).unwrap_or_default();
     let (Ok(Some(recipe)), Some(root)) = (recipe, real.parent().and_then(Path::parent)) else {
-        return Ok(Explanation::default());
+        return Explanation::default();
     };
-    let store = Store::options(identity.clone()).trust(Trust::Anyone).read_only().open(root)?;
-    let mut explanation = store.explain(&recipe)?;
+    let store = Store::options(identity.clone()).trust(Trust::Anyone).read_only().open(root);
+    let mut explanation = store.and_then(|store| store.explain(&recipe)).unwrap_or_else(|error| {
+        // What was asked of this entry is known without the others.
+        out::tell(&format!("others were not looked at: {error}"));
+        Explanation::default()
+    });
     explanation.nearest.retain(|near| !near.differences.is_empty());
-    Ok(explanation)
+    explanation
 }
 
 /// Returns what a reader on this machine says of a sound entry.
