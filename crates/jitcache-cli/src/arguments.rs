@@ -125,7 +125,7 @@ pub(crate) struct Stats {
 
 #[derive(Parser)]
 #[command(group(
-    clap::ArgGroup::new("condition").required(true).multiple(true).args(["older_than", "unsound", "version"])
+    clap::ArgGroup::new("condition").required(true).multiple(true).args(["older_than", "unsound", "version", "budget"])
 ))]
 pub(crate) struct Prune {
     pub(crate) dir: PathBuf,
@@ -138,6 +138,9 @@ pub(crate) struct Prune {
     /// Entries in directories of that version
     #[arg(long)]
     pub(crate) version: Option<String>,
+    /// Of those, the least recently used, until all that are left take no more than that, as in 64K, 10M or 1G
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub(crate) budget: Option<u64>,
     /// Tell what would be removed, and remove nothing
     #[arg(long)]
     pub(crate) dry_run: bool,

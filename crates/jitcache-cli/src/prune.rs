@@ -28,11 +28,25 @@ pub(crate) fn run(prune: &Prune, mac_key: Option<&MacKey>, out: &mut Out) -> Res
         };
         entries.retain(is_unsound);
     }
+    // How much there is to remove.
+    let mut surplus = prune.budget.map(|budget| {
+        let all = cache.entries.iter().map(|entry| entry.bytes).fold(0, u64::saturating_add);
+        all.saturating_sub(budget)
+    });
+    if surplus.is_some() {
+        entries.sort_by_key(|entry| entry.modified);
+    }
     let (mut removed, mut kept) = (Vec::new(), Vec::new());
     for entry in entries {
+        if surplus == Some(0) {
+            break;
+        }
         let path = cache.path(&entry);
         match remove(&path, &entry, prune.dry_run) {
-            Ok(true) => removed.push(entry),
+            Ok(true) => {
+                surplus = surplus.map(|surplus| surplus.saturating_sub(entry.bytes));
+                removed.push(entry);
+            }
             Ok(false) => kept.push(format!("{}: no regular file, or used or replaced meanwhile", path.display())),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             Err(error) => kept.push(format!("{}: {error}", path.display())),

@@ -352,6 +352,35 @@ fn pruning_takes_the_entries_that_fulfil_every_condition() {
 }
 
 #[test]
+fn pruning_to_a_budget_takes_the_least_recently_used_and_no_more_than_it_has_to() {
+    let scratch = sealed();
+    let dir = scratch.path().to_str().unwrap();
+    let mut entries: Vec<_> = files(scratch.path()).into_iter().filter(|path| path.is_file()).collect();
+    entries.retain(|path| path.file_name().unwrap().to_str().unwrap().parse::<Key>().is_ok());
+    assert!(entries.len() > 2);
+    for (at, path) in entries.iter().enumerate() {
+        let used = SystemTime::now() - Duration::from_secs(1000 - 10 * at as u64);
+        File::options().write(true).open(path).unwrap().set_times(FileTimes::new().set_modified(used)).unwrap();
+    }
+    let total: u64 = entries.iter().map(|path| path.metadata().unwrap().len()).sum();
+    let first = entries[0].metadata().unwrap().len();
+    let prune = |budget: u64, more: &[&str]| {
+        let budget = budget.to_string();
+        let output = jitcache(&[&["prune", dir, "--budget", &budget], more].concat());
+        assert_eq!(output.status.code(), Some(0));
+        entries.iter().filter(|path| !path.exists()).count()
+    };
+    assert_eq!(prune(total, &[]), 0);
+    assert_eq!(prune(0, &["--older-than", "1d"]), 0);
+    assert_eq!(prune(total - first - 1, &["--dry-run"]), 0);
+    assert_eq!(prune(total - first, &[]), 1);
+    assert!(!entries[0].exists());
+    assert_eq!(prune(total - first - 1, &[]), 2);
+    assert!(!entries[1].exists());
+    assert_eq!(prune(0, &[]), entries.len());
+}
+
+#[test]
 fn a_command_that_reads_changes_nothing() {
     let scratch = damaged();
     let dir = scratch.path().to_str().unwrap();
