@@ -51,6 +51,8 @@ pub(crate) enum Command {
     Stats(Stats),
     /// Remove entries that fulfil every condition given
     Prune(Prune),
+    /// Copy sound entries into another cache
+    Copy(Copy),
     /// Check whether a cache can work in a directory and on this machine
     Doctor(Doctor),
     /// Print completions for a shell
@@ -144,6 +146,16 @@ pub(crate) struct Prune {
     /// Tell what would be removed, and remove nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
+}
+
+#[derive(Parser)]
+pub(crate) struct Copy {
+    pub(crate) from: PathBuf,
+    /// The root of the other cache, which is made if it is not there
+    pub(crate) to: PathBuf,
+    /// Which entries; all of them otherwise
+    #[arg(value_name = "KEY")]
+    pub(crate) keys: Vec<String>,
 }
 
 #[derive(Parser)]

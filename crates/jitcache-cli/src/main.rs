@@ -1,6 +1,7 @@
 //! `jitcache`, a tool to look into caches of compiled machine code. docs/tool.md shows each command.
 
 mod arguments;
+mod copy;
 mod doctor;
 mod entries;
 mod list;
@@ -57,6 +58,7 @@ fn run(arguments: &Arguments, out: &mut Out) -> Result<Outcome, Failure> {
         Command::Why(command) => why::run(command, mac_key, out),
         Command::Stats(command) => stats::run(command, mac_key, out),
         Command::Prune(command) => prune::run(command, mac_key, out),
+        Command::Copy(command) => copy::run(command, mac_key, out),
         Command::Doctor(command) => doctor::run(command, out),
         Command::Completions { shell } => out.made(&arguments::completions(*shell)),
         Command::Manual => out.made(&arguments::manual()?),

@@ -1,4 +1,4 @@
-//! `prune`: the only command that changes anything.
+//! `prune`: the only command that removes anything.
 
 use std::fs;
 use std::path::Path;

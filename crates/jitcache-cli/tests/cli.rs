@@ -381,6 +381,36 @@ fn pruning_to_a_budget_takes_the_least_recently_used_and_no_more_than_it_has_to(
 }
 
 #[test]
+fn copying_takes_what_is_sound_byte_for_byte_and_tells_what_it_leaves_behind() {
+    for (from, code, left) in [(golden(), 0, 0), (damaged(), 1, 13), (sealed(), 1, 2)] {
+        let to = Scratch::new();
+        let target = to.path().join("made");
+        let [dir, target] = [from.path(), &target].map(|path| path.to_str().unwrap());
+        let output = jitcache(&["copy", dir, target, "--json"]);
+        let told: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{told}");
+        let copied = told["copied"].as_array().unwrap();
+        assert_eq!(told["passed_over"].as_array().unwrap().len(), left, "{told}");
+        for entry in copied {
+            let [directory, key] = ["directory", "key"].map(|name| entry[name].as_str().unwrap());
+            let [original, copy] =
+                [dir, target].map(|root| fs::read(Path::new(root).join(directory).join(key)).unwrap());
+            assert_eq!(original, copy, "{directory} {key}");
+        }
+        let there = files(Path::new(target)).iter().filter(|path| path.is_file()).count();
+        // And the tag of a cache.
+        assert_eq!(there, copied.len() + usize::from(!copied.is_empty()));
+        let verified = jitcache(&["verify", target, "--all"]);
+        assert_eq!(verified.status.code(), Some(0), "{}", String::from_utf8_lossy(&verified.stdout));
+    }
+    let (from, to) = (sealed(), Scratch::new());
+    let [dir, target] = [from.path(), to.path()].map(|path| path.to_str().unwrap().to_owned());
+    let mac = from.path().join("mac");
+    let output = jitcache(&["--mac-key-file", mac.to_str().unwrap(), "copy", &dir, &target, "10"]);
+    assert_eq!((output.status.code(), &output.stdout[..10]), (Some(0), &b"1 entries,"[..]));
+}
+
+#[test]
 fn a_command_that_reads_changes_nothing() {
     let scratch = damaged();
     let dir = scratch.path().to_str().unwrap();
