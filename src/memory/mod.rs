@@ -1,4 +1,4 @@
-//! The only room with `unsafe`: mapping files, making code executable, asking the system for a limit, and locking a
+//! The only floor with `unsafe`: mapping files, making code executable, asking the system for a limit, and locking a
 //! byte of a file.
 //!
 //! Code that is copied goes through two types: [`WritableCode`] can be written and not executed, [`CodeMemory`] can be
