@@ -1,17 +1,22 @@
 //! Keeping a store to its budget, and what else its engine has under the root.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::Store;
-use super::room::{OtherVersion, PATIENCE, Room, Trimmed};
+use super::room::{LONGEST, OtherVersion, PATIENCE, Room, Trimmed};
 use crate::error::Error;
 
 impl Store {
     /// Makes room if it is time to, after so many bytes were put, and returns what was removed, if anybody counted.
     pub(super) fn keep_to_budget(&self, put: u64) -> Option<Trimmed> {
-        let (above, most) = self.budget.as_ref().filter(|budget| budget.put(put))?.bounds();
+        let (budget, since) = (self.budget.as_ref().filter(|budget| budget.put(put))?, Instant::now());
+        let (above, most) = budget.bounds();
         // The entry is there; what cannot be removed now is tried again later. `trim_to` tells why.
-        self.room().trim(above, most, PATIENCE).ok().flatten()
+        let trimmed = self.room().trim(above, most, PATIENCE, LONGEST).ok().flatten()?;
+        if trimmed.left > above && since.elapsed() >= LONGEST {
+            budget.look_again();
+        }
+        Some(trimmed)
     }
 
     pub(super) fn room(&self) -> Room<'_> {
@@ -36,7 +41,7 @@ impl Store {
     /// removed.
     pub fn trim_to(&self, bytes: u64) -> Result<Option<Trimmed>, Error> {
         self.check_writable()?;
-        self.room().trim(bytes, bytes, Duration::ZERO)
+        self.room().trim(bytes, bytes, Duration::ZERO, Duration::MAX)
     }
 
     /// Returns the directories of other versions of this engine, and of other targets, under the root.

@@ -43,6 +43,9 @@ const COUNT_EVERY: u64 = 16;
 /// How long a put waits for the process that removes: as long as that takes, as a rule, so that nobody outruns it.
 pub(super) const PATIENCE: Duration = Duration::from_millis(50);
 
+/// How long a put goes on removing: on a disk that is busy each removal may take milliseconds.
+pub(super) const LONGEST: Duration = Duration::from_secs(1);
+
 /// How long is waited before the lock is tried again.
 const PAUSE: Duration = Duration::from_millis(1);
 
@@ -73,6 +76,11 @@ impl Budget {
         // What threads put at the same time may be counted once; the next one looks again.
         self.put.store(if is_time { 0 } else { put }, Ordering::Relaxed);
         is_time
+    }
+
+    /// Has the next put count again.
+    pub(super) fn look_again(&self) {
+        self.put.store(self.bytes, Ordering::Relaxed);
     }
 
     /// Returns the length above which is trimmed, and that which is left then, in bytes.
@@ -110,8 +118,14 @@ struct Counted {
 impl Room<'_> {
     /// Removes entries until `most` bytes are left, if there are more than `above`: those of other versions first, and
     /// of each kind the least recently used. Returns `None` if another process is about it, and still is after
-    /// `patience`.
-    pub(super) fn trim(&self, above: u64, most: u64, patience: Duration) -> Result<Option<Trimmed>, Error> {
+    /// `patience`. After `longest` it removes no more.
+    pub(super) fn trim(
+        &self,
+        above: u64,
+        most: u64,
+        patience: Duration,
+        longest: Duration,
+    ) -> Result<Option<Trimmed>, Error> {
         let (path, since) = (self.root.join(format!("{}.lock", self.identity.name())), Instant::now());
         let _lock = loop {
             match self.try_lock(&path)? {
@@ -120,7 +134,8 @@ impl Room<'_> {
                 None => std::thread::sleep(PAUSE),
             }
         };
-        let mut trimmed = Trimmed::default();
+        let (mut trimmed, since) = (Trimmed::default(), Instant::now());
+        let is_over = || since.elapsed() >= longest;
         // Once more for what others have put meanwhile.
         for _ in 0..ROUNDS {
             let counted = self.count()?;
@@ -128,7 +143,10 @@ impl Room<'_> {
             if counted.bytes <= above {
                 break;
             }
-            self.remove_least_used(counted, most, &mut trimmed)?;
+            self.remove_least_used(counted, most, is_over, &mut trimmed)?;
+            if is_over() {
+                break;
+            }
         }
         Ok(Some(trimmed))
     }
@@ -142,7 +160,13 @@ impl Room<'_> {
         Ok(file::try_lock(path, self.modes, 0)?.map(Some))
     }
 
-    fn remove_least_used(&self, mut counted: Counted, most: u64, trimmed: &mut Trimmed) -> Result<(), Error> {
+    fn remove_least_used(
+        &self,
+        mut counted: Counted,
+        most: u64,
+        is_over: impl Fn() -> bool,
+        trimmed: &mut Trimmed,
+    ) -> Result<(), Error> {
         let now = file::time(&self.own.join("tmp"), self.modes)?;
         let own = counted.directories.iter().position(|directory| directory == self.own);
         counted.entries.sort_unstable_by_key(|entry| {
@@ -164,6 +188,9 @@ impl Room<'_> {
                 }
                 Ok(false) => {}
                 Err(error) => result = Err(error),
+            }
+            if is_over() {
+                break;
             }
         }
         for directory in counted.directories.iter().filter(|directory| *directory != self.own) {
@@ -272,6 +299,7 @@ impl Room<'_> {
 mod tests {
     use super::super::Store;
     use super::*;
+    use crate::entry::Builder;
 
     #[test]
     fn one_at_a_time_makes_room_and_nobody_waits_longer_than_it_has_patience() {
@@ -282,5 +310,25 @@ mod tests {
         drop(lock);
         assert_eq!(store.trim_to(0).unwrap(), Some(Trimmed::default()));
         std::fs::remove_dir_all(root).unwrap();
+    }
+
+    #[test]
+    fn who_has_no_time_removes_one_entry_and_the_next_put_goes_on() {
+        let root = std::env::temp_dir().join(format!("jitcache-room-slow-{}", std::process::id()));
+        let identity = Identity::new("room", *b"ROOMS\0", "1").unwrap();
+        let store = Store::open(&root, identity.clone()).unwrap();
+        for n in 0..3 {
+            let key = Key::from_bytes([n; 32]);
+            store.put(&key, &Builder::new().finish(&identity, &key).unwrap()).unwrap();
+        }
+        for left in [2, 1, 0, 0] {
+            store.room().trim(0, 0, Duration::ZERO, Duration::ZERO).unwrap().unwrap();
+            assert_eq!(store.list().unwrap().count(), left);
+        }
+        std::fs::remove_dir_all(root).unwrap();
+        let budget = Budget::new(1600);
+        assert_eq!([1, 50, 50, 1].map(|put| budget.put(put)), [true, false, false, true]);
+        budget.look_again();
+        assert!(budget.put(1) && !budget.put(1));
     }
 }
