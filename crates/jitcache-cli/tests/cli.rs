@@ -14,6 +14,7 @@
     reason = "a panic is how a test fails"
 )]
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, FileTimes};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, symlink};
@@ -22,8 +23,10 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, SystemTime};
 
 use jitcache::{Arch, Builder, CpuFeatures, Identity, Key, MacKey, Os, Recipe, Sealing, Store, Target};
+use jitcache_testkit::random::Random;
 use jitcache_testkit::scratch::Scratch;
 use jitcache_testkit::skip::skip;
+use jitcache_testkit::targets::repair;
 use serde_json::Value;
 
 const AMD64: Target = Target { arch: Arch::Amd64, os: Os::Linux };
@@ -520,16 +523,72 @@ fn no_byte_of_a_name_or_a_file_reaches_a_terminal_unescaped() {
                 run.arg(command).arg(&hostile).args(needs_key.then_some(key)).args(form);
                 let output = run.output().unwrap();
                 assert!(output.status.code().is_some_and(|code| code <= 2), "{command} {key}");
-                for printed in [output.stdout, output.stderr] {
-                    let text = String::from_utf8(printed).unwrap();
-                    seen += text.len();
-                    let is_clean = |c: char| c == '\n' || c.is_ascii_graphic() || c == ' ' || c.is_alphanumeric();
-                    assert!(text.chars().all(is_clean), "{command} {key}: {text:?}");
-                }
+                seen += length_of_clean(output);
             }
         }
     }
     assert!(seen > 0);
+}
+
+/// Returns how much was printed, none of which a terminal takes for more than a letter.
+fn length_of_clean(output: Output) -> usize {
+    let printed = [output.stdout, output.stderr].map(|printed| String::from_utf8(printed).unwrap());
+    for text in &printed {
+        let is_clean = |c: char| c == '\n' || c.is_ascii_graphic() || c == ' ' || c.is_alphanumeric();
+        assert!(text.chars().all(is_clean), "{text:?}");
+    }
+    printed.iter().map(String::len).sum()
+}
+
+#[test]
+fn entries_damaged_at_random_are_shown_or_refused_in_clean_text() {
+    let scratch = Scratch::new();
+    let identity = Identity::new("engine", *b"ENGINE", "1.0").unwrap().with_target(AMD64);
+    let identity = identity.with_alignment_in_file(1).unwrap();
+    let recipe = Recipe::of(&identity).flag("\u{1b}[2J", "\u{202e}").source(b"main").finish();
+    let mut builder = Builder::new();
+    builder.code(vec![0xc3; 64]).function_named(0, 64, "\u{1b}[1m").source(0, 12).recipe(&recipe);
+    builder.import("\u{9b}2J");
+    let linked = builder.finish(&identity, recipe.key()).unwrap().to_vec();
+    let catch = "wazero-v1.12.0-amd64-linux/5923a7b0c0d3ea7502f7042e466883969cff4ee36a1d33ccdbd0294961a2e8ef";
+    let wazero = Identity::wazero("v1.12.0").unwrap().with_target(AMD64);
+    let entries = [(identity, linked), (wazero, fs::read(golden().path().join(catch)).unwrap())];
+    let mut random = Random(7);
+    let mut states = BTreeMap::new();
+    for round in 0..120 {
+        let (identity, file) = &entries[round % 2];
+        let mut file = file.clone();
+        for _ in 0..random.below(4) {
+            let at = random.index(file.len());
+            match random.below(4) {
+                0 => file.truncate(at + 1),
+                1 => file.insert(at, 0x1b),
+                2 => file[at] = 0x9b,
+                _ => file[at] ^= 1 << random.below(8),
+            }
+        }
+        if random.below(4) > 0 {
+            repair(&mut file, identity);
+        }
+        let directory = scratch.path().join(identity.directory_name());
+        fs::create_dir_all(&directory).unwrap();
+        fs::write(directory.join(recipe.key().to_string()), &file).unwrap();
+        let directory = directory.to_str().unwrap();
+        let key = recipe.key().to_string();
+        for (command, form) in [("show", None), ("show", Some("--json")), ("why", None)] {
+            let arguments: Vec<_> = [command, directory, &key[..8]].into_iter().chain(form).collect();
+            let output = jitcache(&arguments);
+            let code = output.status.code();
+            assert!(
+                code.is_some_and(|code| code <= 1),
+                "{command} {file:?}: {}",
+                String::from_utf8_lossy(&output.stderr)
+            );
+            *states.entry(code).or_insert(0) += 1;
+            assert!(length_of_clean(output) > 0);
+        }
+    }
+    assert_eq!(states.len(), 2, "both sound and damaged ones were seen: {states:?}");
 }
 
 #[test]
