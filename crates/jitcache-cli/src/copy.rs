@@ -15,13 +15,8 @@ pub(crate) fn run(copy: &Copy, mac_key: Option<&MacKey>, out: &mut Out) -> Resul
     let entries = if copy.keys.is_empty() {
         cache.entries.clone()
     } else {
-        let mut entries = Vec::new();
-        for key in &copy.keys {
-            match cache.find(key)? {
-                Some(entry) => entries.push(entry.clone()),
-                None => cache.passed_over.push(format!("{key}: no entry has a key that begins so")),
-            }
-        }
+        let (entries, mut missing) = cache.find_all(&copy.keys)?;
+        cache.passed_over.append(&mut missing);
         entries
     };
     let mut copied = Vec::new();

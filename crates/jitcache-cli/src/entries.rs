@@ -235,6 +235,18 @@ impl Cache {
         Ok(first)
     }
 
+    /// Finds the entries whose keys begin so, and says of which there are none.
+    pub(crate) fn find_all(&self, beginnings: &[String]) -> Result<(Vec<Found>, Vec<String>), Failure> {
+        let (mut entries, mut missing) = (Vec::new(), Vec::new());
+        for beginning in beginnings {
+            match self.find(beginning)? {
+                Some(entry) => entries.push(entry.clone()),
+                None => missing.push(format!("{beginning}: no entry has a key that begins so")),
+            }
+        }
+        Ok((entries, missing))
+    }
+
     /// Returns what the lengths of an entry tell; `None` if it has vanished.
     pub(crate) fn outline(&self, entry: &Found, mac_key: Option<&MacKey>) -> Option<Judged> {
         let outline = Outline::open(&self.path(entry), self.directory(entry), mac_key.unwrap_or(&NO_KEY));

@@ -13,22 +13,9 @@ use crate::out::{self, Failure, Out, Paint, Side};
 pub(crate) fn run(verify: &Verify, mac_key: Option<&MacKey>, out: &mut Out) -> Result<Outcome, Failure> {
     let cache = Cache::open(&verify.dir)?;
     cache.tell_passed_over();
-    let mut missing = false;
-    let entries = if verify.all {
-        cache.entries.clone()
-    } else {
-        let mut entries = Vec::new();
-        for key in &verify.keys {
-            match cache.find(key)? {
-                Some(entry) => entries.push(entry.clone()),
-                None => {
-                    missing = true;
-                    out::tell(&format!("{key}: no entry has a key that begins so"));
-                }
-            }
-        }
-        entries
-    };
+    let (entries, missing) =
+        if verify.all { (cache.entries.clone(), Vec::new()) } else { cache.find_all(&verify.keys)? };
+    missing.iter().for_each(|missing| out::tell(missing));
     let judged = all(&cache, &entries, mac_key);
     let bytes = entries.iter().map(|entry| entry.bytes).fold(0, u64::saturating_add);
     let checked: Vec<(&Found, &Checked)> =
@@ -69,7 +56,7 @@ pub(crate) fn run(verify: &Verify, mac_key: Option<&MacKey>, out: &mut Out) -> R
         let vanished = if vanished > 0 { format!(", {vanished} have vanished meanwhile") } else { String::new() };
         out.line(&format!("{} entries checked, {size}: {bad} unsound or unreadable{vanished}", checked.len()))?;
     }
-    Ok(Outcome::unsound_if(missing || bad > 0 || !cache.passed_over.is_empty()))
+    Ok(Outcome::unsound_if(!missing.is_empty() || bad > 0 || !cache.passed_over.is_empty()))
 }
 
 /// What checking an entry came to: no more than that, as there may be many.
