@@ -1,12 +1,17 @@
 //! `jitcache`, a tool to look into caches of compiled machine code. docs/tool.md shows each command.
 
 mod arguments;
+mod disasm;
 mod doctor;
 mod entries;
+mod functions;
+mod instructions;
 mod list;
 mod out;
 mod prune;
+mod references;
 mod show;
+mod source;
 mod stats;
 mod verify;
 mod why;
@@ -53,6 +58,7 @@ fn run(arguments: &Arguments, out: &mut Out) -> Result<Outcome, Failure> {
     match &arguments.command {
         Command::List(command) => list::run(command, mac_key, out),
         Command::Show(command) => show::run(command, mac_key, out),
+        Command::Disasm(command) => disasm::run(command, mac_key, out),
         Command::Verify(command) => verify::run(command, mac_key, out),
         Command::Why(command) => why::run(command, mac_key, out),
         Command::Stats(command) => stats::run(command, mac_key, out),
