@@ -43,6 +43,8 @@ pub(crate) enum Command {
     List(List),
     /// Show what stands in an entry
     Show(Show),
+    /// Disassemble the code of an entry, of x86 or arm64
+    Disasm(Disasm),
     /// Check every byte of entries
     Verify(Verify),
     /// Tell why an entry is rejected here, and what to do
@@ -99,6 +101,17 @@ pub(crate) enum Sort {
 pub(crate) struct Show {
     pub(crate) dir: PathBuf,
     pub(crate) key: String,
+}
+
+#[derive(Parser)]
+pub(crate) struct Disasm {
+    pub(crate) dir: PathBuf,
+    pub(crate) key: String,
+    /// One function: by its number, its name, or the offset of a byte of its code, as in 0x1f0
+    pub(crate) function: Option<String>,
+    /// The source, whose lines are shown where the source map points at them
+    #[arg(long, value_name = "FILE")]
+    pub(crate) source: Option<PathBuf>,
 }
 
 #[derive(Parser)]

@@ -107,6 +107,27 @@ pub(crate) struct Judged {
     pub(crate) fields: Vec<(Field, Range<u64>)>,
 }
 
+/// An entry that was read, with what its bytes came to.
+pub(crate) struct Opened {
+    pub(crate) key: Key,
+    pub(crate) directory: String,
+    pub(crate) path: PathBuf,
+    pub(crate) file: FileBytes,
+    pub(crate) judged: Judged,
+}
+
+impl Opened {
+    /// Returns the entry, sound or not, if its lengths fit.
+    pub(crate) fn entry(&self) -> Option<Entry<'_>> {
+        Entry::parse(&self.file, self.judged.identity.as_ref()?).ok()
+    }
+
+    /// Returns how long the file is, in bytes.
+    pub(crate) fn bytes(&self) -> u64 {
+        u64::try_from(self.file.len()).unwrap_or(u64::MAX)
+    }
+}
+
 impl Judged {
     fn failed(error: Error, identity: Option<Identity>) -> Self {
         Self { state: State::of(&error), error: Some(error), identity, fields: Vec::new() }
@@ -245,6 +266,30 @@ impl Cache {
             }
         }
         Ok((entries, missing))
+    }
+
+    /// Reads the entry whose key begins so, and checks every byte; if there is none, tells that.
+    pub(crate) fn read(&self, beginning: &str, mac_key: Option<&MacKey>) -> Result<Option<Opened>, Failure> {
+        let Some(found) = self.find(beginning)? else {
+            tell(&format!("{beginning}: no entry has a key that begins so"));
+            return Ok(None);
+        };
+        let path = self.path(found);
+        let file = match FileBytes::open(&path, Access::READ) {
+            Ok(Some(file)) => file,
+            Ok(None) => {
+                tell(&format!("{}: it has vanished", path.display()));
+                return Ok(None);
+            }
+            Err(error @ Error::NotAFile { .. }) => {
+                tell(&error.to_string());
+                return Ok(None);
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let directory = self.directory(found).to_owned();
+        let judged = judge(&directory, &file, &found.key, mac_key);
+        Ok(Some(Opened { key: found.key, directory, path, file, judged }))
     }
 
     /// Returns what the lengths of an entry tell; `None` if it has vanished.

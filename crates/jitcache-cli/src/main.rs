@@ -2,12 +2,17 @@
 
 mod arguments;
 mod copy;
+mod disasm;
 mod doctor;
 mod entries;
+mod functions;
+mod instructions;
 mod list;
 mod out;
 mod prune;
+mod references;
 mod show;
+mod source;
 mod stats;
 mod verify;
 mod why;
@@ -54,6 +59,7 @@ fn run(arguments: &Arguments, out: &mut Out) -> Result<Outcome, Failure> {
     match &arguments.command {
         Command::List(command) => list::run(command, mac_key, out),
         Command::Show(command) => show::run(command, mac_key, out),
+        Command::Disasm(command) => disasm::run(command, mac_key, out),
         Command::Verify(command) => verify::run(command, mac_key, out),
         Command::Why(command) => why::run(command, mac_key, out),
         Command::Stats(command) => stats::run(command, mac_key, out),

@@ -58,6 +58,7 @@ pub(crate) enum Paint {
     Odd,
     Bad,
     Dim,
+    Strong,
 }
 
 impl Out {
@@ -76,6 +77,15 @@ impl Out {
         Ok(writeln!(self.to, "{}", clean(text))?)
     }
 
+    /// Prints a line whose parts are painted.
+    pub(crate) fn parts(&mut self, parts: &[(&str, Paint)]) -> Result<(), Failure> {
+        for (text, paint) in parts {
+            let painted = self.painted(&clean(text), *paint);
+            self.to.write_all(painted.as_bytes())?;
+        }
+        Ok(writeln!(self.to)?)
+    }
+
     /// Prints a value as JSON, on one line.
     pub(crate) fn json(&mut self, value: &Value) -> Result<(), Failure> {
         self.json_part(value)?;
@@ -90,6 +100,13 @@ impl Out {
             self.json_part(&member)?;
         }
         Ok(write!(self.to, "]")?)
+    }
+
+    /// Prints a member of an object, with another one behind it.
+    pub(crate) fn json_member(&mut self, name: &str, value: &Value) -> Result<(), Failure> {
+        write!(self.to, "{}: ", Value::from(name))?;
+        self.json_part(value)?;
+        self.raw(", ")
     }
 
     /// Prints what holds JSON together.
@@ -154,6 +171,7 @@ impl Out {
             Paint::Odd => "33",
             Paint::Bad => "31",
             Paint::Dim => "2",
+            Paint::Strong => "1",
             Paint::Plain => "",
         };
         if self.is_colored && !code.is_empty() { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }

@@ -4,57 +4,40 @@ use std::ops::Range;
 
 use jitcache::entry::Part;
 use jitcache::error::Field;
-use jitcache::{Access, CpuFeatures, Entry, Error, FileBytes, Identity, MacKey};
+use jitcache::{CpuFeatures, Entry, Identity, MacKey};
 use serde_json::{Value, json};
 
 use crate::Outcome;
 use crate::arguments::Show;
-use crate::entries::{Cache, State, identify, judge};
+use crate::entries::{Cache, State};
+use crate::functions::{Function, functions};
 use crate::out::{self, Failure, Out, Paint, Side};
 
 pub(crate) fn run(show: &Show, mac_key: Option<&MacKey>, out: &mut Out) -> Result<Outcome, Failure> {
     let cache = Cache::open(&show.dir)?;
     cache.tell_passed_over();
-    let Some(found) = cache.find(&show.key)? else {
-        out::tell(&format!("{}: no entry has a key that begins so", show.key));
-        return Ok(Outcome::Unsound);
-    };
-    let path = cache.path(found);
-    let file = match FileBytes::open(&path, Access::READ) {
-        Ok(Some(file)) => file,
-        Ok(None) => {
-            out::tell(&format!("{}: it has vanished", path.display()));
-            return Ok(Outcome::Unsound);
-        }
-        Err(error @ Error::NotAFile { .. }) => {
-            out::tell(&error.to_string());
-            return Ok(Outcome::Unsound);
-        }
-        Err(error) => return Err(error.into()),
-    };
-    let directory = cache.directory(found);
-    let judged = judge(directory, &file, &found.key, mac_key);
-    let identity = identify(directory, &file, mac_key);
-    let entry = identity.as_ref().and_then(|identity| Entry::parse(&file, identity).ok());
-    let shown = Shown { file: &file, entry: entry.as_ref(), identity: identity.as_ref() };
+    let Some(opened) = cache.read(&show.key, mac_key)? else { return Ok(Outcome::Unsound) };
+    let (judged, entry) = (&opened.judged, opened.entry());
+    let identity = judged.identity.as_ref();
+    let shown = Shown { file: &opened.file, entry: entry.as_ref(), identity };
     let error = judged.error.as_ref().map(ToString::to_string);
     if out.is_json {
         out.json(&json!({
-            "key": found.key.to_string(),
-            "directory": directory,
-            "path": path.to_string_lossy(),
-            "bytes": found.bytes,
+            "key": opened.key.to_string(),
+            "directory": opened.directory,
+            "path": opened.path.to_string_lossy(),
+            "bytes": opened.bytes(),
             "state": judged.state.name(),
             "error": error,
-            "revision": identity.as_ref().map(|identity| format!("{:?}", identity.revision())),
-            "sealing": identity.as_ref().map(|identity| identity.sealing().to_string()),
+            "revision": identity.map(|identity| format!("{:?}", identity.revision())),
+            "sealing": identity.map(|identity| identity.sealing().to_string()),
             "fields": shown.fields().map(|(field, range, value)| json!({
                 "field": field.name(),
                 "offset": range.start,
                 "bytes": range.end.saturating_sub(range.start),
                 "value": value,
             })).collect::<Vec<_>>(),
-            "functions": shown.functions().map(|function| json!({
+            "functions": shown.functions().iter().map(|function| json!({
                 "index": function.index,
                 "offset": function.offset,
                 "bytes": function.bytes,
@@ -69,14 +52,14 @@ pub(crate) fn run(show: &Show, mac_key: Option<&MacKey>, out: &mut Out) -> Resul
             })).collect::<Vec<_>>(),
         }))?;
     } else {
-        out.line(&format!("key        {}", found.key))?;
-        out.line(&format!("directory  {directory}"))?;
-        out.line(&format!("size       {} ({} bytes)", out::bytes(found.bytes), found.bytes))?;
+        out.line(&format!("key        {}", opened.key))?;
+        out.line(&format!("directory  {}", opened.directory))?;
+        out.line(&format!("size       {} ({} bytes)", out::bytes(opened.bytes()), opened.bytes()))?;
         out.line(&format!("state      {}", judged.state.name()))?;
         if let Some(error) = &error {
             out.line(&format!("error      {error}"))?;
         }
-        if let Some(identity) = &identity {
+        if let Some(identity) = identity {
             out.line(&format!("revision   {:?}, {}", identity.revision(), identity.sealing()))?;
         }
         shown.print(out)?;
@@ -88,16 +71,6 @@ struct Shown<'a> {
     file: &'a [u8],
     entry: Option<&'a Entry<'a>>,
     identity: Option<&'a Identity>,
-}
-
-struct Function {
-    index: usize,
-    offset: u64,
-    /// Up to the next one, or the end of the code.
-    bytes: u64,
-    /// What the source map has for its first instruction.
-    source: Option<u64>,
-    name: Option<String>,
 }
 
 impl<'a> Shown<'a> {
@@ -143,23 +116,8 @@ impl<'a> Shown<'a> {
         }
     }
 
-    fn functions(&self) -> impl Iterator<Item = Function> {
-        let offsets: Vec<u64> = self.entry.map(|entry| entry.functions().iter().collect()).unwrap_or_default();
-        let end = self.entry.map_or(0, |entry| u64::try_from(entry.code().len()).unwrap_or(u64::MAX));
-        let map = self.entry.and_then(Entry::source_map);
-        let symbols = self.entry.map(Entry::symbols);
-        let ends: Vec<u64> = offsets.iter().skip(1).copied().chain([end]).collect();
-        offsets.into_iter().zip(ends).enumerate().map(move |(index, (offset, end))| {
-            let source = map.as_ref().and_then(|map| map.at_instruction(offset));
-            let name = symbols.as_ref().and_then(|symbols| symbols.at(offset));
-            Function {
-                index,
-                offset,
-                bytes: end.saturating_sub(offset),
-                source: source.map(|row| row.source),
-                name: name.map(|symbol| symbol.name.escape_ascii().to_string()),
-            }
-        })
+    fn functions(&self) -> Vec<Function> {
+        self.entry.map(functions).unwrap_or_default()
     }
 
     fn imports(&self) -> Vec<Value> {
@@ -204,7 +162,7 @@ impl<'a> Shown<'a> {
             ("source", Side::Right),
             ("name", Side::Left),
         ];
-        let functions: Vec<_> = self.functions().collect();
+        let functions = self.functions();
         let cells = functions.iter().map(|function| {
             [
                 (function.index.to_string(), Paint::Plain),
