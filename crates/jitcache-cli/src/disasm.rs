@@ -11,51 +11,52 @@ use crate::arguments::Disasm;
 use crate::entries::{Cache, State};
 use crate::functions::{Function, code_length, functions};
 use crate::instructions::{Instruction, Instructions};
-use crate::out::{self, Failure, Out, Paint};
+use crate::out::{Failure, Out, Paint};
 use crate::references::References;
 use crate::source::Source;
 
 pub(crate) fn run(disasm: &Disasm, mac_key: Option<&MacKey>, out: &mut Out) -> Result<Outcome, Failure> {
     let source = disasm.source.as_deref().map(Source::read).transpose()?;
-    let cache = Cache::open(&disasm.dir)?;
-    cache.tell_passed_over();
-    let Some(opened) = cache.read(&disasm.key, mac_key)? else { return Ok(Outcome::Unsound) };
+    let cache = Cache::open(&disasm.dir, out)?;
+    cache.tell_passed_over(out);
+    let Some(opened) = cache.read(&disasm.key, mac_key, out)? else { return Ok(Outcome::Unsound) };
     let judged = &opened.judged;
-    if let Some(error) = &judged.error {
-        out::tell(&error.to_string());
-    }
-    let (Some(entry), Some(identity)) = (opened.entry(), &judged.identity) else { return Ok(Outcome::Unsound) };
-    let arch = identity.target().arch;
-    if Instructions::new(arch, &[], 0, 0).is_none() {
+    let outcome = Outcome::unsound_if(judged.state.is_bad() || judged.state == State::Stale);
+    let arch = judged.identity.as_ref().map(|identity| identity.target().arch);
+    if let Some(arch) = arch.filter(|arch| Instructions::new(*arch, &[], 0, 0).is_none()) {
         return Err(Failure::Usage(format!("{}: there is no disassembler for it", arch.name())));
     }
-    let mut parts = parts(&entry);
-    if let Some(wanted) = &disasm.function {
-        parts = chosen(parts, wanted)?;
-    }
-    let listing = Listing {
-        entry: &entry,
-        references: References::of(&entry, arch),
+    let error = judged.error.as_ref().map(ToString::to_string);
+    let entry = opened.entry();
+    let listing = entry.as_ref().zip(arch).map(|(entry, arch)| Listing {
+        entry,
+        references: References::of(entry, arch),
         rows: entry.source_map().map(|map| map.iter().collect()).unwrap_or_default(),
         source: source.as_ref(),
         is_whole: disasm.function.is_none(),
         arch,
-    };
+    });
+    let mut parts = entry.as_ref().map(parts).unwrap_or_default();
+    if let (Some(wanted), Some(_)) = (&disasm.function, &entry) {
+        parts = chosen(parts, wanted)?;
+    }
     if out.is_json {
-        out.raw("{")?;
-        for (name, value) in [
-            ("key", opened.key.to_string()),
-            ("directory", opened.directory.clone()),
-            ("state", judged.state.name().to_owned()),
-            ("arch", arch.name().to_owned()),
-        ] {
-            out.json_member(name, &value.into())?;
-        }
-        out.json_list("functions", parts.iter().map(|part| listing.as_json(part)))?;
-        out.raw(", ")?;
-        out.json_list("try_tables", listing.try_tables().map(|(value, _)| value))?;
-        out.raw("}\n")?;
-    } else {
+        let members = [
+            ("key", opened.key.to_string().into()),
+            ("directory", opened.directory.clone().into()),
+            ("state", judged.state.name().into()),
+            ("error", error.into()),
+            ("arch", arch.map(jitcache::Arch::name).into()),
+        ];
+        let mut functions = parts.iter().filter_map(|part| Some(listing.as_ref()?.as_json(part)));
+        let mut try_tables = listing.iter().flat_map(Listing::try_tables).map(|(value, _)| value);
+        out.json_lists(&members, &mut [("functions", &mut functions), ("try_tables", &mut try_tables)])?;
+        return Ok(outcome);
+    }
+    if let Some(error) = error {
+        out.tell(&error);
+    }
+    if let Some(listing) = &listing {
         for part in &parts {
             listing.print(part, out)?;
         }
@@ -63,7 +64,7 @@ pub(crate) fn run(disasm: &Disasm, mac_key: Option<&MacKey>, out: &mut Out) -> R
             out.line(&format!("try table {at}: {text}"))?;
         }
     }
-    Ok(Outcome::unsound_if(judged.state.is_bad() || judged.state == State::Stale))
+    Ok(outcome)
 }
 
 /// A function, or what stands in front of them all.
@@ -174,8 +175,12 @@ impl<'a> Listing<'a> {
             None => "in front of the functions".to_owned(),
         };
         out.parts(&[(&format!("{what}: {length} bytes at {:#x}", part.at.start), Paint::Strong)])?;
+        let mut last = None;
         for instruction in self.instructions(&part.at) {
-            if let Some(row) = self.row_in(&instruction.at) {
+            // Instruction after instruction may be of one place.
+            if let Some(row) = self.row_in(&instruction.at)
+                && last.replace(row.source) != Some(row.source)
+            {
                 let text = self.source_text(row).map(|text| format!("  {text}")).unwrap_or_default();
                 out.parts(&[(&format!("  source {:#x}{text}", row.source), Paint::Good)])?;
             }

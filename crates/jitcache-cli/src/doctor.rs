@@ -8,7 +8,8 @@ use serde_json::json;
 
 use crate::Outcome;
 use crate::arguments::Doctor;
-use crate::out::{Failure, Out, Paint, Side};
+use crate::out::{Failure, Out, Paint};
+use crate::table::{Cell, Column};
 
 /// One thing that was looked at.
 struct Check {
@@ -59,8 +60,7 @@ pub(crate) fn run(doctor: &Doctor, out: &mut Out) -> Result<Outcome, Failure> {
     checks.extend(mappings());
     let is_bad = checks.iter().any(|check| check.verdict == Verdict::Bad);
     if out.is_json {
-        out.raw("{")?;
-        let members = checks.iter().map(|check| {
+        let mut members = checks.iter().map(|check| {
             json!({
                 "check": check.what,
                 "found": check.found,
@@ -68,20 +68,17 @@ pub(crate) fn run(doctor: &Doctor, out: &mut Out) -> Result<Outcome, Failure> {
                 "remedy": Some(&check.remedy).filter(|remedy| !remedy.is_empty()),
             })
         });
-        out.json_list("checks", members)?;
-        out.raw("}\n")?;
+        out.json_lists(&[], &mut [("checks", &mut members)])?;
     } else {
-        let head = [("check", Side::Left), ("verdict", Side::Left), ("found", Side::Left)];
         let cells = checks.iter().map(|check| {
-            [
-                (check.what.to_owned(), Paint::Plain),
-                (check.verdict.name().to_owned(), check.verdict.paint()),
-                (check.found.clone(), Paint::Plain),
-            ]
+            let verdict = Cell::new(check.verdict.name(), check.verdict.paint());
+            [check.what.into(), verdict, check.found.clone().into()]
         });
-        out.table(head, cells)?;
-        for check in checks.iter().filter(|check| !check.remedy.is_empty()) {
-            out.line(&format!("{}: {}", check.what, check.remedy))?;
+        out.table(["check", "verdict", "found"].map(Column::Left), cells)?;
+        let remedies = checks.iter().filter(|check| !check.remedy.is_empty());
+        if remedies.clone().next().is_some() {
+            out.line("")?;
+            out.record(remedies.map(|check| (check.what, check.remedy.clone().into())))?;
         }
     }
     Ok(Outcome::unsound_if(is_bad))

@@ -10,11 +10,15 @@ use std::time::{Duration, SystemTime};
 use clap::ValueEnum;
 use jitcache::error::Field;
 use jitcache::{Access, CpuFeatures, Entry, Error, FileBytes, Identity, Key, MacKey, Outline, Sealing, Target};
+use serde_json::Value;
 
-use crate::out::{Failure, Paint, tell};
+use crate::out::{Failure, Out, Paint};
+use crate::progress::Progress;
+use crate::table::{Cell, Column};
+use crate::text;
 
 /// The key for parsing what is sealed with a MAC when no key was given: everything but the MAC can be looked at.
-const NO_KEY: MacKey = MacKey::new([0; 32]);
+pub(crate) const NO_KEY: MacKey = MacKey::new([0; 32]);
 
 /// The directories of entries below a root, and what lies in them.
 pub(crate) struct Cache {
@@ -22,6 +26,8 @@ pub(crate) struct Cache {
     pub(crate) entries: Vec<Found>,
     /// What could not be looked at.
     pub(crate) passed_over: Vec<String>,
+    /// So many digits tell the keys apart.
+    digits: usize,
     now: SystemTime,
 }
 
@@ -29,6 +35,17 @@ pub(crate) struct Cache {
 pub(crate) struct Directory {
     pub(crate) path: PathBuf,
     pub(crate) name: String,
+}
+
+impl Directory {
+    /// Returns name and version of the engine, and the target, of which `<name>-<version>-<arch>-<os>` consists.
+    pub(crate) fn parts(&self) -> [&str; 3] {
+        let (name, rest) = self.name.split_once('-').unwrap_or_default();
+        let mut dashes = rest.rmatch_indices('-').map(|(at, _)| at);
+        let version = dashes.nth(1).and_then(|at| Some((rest.get(..at)?, rest.get(at.checked_add(1)?..)?)));
+        let (version, target) = version.unwrap_or_default();
+        [name, version, target]
+    }
 }
 
 /// What has the name of an entry.
@@ -138,14 +155,14 @@ impl Judged {
         if self.fields.is_empty() {
             return None;
         }
-        length_of(&self.fields, Field::FunctionOffsets).checked_div(8)
+        let offsets = self.fields.iter().find(|(field, _)| *field == Field::FunctionOffsets);
+        offsets.map_or(Some(0), |(_, range)| range.end.saturating_sub(range.start).checked_div(8))
     }
 }
 
-/// Returns how many bytes the fields of that name take.
-pub(crate) fn length_of(fields: &[(Field, Range<u64>)], name: Field) -> u64 {
-    let lengths = fields.iter().filter(|(field, _)| *field == name);
-    lengths.map(|(_, range)| range.end.saturating_sub(range.start)).sum()
+/// Returns how many entries there are.
+pub(crate) fn count(entries: &[Found]) -> u64 {
+    u64::try_from(entries.len()).unwrap_or(u64::MAX)
 }
 
 /// Returns whether a directory of entries has that name.
@@ -155,11 +172,11 @@ fn is_engines(name: &str) -> bool {
 
 impl Cache {
     /// Looks up what is in a directory, which is one of entries or holds such.
-    pub(crate) fn open(path: &Path) -> Result<Self, Failure> {
+    pub(crate) fn open(path: &Path, out: &Out) -> Result<Self, Failure> {
         let failed = |error| Failure::io("look into", path, &error);
         let real = fs::canonicalize(path).map_err(failed)?;
-        let mut cache =
-            Self { directories: Vec::new(), entries: Vec::new(), passed_over: Vec::new(), now: SystemTime::now() };
+        let (directories, entries, passed_over) = (Vec::new(), Vec::new(), Vec::new());
+        let mut cache = Self { directories, entries, passed_over, digits: 0, now: SystemTime::now() };
         let name = real.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         if is_engines(name) {
             cache.directories.push(Directory { path: path.to_owned(), name: name.to_owned() });
@@ -181,14 +198,18 @@ impl Cache {
             }
         }
         cache.directories.sort_by(|a, b| a.name.cmp(&b.name));
+        let progress = out.progress("found", 0);
         for directory in 0..cache.directories.len() {
-            cache.look_into(directory);
+            cache.look_into(directory, &progress);
         }
-        cache.entries.sort_by_key(|entry| (entry.key, entry.directory));
+        drop(progress);
+        cache.entries.sort_unstable_by_key(|entry| (entry.key, entry.directory));
+        let pairs = cache.entries.iter().zip(cache.entries.iter().skip(1));
+        cache.digits = pairs.map(|(a, b)| digits_apart(&a.key, &b.key)).fold(DIGITS, usize::max);
         Ok(cache)
     }
 
-    fn look_into(&mut self, at: usize) {
+    fn look_into(&mut self, at: usize, progress: &Progress<'_>) {
         let Some(path) = self.directories.get(at).map(|directory| directory.path.clone()) else { return };
         let names = match fs::read_dir(&path) {
             Ok(names) => names,
@@ -210,6 +231,7 @@ impl Cache {
                 }),
                 Err(error) => self.pass_over(&entry.path(), &error),
             }
+            progress.add(1, 0);
         }
     }
 
@@ -218,10 +240,25 @@ impl Cache {
     }
 
     /// Tells what was passed over.
-    pub(crate) fn tell_passed_over(&self) {
+    pub(crate) fn tell_passed_over(&self, out: &Out) {
         for passed_over in &self.passed_over {
-            tell(&format!("passed over {passed_over}"));
+            out.tell(&format!("passed over {passed_over}"));
         }
+    }
+
+    /// Returns the same as JSON.
+    pub(crate) fn passed_over_json(&self) -> impl Iterator<Item = Value> {
+        self.passed_over.iter().map(|text| Value::from(&text[..]))
+    }
+
+    /// Returns the column that keys stand in.
+    pub(crate) const fn key_column(&self) -> Column {
+        Column::Key(self.digits)
+    }
+
+    /// Returns what tables have of an entry: key, size and age.
+    pub(crate) fn cells(&self, entry: &Found) -> [Cell; 3] {
+        [entry.key.to_string(), text::bytes(entry.bytes), text::age(self.age(entry))].map(Cell::from)
     }
 
     pub(crate) fn directory(&self, entry: &Found) -> &str {
@@ -269,20 +306,20 @@ impl Cache {
     }
 
     /// Reads the entry whose key begins so, and checks every byte; if there is none, tells that.
-    pub(crate) fn read(&self, beginning: &str, mac_key: Option<&MacKey>) -> Result<Option<Opened>, Failure> {
+    pub(crate) fn read(&self, beginning: &str, mac_key: Option<&MacKey>, out: &Out) -> Result<Option<Opened>, Failure> {
         let Some(found) = self.find(beginning)? else {
-            tell(&format!("{beginning}: no entry has a key that begins so"));
+            out.tell(&format!("{beginning}: no entry has a key that begins so"));
             return Ok(None);
         };
         let path = self.path(found);
         let file = match FileBytes::open(&path, Access::READ) {
             Ok(Some(file)) => file,
             Ok(None) => {
-                tell(&format!("{}: it has vanished", path.display()));
+                out.tell(&format!("{}: it has vanished", path.display()));
                 return Ok(None);
             }
             Err(error @ Error::NotAFile { .. }) => {
-                tell(&error.to_string());
+                out.tell(&error.to_string());
                 return Ok(None);
             }
             Err(error) => return Err(error.into()),
@@ -323,8 +360,8 @@ impl Cache {
     pub(crate) fn each<T: Send>(
         &self,
         entries: &[Found],
+        progress: &Progress<'_>,
         look: impl Fn(&Found) -> T + Sync,
-        progress: impl Fn(usize) + Sync,
     ) -> Vec<T> {
         /// Entries that a thread takes at once.
         const MANY: usize = 16;
@@ -339,8 +376,8 @@ impl Cache {
                         let Some(rest) = entries.get(at..).filter(|rest| !rest.is_empty()) else { break };
                         for (place, entry) in rest.iter().take(MANY).enumerate() {
                             own.push((at.saturating_add(place), look(entry)));
+                            progress.add(1, entry.bytes);
                         }
-                        progress(at);
                     }
                     done.lock().unwrap_or_else(std::sync::PoisonError::into_inner).append(&mut own);
                 });
@@ -350,6 +387,16 @@ impl Cache {
         done.sort_unstable_by_key(|(at, _)| *at);
         done.into_iter().map(|(_, made)| made).collect()
     }
+}
+
+/// How many digits of a key are shown at least.
+const DIGITS: usize = 12;
+
+/// Returns how many digits it takes to tell two keys apart.
+fn digits_apart(a: &Key, b: &Key) -> usize {
+    let pairs = a.as_bytes().iter().zip(b.as_bytes());
+    let Some((same, (a, b))) = pairs.enumerate().find(|(_, (a, b))| a != b) else { return 0 };
+    same.saturating_mul(2).saturating_add(if a >> 4 == b >> 4 { 2 } else { 1 })
 }
 
 /// Returns whether this machine can run code of an identity that was found.

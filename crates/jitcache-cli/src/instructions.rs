@@ -55,6 +55,7 @@ impl Iterator for Instructions<'_> {
 }
 
 struct X86<'a> {
+    code: &'a [u8],
     decoder: iced_x86::Decoder<'a>,
     formatter: IntelFormatter,
 }
@@ -72,14 +73,18 @@ impl<'a> X86<'a> {
         options.set_space_after_operand_separator(true);
         options.set_memory_size_options(MemorySizeOptions::Always);
         options.set_rip_relative_addresses(true);
-        Self { decoder: iced_x86::Decoder::with_ip(bits, code, at, DecoderOptions::NONE), formatter }
+        Self { code, decoder: iced_x86::Decoder::with_ip(bits, code, at, DecoderOptions::NONE), formatter }
     }
 
     fn next(&mut self, end: u64) -> Option<Instruction> {
         if !self.decoder.can_decode() {
             return None;
         }
+        let at = self.decoder.ip();
         let instruction = self.decoder.decode();
+        if instruction.is_invalid() {
+            return Some(self.byte(at));
+        }
         let mut text = String::new();
         self.formatter.format(&instruction, &mut text);
         let refers_to = match instruction.op0_kind() {
@@ -89,6 +94,20 @@ impl<'a> X86<'a> {
             _ => instruction.is_ip_rel_memory_operand().then(|| instruction.ip_rel_memory_address()),
         };
         Some(Instruction { at: instruction.ip()..instruction.next_ip().min(end), text, refers_to })
+    }
+}
+
+impl X86<'_> {
+    /// Returns the byte there for one that begins no instruction, and goes on behind it.
+    fn byte(&mut self, at: u64) -> Instruction {
+        let behind =
+            self.decoder.position().saturating_sub(usize::try_from(self.decoder.ip().wrapping_sub(at)).unwrap_or(0));
+        let byte = self.code.get(behind).copied().unwrap_or_default();
+        let next = at.wrapping_add(1);
+        if self.decoder.set_position(behind.saturating_add(1)).is_ok() {
+            self.decoder.set_ip(next);
+        }
+        Instruction { at: at..next, text: format!(".byte {byte:#04x}"), refers_to: None }
     }
 }
 
@@ -116,14 +135,11 @@ impl Arm64<'_> {
         self.at = at.end;
         let decoded = a64::InstDecoder::default().decode(&mut U8Reader::new(word));
         let page = self.page.take();
-        let Ok(instruction) = decoded else {
-            return Some(Instruction {
-                at,
-                text: format!(".word {:#010x}", u32::from_le_bytes(*word)),
-                refers_to: None,
-            });
+        let word = u32::from_le_bytes(*word);
+        let text = decoded.as_ref().ok().map(|instruction| put_right(word, instruction.to_string()));
+        let (Ok(instruction), Some(mut text)) = (decoded, text.filter(|text| !text.starts_with("invalid"))) else {
+            return Some(Instruction { at, text: format!(".word {word:#010x}"), refers_to: None });
         };
-        let mut text = instruction.to_string();
         let mut refers_to = None;
         for operand in &instruction.operands {
             if let Operand::PCOffset(offset) = *operand {
@@ -156,6 +172,34 @@ impl Arm64<'_> {
     }
 }
 
+/// Puts right what is printed of some instructions: `msr` has one of the first 16 registers always, `add` and the like
+/// lack `uxtw` and `uxtx` or have `lsl` in their place, which is the same next to the stack pointer alone, and registers
+/// of the system that code of users has do not have their names.
+fn put_right(word: u32, text: String) -> String {
+    const NAMES: [(&str, &str); 4] =
+        [("s3_3_c4_c2_0", "nzcv"), ("s3_3_c4_c4_0", "fpcr"), ("s3_3_c4_c4_1", "fpsr"), ("s3_3_c13_c0_2", "tpidr_el0")];
+    let register = |at: u32| word.wrapping_shr(at) & 31;
+    if word & 0xffd0_0000 == 0xd510_0000 {
+        let text = match (word & 0x0020_0000, text.rsplit_once(' ')) {
+            (0, Some((front, _))) if register(0) == 31 => format!("{front} xzr"),
+            (0, Some((front, _))) => format!("{front} x{}", register(0)),
+            _ => text,
+        };
+        return NAMES.iter().fold(text, |text, (number, name)| text.replace(number, name));
+    }
+    let is_by_stack = register(0) == 31 && word & 0x2000_0000 == 0 || register(5) == 31;
+    let extended = match word & 0x1fe0_e000 {
+        0x0b20_4000 if !is_by_stack => "uxtw",
+        0x0b20_6000 if !is_by_stack => "uxtx",
+        _ => return text,
+    };
+    match text.split_once(", lsl") {
+        Some((front, amount)) => format!("{front}, {extended}{amount}"),
+        None if text.contains(extended) => text,
+        None => format!("{text}, {extended}"),
+    }
+}
+
 /// Returns which byte of a page an instruction adds to its address, or loads or stores, if the register has that.
 fn within_page(operands: &[Operand; 4], register: u16) -> Option<u64> {
     match *operands {
@@ -166,5 +210,40 @@ fn within_page(operands: &[Operand; 4], register: u16) -> Option<u64> {
         }
         [_, Operand::RegisterOrSP(_, base), Operand::Immediate(offset), _] if base == register => Some(offset.into()),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listed(arch: Arch, code: &[u8]) -> String {
+        let instructions = Instructions::new(arch, code, 0, 0).into_iter().flatten();
+        instructions.map(|instruction| instruction.text).collect::<Vec<_>>().join("; ")
+    }
+
+    #[test]
+    fn every_register_and_every_extension_has_its_name() {
+        for (word, text) in [
+            (0xd51b_443f_u32, "msr fpsr, xzr"),
+            (0xd51b_4434, "msr fpsr, x20"),
+            (0xd53b_4429, "mrs x9, fpsr"),
+            (0xd53b_d041, "mrs x1, tpidr_el0"),
+            (0x8b23_488d, "add x13, x4, w3, uxtw #2"),
+            (0x8b25_6022, "add x2, x1, x5, uxtx"),
+            (0x4b37_416a, "sub w10, w11, w23, uxtw"),
+            (0x8b25_63e2, "add x2, sp, x5"),
+            (0x8b05_0822, "add x2, x1, x5, lsl #2"),
+            (0xedb8_7cde, ".word 0xedb87cde"),
+        ] {
+            assert_eq!(listed(Arch::Arm64, &word.to_le_bytes()), text, "{word:#x}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_instruction_is_one_byte_or_one_word() {
+        assert_eq!(listed(Arch::Amd64, &[0x06, 0x90, 0x0f]), ".byte 0x06; nop; .byte 0x0f");
+        assert_eq!(listed(Arch::Arm64, &[0xff, 0xff, 0xff, 0xff, 1, 2]), ".word 0xffffffff; .byte 0x01, 0x02");
+        assert!(Instructions::new(Arch::S390x, &[], 0, 0).is_none());
     }
 }
