@@ -6,13 +6,13 @@ use sha2::{Digest, Sha256};
 
 use super::append::append;
 use super::identity::Identity;
+use super::key::{KeyBuilder, named, number};
 use super::parts::{Part, Parts};
-use super::recipe::{KeyBuilder, named, number};
-use super::seal::{RECIPE, Sections};
+use super::seal::RECIPE;
 use super::view::Entry;
 use crate::error::{Error, heap};
-use crate::format::{self, Footer, Header, Run, Seal};
-use crate::words::{Key, Magic, size};
+use crate::format::Run;
+use crate::words::{Key, size};
 
 /// A key with what it is made of, which an entry can keep: so a miss can be explained. Made by [`Recipe::of`].
 ///
@@ -170,45 +170,5 @@ impl<'a> From<&'a Key> for Wanted<'a> {
 impl<'a> From<&'a Recipe> for Wanted<'a> {
     fn from(recipe: &'a Recipe) -> Self {
         Self { key: &recipe.key, recipe: Some(recipe) }
-    }
-}
-
-/// What an entry is found to be of, for whatever version and machine it is: nothing is checked but lengths and the
-/// magic.
-#[derive(Debug)]
-pub(crate) enum Sketch {
-    /// No sealed entry of the engine.
-    Nothing,
-    /// The seal is not there: it begins so far from the end of the file, in bytes.
-    Behind(u64),
-    /// A sealed entry of that key, and its recipe if it keeps one.
-    Entry(Key, Option<Recipe>),
-}
-
-impl Sketch {
-    /// Length of the longest start of an entry that is looked at, in bytes.
-    pub(crate) const START: u64 = 6 + 1 + 255;
-
-    /// Reads the seal of a file, of which the start and some of the end are there.
-    pub(crate) fn of(file: Run<'_>, magic: Magic) -> Self {
-        Self::read(file, magic).unwrap_or(Self::Nothing)
-    }
-
-    fn read(file: Run<'_>, magic: Magic) -> Option<Self> {
-        let (header, header_end) = format::read::<Header<'_>>(file, 0, file).ok()?;
-        let footer_at = file.length().checked_sub(Footer::SIZE)?;
-        let (footer, _) = format::read::<Footer>(file, footer_at, ()).ok()?;
-        let at = file.length().checked_sub(footer.seal_length)?;
-        if header.magic.0 != magic.0 || footer.magic != Footer::MAGIC || at < header_end || at > footer_at {
-            return None;
-        }
-        let inside = file.part(&(at..footer_at));
-        if size(inside.bytes()) != inside.length() {
-            return Some(Self::Behind(footer.seal_length));
-        }
-        let (seal, _) = format::read::<Seal<'_>>(inside, 0, inside).ok()?;
-        let key = Key::from_bytes(seal.key.0);
-        let parts = Sections::of(seal.sections).find(RECIPE);
-        Some(Self::Entry(key, parts.and_then(|parts| Recipe::of_entry(key, parts.bytes()).ok())))
     }
 }
