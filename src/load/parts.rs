@@ -62,7 +62,12 @@ impl Parts {
     }
 
     /// Returns a part of the file, if it was read in one piece.
+    ///
+    /// Every lookup in a module comes through here; mostly the whole file is at hand, and nothing was read in parts.
     pub(super) fn part(&self, part: &Range<u64>) -> Option<&[u8]> {
+        if self.is_empty() {
+            return None;
+        }
         let length = part.end.saturating_sub(part.start);
         self.pieces().into_iter().find_map(|(at, bytes)| within(bytes, part.start.checked_sub(at)?, length))
     }
