@@ -9,7 +9,7 @@ use jitcache_cli::{Arguments, Screen, run};
 use jitcache_testkit::scratch::Scratch;
 
 /// Where engines keep entries, of both architectures that can be disassembled and of every layout.
-const DIRECTORIES: [&str; 8] = [
+const DIRECTORIES: [&str; 9] = [
     "wazero-v1.9.0-amd64-linux",
     "wazero-v1.12.0-amd64-linux",
     "wazero-v1.12.0-arm64-linux",
@@ -18,6 +18,7 @@ const DIRECTORIES: [&str; 8] = [
     "fuzz-1-amd64-linux",
     "fuzz-1-arm64-linux",
     "engine-1.0-amd64-linux",
+    "engine-1.0-arm64-linux",
 ];
 
 /// Whatever the file is, it is shown, explained, disassembled and drawn, or refused, without a panic and without a
