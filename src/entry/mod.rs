@@ -29,7 +29,7 @@ pub use alignment::Alignment;
 pub use builder::Builder;
 pub use difference::{Difference, What};
 pub use digest::MacKey;
-pub(crate) use digest::Sum;
+pub(crate) use digest::{Sum, crc32c};
 pub use identity::{Identity, Sealing};
 pub(crate) use linkage::Linkage;
 pub use linkage::{Imports, Relocation};
