@@ -87,7 +87,7 @@ pub mod wazero;
 mod words;
 
 #[cfg(feature = "cache")]
-pub use cache::{Cache, Event, Statistics};
+pub use cache::{Cache, Event};
 #[doc(inline)]
 pub use entry::{Alignment, Builder, Entry, Identity, MacKey, Recipe, Sealing};
 #[doc(inline)]
@@ -104,8 +104,8 @@ pub use registry::Registry;
 pub use store::batch::Batch;
 #[cfg(feature = "cache")]
 pub use store::{
-    Base, Durability, Explanation, Lookup, Near, OtherVersion, Pack, Store, StoreOptions, Trimmed, Verified,
-    default_root,
+    Base, Durability, Explanation, Lookup, Near, OtherVersion, Pack, Statistics, Store, StoreOptions, Trimmed,
+    Verified, default_root,
 };
 pub use words::{Arch, CpuFeatures, Key, Magic, Os, Place, RelocationKind, Revision, Target, Version};
 

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::error::Error;
+use crate::store::Statistics;
 use crate::words::Version;
 
 /// What a cache did, or could not do, on the way to a module. It is told when all is done: see
@@ -122,59 +123,6 @@ impl fmt::Display for Event<'_> {
     }
 }
 
-/// How often a cache did what. Returned by [`Cache::statistics`](crate::Cache::statistics).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Statistics {
-    /// Modules that were in memory.
-    pub memory_hits: u64,
-    /// Modules that were loaded from the store.
-    pub hits: u64,
-    /// Modules of which the store had no entry.
-    pub misses: u64,
-    /// Modules of which the store had an entry of another version.
-    pub stale: u64,
-    /// Modules of which the store had a damaged entry.
-    pub rejected: u64,
-    /// Modules of which the store had an entry of an unknown layout.
-    pub unknown_layouts: u64,
-    /// What could not be done with the store, opening it included: see [`Event`].
-    pub failures: u64,
-    /// Modules that somebody else compiled meanwhile, and was waited for.
-    pub waits: u64,
-    /// Modules that were compiled.
-    pub compilations: u64,
-    /// How long the compilers took. What the hits have saved of that is not known: an entry does not say how long it
-    /// took.
-    pub compiling: Duration,
-    /// Modules that were stored.
-    pub stored: u64,
-    /// Bytes of code that was loaded from the store.
-    pub bytes_loaded: u64,
-    /// Bytes of the files that were stored.
-    pub bytes_stored: u64,
-    /// Modules that went out of memory for the budget.
-    pub evicted: u64,
-    /// Entries that went out of the store for its budget, by what this cache put there.
-    pub trimmed: u64,
-    /// Bytes of their files.
-    pub bytes_trimmed: u64,
-}
-
-impl Statistics {
-    /// Returns which part of the modules that were not in memory the store had, from 0 to 1, or `None` if there were
-    /// none.
-    #[must_use]
-    pub fn hit_rate(&self) -> Option<f64> {
-        let others = [self.misses, self.stale, self.rejected, self.unknown_layouts].into_iter();
-        let asked = others.fold(self.hits, u64::saturating_add);
-        // Of more than 2^32 nobody asks for the difference.
-        let as_float =
-            |count: u64| u32::try_from(count >> asked.max(1).ilog2().saturating_sub(31)).map_or(0.0, f64::from);
-        (asked > 0).then(|| as_float(self.hits) / as_float(asked))
-    }
-}
-
 /// The [`Statistics`] as they are counted.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
@@ -263,12 +211,5 @@ mod tests {
             assert_eq!(event.to_string(), said);
             assert!(!event.is_trouble());
         }
-    }
-
-    #[test]
-    fn a_hit_rate_is_a_part_of_what_was_not_in_memory() {
-        let of = |hits, misses| Statistics { hits, misses, memory_hits: 9, ..Statistics::default() }.hit_rate();
-        assert_eq!([of(0, 0), of(0, 3), of(3, 1), of(3, 0)], [None, Some(0.0), Some(0.75), Some(1.0)]);
-        assert_eq!(of(3 << 50, 1 << 50), Some(0.75));
     }
 }

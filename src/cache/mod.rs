@@ -5,6 +5,8 @@ mod flight;
 mod hook;
 mod kept;
 mod processes;
+mod tallied;
+mod tally;
 mod tier;
 mod trouble;
 
@@ -19,13 +21,14 @@ use crate::entry::{Builder, Identity, Recipe, Wanted};
 use crate::error::Error;
 use crate::load::{Linker, Location, Module};
 use crate::registry::Registry;
-use crate::store::{Explanation, Lookup, Store};
+use crate::store::{Explanation, Lookup, Statistics, Store};
 use crate::words::Key;
 use event::Counters;
-pub use event::{Event, Statistics};
+pub use event::Event;
 use flight::{Flights, Processes, Seat};
 use hook::Hook;
 use kept::Kept;
+use tallied::Tallied;
 use trouble::Trouble;
 
 /// A cache of modules: those in use in memory, the others in a [`Store`].
@@ -66,6 +69,7 @@ pub struct Cache {
     registry: Registry,
     hook: Hook,
     counters: Counters,
+    tallied: Tallied,
     /// How reading from the store goes, and how writing does.
     reads: Trouble,
     writes: Trouble,
@@ -116,8 +120,9 @@ impl Cache {
         match store {
             Ok(store) => Self::over(store),
             Err(error) => {
-                let unopened = Unopened { error, is_told: AtomicBool::new(false) };
-                Self { unopened: Some(unopened), ..Self::in_memory(identity) }
+                let mut cache = Self::in_memory(identity);
+                cache.unopened = Some(Unopened { error, is_told: AtomicBool::new(false) });
+                cache
             }
         }
     }
@@ -135,8 +140,10 @@ impl Cache {
     /// ```
     #[must_use]
     pub fn over(store: Store) -> Self {
-        let cache = Self::in_memory(store.identity().clone());
-        Self { linker: store.linker().clone(), store: Some(store), ..cache }
+        let mut cache = Self::in_memory(store.identity().clone());
+        cache.linker = store.linker().clone();
+        cache.store = Some(store);
+        cache
     }
 
     /// Returns a cache that keeps nothing on disk.
@@ -156,6 +163,7 @@ impl Cache {
             registry: Registry::new(),
             hook: Hook::default(),
             counters: Counters::default(),
+            tallied: Tallied::new(),
             reads: Trouble::default(),
             writes: Trouble::default(),
         }
@@ -178,7 +186,7 @@ impl Cache {
     /// missed and not removed, and what is compiled then fails in the same way if it imports the same.
     #[must_use]
     pub fn with_linker(mut self, linker: Linker) -> Self {
-        self.store = self.store.map(|store| store.with_linker(linker.clone()));
+        self.store = self.store.take().map(|store| store.with_linker(linker.clone()));
         self.linker = linker;
         self
     }
@@ -233,7 +241,7 @@ impl Cache {
     /// ```
     #[must_use]
     pub fn strict(mut self) -> Self {
-        self.store = self.store.map(Store::into_read_only);
+        self.store = self.store.take().map(Store::into_read_only);
         self.is_strict = true;
         self
     }

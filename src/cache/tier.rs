@@ -47,6 +47,9 @@ impl Cache {
 
     /// Counts what was found in the end, however often it was looked for.
     pub(super) fn count_found<T>(&self, found: &Result<Found<T>, Error>) {
+        if !matches!(found, Ok((Lookup::Hit(_), _))) {
+            self.tallied.notice_fork(&self.counters);
+        }
         match found {
             Ok((Lookup::Hit(_), _)) => count(&self.counters.hits),
             Ok((Lookup::Miss, _)) | Err(_) => count(&self.counters.misses),
@@ -192,6 +195,7 @@ impl Cache {
             Ok(None) => {}
         }
         self.trim();
+        self.tallied.add_at_times(&self.counters, self.store_to_write());
         added.module
     }
 

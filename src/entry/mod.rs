@@ -30,7 +30,7 @@ pub use alignment::Alignment;
 pub use builder::Builder;
 pub use difference::{Difference, What};
 pub use digest::MacKey;
-pub(crate) use digest::Sum;
+pub(crate) use digest::{Sum, crc32c};
 pub(crate) use found::kept_recipe;
 pub use identity::{Identity, Sealing};
 pub use key::KeyBuilder;

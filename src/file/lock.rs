@@ -8,9 +8,10 @@
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::ErrorKind;
 use std::path::Path;
-use std::process;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
+use std::time::{Duration, Instant};
+use std::{process, thread};
 
 use super::call::{create_directory, failed};
 use super::modes::{self, Modes};
@@ -44,6 +45,9 @@ static TABLE: Mutex<Table> = Mutex::new(Table(Vec::new()));
 /// Which process the table is of: zero, until there is one.
 static PROCESS: AtomicU32 = AtomicU32::new(0);
 
+/// How long is waited before a lock is tried again.
+const PAUSE: Duration = Duration::from_millis(1);
+
 /// Returns whether locks in a directory are the kernel's of this machine, and those of a directory that cannot be
 /// opened are not.
 pub(crate) fn are_locks_local(directory: &Path) -> bool {
@@ -64,6 +68,28 @@ pub(crate) fn try_lock(path: &Path, modes: Option<Modes>, byte: u32) -> Result<O
     let locked = opened.try_lock(path, byte);
     table.close_unless_locked(inode);
     Ok(locked?.then(|| Lock { inode, byte, process }))
+}
+
+/// Does the same, over and over for as long as there is patience, if locks in a directory are the kernel's of this
+/// machine. Otherwise everybody goes on without one: there, even trying may wait for ever.
+pub(crate) fn lock_within(
+    patience: Duration,
+    directory: &Path,
+    path: &Path,
+    modes: Option<Modes>,
+    byte: u32,
+) -> Result<Option<Option<Lock>>, Error> {
+    if !are_locks_local(directory) {
+        return Ok(Some(None));
+    }
+    let since = Instant::now();
+    loop {
+        match try_lock(path, modes, byte)? {
+            None if since.elapsed() >= patience => return Ok(None),
+            None => thread::sleep(PAUSE),
+            lock => return Ok(Some(lock)),
+        }
+    }
 }
 
 /// Returns the table of a process, or `None` in a child of a fork that was made while another thread had it.

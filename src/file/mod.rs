@@ -11,7 +11,7 @@ mod temporary;
 mod trust;
 
 pub(crate) use call::{FileId, create_directory, failed, is_directory, look, names, open, read_at, touch};
-pub(crate) use lock::{Lock, are_locks_local, try_lock};
+pub(crate) use lock::{Lock, are_locks_local, lock_within, try_lock};
 #[cfg(not(unix))]
 pub(crate) use modes::Modes;
 #[cfg(unix)]
@@ -19,7 +19,7 @@ pub use modes::Modes;
 pub(crate) use publish::{Aside, Sync, create_aside, publish, sync_aside, sync_directory, write_aside};
 pub(crate) use remove::{remove, remove_read, remove_unchanged};
 pub(crate) use tag::tag;
-pub(crate) use temporary::{remove_directory, sweep, time};
+pub(crate) use temporary::{LOCK, TALLY, remove_directory, sweep, time};
 #[cfg(unix)]
 pub use trust::Trust;
 pub(crate) use trust::Trusted;

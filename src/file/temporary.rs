@@ -1,13 +1,17 @@
 //! Temporary files: a directory of their own, in which each attempt to write has a name that nobody else has.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use super::call::{create_directory, failed, if_there, names, unlink};
 use super::modes::{self, Modes};
 use crate::error::Error;
+
+/// The file beside temporary files of which bytes are locked, and the one that has what was counted: they stay.
+pub(crate) const LOCK: &str = "lock";
+pub(crate) const TALLY: &str = "tally";
 
 /// How often a step is tried that others may undo: a directory can be removed as soon as it is there, and it must end
 /// somewhere.
@@ -84,13 +88,32 @@ pub(crate) fn sweep(directory: &Path, modes: Option<Modes>) -> Result<usize, Err
     result.map(|()| swept)
 }
 
-/// Removes a directory of entries in which there is nothing but temporary files that are left over. What stays is in
-/// nobody's way.
+/// Removes a directory of entries in which there is nothing but temporary files that are left over, and with it the
+/// file of its locks and its tally. What stays is in nobody's way.
 pub(crate) fn remove_directory(directory: &Path, modes: Option<Modes>) {
     let temporaries = directory.join("tmp");
-    let _ = sweep(&temporaries, modes);
+    if sweep(&temporaries, modes).is_ok()
+        && has_only(directory, &["tmp"]).unwrap_or(false)
+        && has_only(&temporaries, &[LOCK, TALLY]).unwrap_or(false)
+    {
+        for path in [LOCK, TALLY].map(|name| temporaries.join(name)) {
+            if fs::symlink_metadata(&path).is_ok_and(|found| found.is_file()) {
+                let _ = unlink(&path);
+            }
+        }
+    }
     let _ = fs::remove_dir(temporaries);
     let _ = fs::remove_dir(directory);
+}
+
+/// Returns whether there is nothing in a directory but what has one of those names.
+fn has_only(directory: &Path, names: &[&str]) -> io::Result<bool> {
+    for entry in fs::read_dir(directory)? {
+        if !names.iter().any(|name| entry.as_ref().is_ok_and(|entry| entry.file_name() == **name)) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Removes a temporary file if it is left over, and returns whether it did.

@@ -2,7 +2,7 @@
 
 use super::Store;
 use crate::error::Error;
-use crate::file::{self, FileId, Lock};
+use crate::file::{self, FileId, LOCK, Lock};
 use crate::words::Key;
 
 impl Store {
@@ -21,7 +21,7 @@ impl Store {
         let [first, second, third, fourth, ..] = *key.as_bytes();
         // Of the sign in the offset of a file of old 32-bit systems there is no bit left.
         let byte = u32::from_le_bytes([first, second, third, fourth]) >> 1;
-        file::try_lock(&self.temporaries().join("lock"), self.modes, byte)
+        file::try_lock(&self.temporaries().join(LOCK), self.modes, byte)
     }
 
     /// Returns which file has the name of a key, if any that is seen has it.

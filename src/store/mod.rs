@@ -14,6 +14,8 @@ mod pack;
 mod packing;
 mod place;
 mod room;
+mod statistics;
+mod tally;
 mod verified;
 
 use std::io::{BufWriter, Write};
@@ -36,6 +38,7 @@ pub use pack::Pack;
 pub use place::default_root;
 use room::Budget;
 pub use room::{OtherVersion, Trimmed};
+pub use statistics::Statistics;
 pub use verified::Verified;
 
 /// The entries of one engine, one of its versions and one target, as files of a directory.

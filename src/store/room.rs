@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::entry::Identity;
 use crate::error::{Error, heap};
-use crate::file::{self, FileId, Lock, Modes, Trusted};
+use crate::file::{self, FileId, Modes, Trusted};
 use crate::words::Key;
 
 /// What was removed to make room.
@@ -45,9 +45,6 @@ pub(super) const PATIENCE: Duration = Duration::from_millis(50);
 
 /// How long a put goes on removing: on a disk that is busy each removal may take milliseconds.
 pub(super) const LONGEST: Duration = Duration::from_secs(1);
-
-/// How long is waited before the lock is tried again.
-const PAUSE: Duration = Duration::from_millis(1);
 
 /// How often is counted again after something was removed: others may go on putting, and it must end somewhere.
 const ROUNDS: u32 = 4;
@@ -126,14 +123,8 @@ impl Room<'_> {
         patience: Duration,
         longest: Duration,
     ) -> Result<Option<Trimmed>, Error> {
-        let (path, since) = (self.root.join(format!("{}.lock", self.identity.name())), Instant::now());
-        let _lock = loop {
-            match self.try_lock(&path)? {
-                Some(lock) => break lock,
-                None if since.elapsed() >= patience => return Ok(None),
-                None => std::thread::sleep(PAUSE),
-            }
-        };
+        let path = self.root.join(format!("{}.lock", self.identity.name()));
+        let Some(_lock) = file::lock_within(patience, self.root, &path, self.modes, 0)? else { return Ok(None) };
         let (mut trimmed, since) = (Trimmed::default(), Instant::now());
         let is_over = || since.elapsed() >= longest;
         // Once more for what others have put meanwhile.
@@ -149,15 +140,6 @@ impl Room<'_> {
             }
         }
         Ok(Some(trimmed))
-    }
-
-    /// Takes the lock that a file stands for, or returns `None` if somebody else has it. Everybody gets it where locks
-    /// are not the kernel's of this machine: there, even trying may wait for ever.
-    fn try_lock(&self, path: &Path) -> Result<Option<Option<Lock>>, Error> {
-        if !file::are_locks_local(self.root) {
-            return Ok(Some(None));
-        }
-        Ok(file::try_lock(path, self.modes, 0)?.map(Some))
     }
 
     fn remove_least_used(

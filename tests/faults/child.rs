@@ -209,6 +209,7 @@ fn main() {
         "load-forever" => adversary::child(root, argument).exit(),
         "publish" => powercut::child(root, argument).exit(),
         "fork" => fork::child(root, argument).exit(),
+        "fork-counts" => fork::child_that_counts(root).exit(),
         "fork-in-flight" => fork::child_in_flight().exit(),
         action if action.starts_with("flight-") => flight::child(action, root).exit(),
         "limits" => return limits::child(root, argument),

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, SystemTime};
 
-use jitcache::{Builder, Cache, Error, Identity, Key, Module, Store};
+use jitcache::{Builder, Cache, Error, Identity, Key, Module, Statistics, Store};
 
 use crate::random::Random;
 use crate::scratch::Scratch;
@@ -62,13 +62,14 @@ pub fn put(store: &Store, n: u64, generation: u8) -> Result<(), Error> {
 pub const LEFT_OVER: &str = "tmp/0123456789abcdef";
 
 /// What is in a directory of entries: names and contents, of temporary files too, but not the file that holds the
-/// locks.
+/// locks, and not the tally.
 pub fn files(directory: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut files = BTreeMap::new();
     for within in ["", "tmp/"] {
         for file in fs::read_dir(directory.join(within)).into_iter().flatten() {
             let file = file.unwrap();
-            if !file.file_type().unwrap().is_dir() && file.file_name() != "lock" {
+            let stays = ["lock", "tally"].iter().any(|name| file.file_name() == *name);
+            if !file.file_type().unwrap().is_dir() && !stays {
                 let name = file.file_name().into_string().unwrap();
                 files.insert(format!("{within}{name}"), fs::read(file.path()).unwrap());
             }
@@ -150,6 +151,8 @@ impl Directory {
     pub fn check(&self, case: &str) {
         let (entry, new) = (self.entry(), file(LARGE, 1));
         assert!(entry.is_none() || entry == self.before || entry.as_ref() == Some(&new), "{case}: a damaged entry");
+        let is_counted = self.store.tally().unwrap() != Statistics::default();
+        assert_eq!(is_counted, self.store.directory().join("tmp/tally").exists(), "{case}: a damaged tally");
         age(self.store.directory());
         put(&Store::open(self.scratch.path(), identity()).unwrap(), 9, 0).unwrap();
         let mut files = files(self.store.directory());

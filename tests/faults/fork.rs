@@ -7,7 +7,7 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
 
-use jitcache::{Builder, Cache, Error, Lookup, Store};
+use jitcache::{Builder, Cache, Error, Lookup, Statistics, Store};
 
 use crate::child::{self, Outcome};
 use crate::content::{builder, compiled, identity, key};
@@ -103,6 +103,61 @@ pub fn child_in_flight() -> Outcome {
         release.send(()).unwrap();
         if status == 0 { Outcome::Done } else { Outcome::Wrong }
     })
+}
+
+/// Forks a process that has counted, and looks what its forks add to the tally.
+pub fn child_that_counts(root: &Path) -> Outcome {
+    child::hangs_after(20);
+    let cache = Cache::open(root, identity()).unwrap();
+    let wait = |pid| {
+        let mut status = -1;
+        // SAFETY: the status is there to be written to.
+        assert_eq!(unsafe { libc::waitpid(pid, &raw mut status, 0) }, pid);
+        status == 0
+    };
+    for n in 1..4 {
+        drop(compiled(&cache, n, 0).unwrap());
+    }
+    drop(cache.forget(&key(1)));
+    drop(cache.get(&key(1)).hit().unwrap());
+    let store = cache.store().unwrap();
+    let before = store.tally().unwrap();
+    // SAFETY: the fork drops its cache and exits; there is no other thread whose locks it may find taken.
+    let idle = unsafe { libc::fork() };
+    if idle == 0 {
+        drop(cache);
+        // SAFETY: nothing of the fork is needed any more.
+        unsafe { libc::_exit(0) };
+    }
+    if !wait(idle) || store.tally().unwrap() != before {
+        return Outcome::Wrong;
+    }
+    // SAFETY: the same, and it compiles and loads.
+    let busy = unsafe { libc::fork() };
+    if busy == 0 {
+        // What it has counted so far cannot be told from what its parent has.
+        drop(cache.forget(&key(2)));
+        drop(cache.get(&key(2)).hit().unwrap());
+        drop(compiled(&cache, 4, 0).unwrap());
+        drop(cache.forget(&key(3)));
+        drop(cache.get(&key(3)).hit().unwrap());
+        drop(cache);
+        // SAFETY: nothing of the fork is needed any more.
+        unsafe { libc::_exit(0) };
+    }
+    let counts = |counted: Statistics| [counted.hits, counted.misses, counted.compilations, counted.stored];
+    let before = counts(before).map(|count| count + 1);
+    if !wait(busy) || counts(store.tally().unwrap()) != before || counts(cache.tally().unwrap()) != [2, 4, 4, 4] {
+        return Outcome::Wrong;
+    }
+    Outcome::Done
+}
+
+#[test]
+fn a_fork_does_not_count_what_its_parent_has_counted() {
+    let scratch = Scratch::in_memory();
+    let output = child::command("fork-counts", scratch.path()).output().unwrap();
+    assert_eq!(Outcome::of(output.status), Outcome::Done, "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 #[test]

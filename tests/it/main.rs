@@ -43,6 +43,7 @@ mod seal;
 mod shared;
 mod specification;
 mod store;
+mod tally;
 mod threads;
 #[cfg(unix)]
 mod trust;

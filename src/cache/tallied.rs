@@ -1,0 +1,91 @@
+//! What of a cache's counters is in the tally of its directory, in a process and its forks.
+
+use std::process;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, TryLockError};
+use std::time::{Duration, Instant};
+
+use super::event::Counters;
+use crate::store::{Statistics, Store};
+
+/// What of a cache's counters is in the tally.
+#[derive(Debug)]
+pub(super) struct Tallied {
+    /// Which process counts. A child of a fork has counted nothing of what its parent had.
+    process: AtomicU32,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    counted: Statistics,
+    at: Instant,
+}
+
+/// How long a cache that compiles waits before it adds to the tally again: that takes as long as storing a small module.
+const EVERY: Duration = Duration::from_secs(1);
+
+/// How long a cache that comes to its end waits for those who do at the same time.
+const PATIENCE: Duration = Duration::from_millis(20);
+
+impl Tallied {
+    /// Returns that of a cache that has counted nothing.
+    pub(super) fn new() -> Self {
+        let state = State { counted: Statistics::default(), at: Instant::now() };
+        Self { process: AtomicU32::new(process::id()), state: Mutex::new(state) }
+    }
+
+    /// Leaves out what a parent has counted, in a child of a fork, which cannot tell it from its own until then.
+    pub(super) fn notice_fork(&self, counters: &Counters) {
+        if self.process.load(Ordering::Relaxed) != process::id() {
+            drop(self.state(counters));
+        }
+    }
+
+    /// Returns what is in the tally, or `None` while another thread adds to it, or did when this process was forked.
+    fn state(&self, counters: &Counters) -> Option<MutexGuard<'_, State>> {
+        let mut state = match self.state.try_lock() {
+            Ok(state) => state,
+            Err(TryLockError::Poisoned(state)) => state.into_inner(),
+            Err(TryLockError::WouldBlock) => return None,
+        };
+        let process = process::id();
+        if self.process.swap(process, Ordering::Relaxed) != process {
+            state.counted = counters.read();
+        }
+        Some(state)
+    }
+
+    /// Adds what was counted to the tally of a store, unless that was done a moment ago.
+    pub(super) fn add_at_times(&self, counters: &Counters, store: Option<&Store>) {
+        self.add_if(|state| state.at.elapsed() >= EVERY, Duration::ZERO, counters, store);
+    }
+
+    /// Adds what was counted to the tally of a store, and returns what could not be added. That is tried again the next
+    /// time.
+    pub(super) fn add(&self, counters: &Counters, store: Option<&Store>) -> Statistics {
+        self.add_if(|_| true, PATIENCE, counters, store)
+    }
+
+    fn add_if(
+        &self,
+        is_time: impl Fn(&State) -> bool,
+        patience: Duration,
+        counters: &Counters,
+        store: Option<&Store>,
+    ) -> Statistics {
+        let Some(mut state) = self.state(counters).filter(|state| is_time(state)) else {
+            return Statistics::default();
+        };
+        let counted = counters.read();
+        let more = counted.since(&state.counted);
+        let is_added = more == Statistics::default()
+            || store.is_some_and(|store| store.add_to_tally(&more, patience).unwrap_or(false));
+        state.at = Instant::now();
+        if !is_added {
+            return more;
+        }
+        state.counted = counted;
+        Statistics::default()
+    }
+}
