@@ -88,6 +88,9 @@ pub(crate) struct List {
     /// Only entries of at most that size
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub(crate) max_size: Option<u64>,
+    /// Only entries of the engine of that name
+    #[arg(long, value_name = "NAME")]
+    pub(crate) engine: Option<String>,
     /// Only entries in that state
     #[arg(long)]
     pub(crate) state: Option<State>,

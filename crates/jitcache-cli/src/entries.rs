@@ -1,5 +1,6 @@
 //! Entries as they lie on the disk, of whichever engine.
 
+use std::cell::RefCell;
 use std::fs;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -9,7 +10,9 @@ use std::time::{Duration, SystemTime};
 
 use clap::ValueEnum;
 use jitcache::error::Field;
-use jitcache::{Access, CpuFeatures, Entry, Error, FileBytes, Identity, Key, MacKey, Outline, Sealing, Target};
+use jitcache::{
+    Access, CpuFeatures, Entry, Error, FileBytes, Identity, Key, MacKey, Outline, Sealing, Store, Target, Trust,
+};
 use serde_json::Value;
 
 use crate::out::{Failure, Out, Paint};
@@ -265,6 +268,13 @@ impl Cache {
         self.directories.get(entry.directory).map_or("", |directory| &directory.name)
     }
 
+    /// Opens the store of a directory, which is read only, whoever owns it.
+    pub(crate) fn store(path: &Path, identity: Identity) -> Result<Store, Failure> {
+        let real = fs::canonicalize(path).map_err(|error| Failure::io("find", path, &error))?;
+        let root = real.parent().unwrap_or(&real);
+        Ok(Store::options(identity).trust(Trust::Anyone).read_only().open(root)?)
+    }
+
     pub(crate) fn path(&self, entry: &Found) -> PathBuf {
         let directory = self.directories.get(entry.directory);
         directory.map(|directory| directory.path.join(entry.key.to_string())).unwrap_or_default()
@@ -349,11 +359,14 @@ impl Cache {
 
     /// Checks every byte of an entry; `None` if it has vanished.
     pub(crate) fn verify(&self, entry: &Found, mac_key: Option<&MacKey>) -> Option<Judged> {
-        let file = match FileBytes::open(&self.path(entry), Access::READ) {
-            Ok(file) => file?,
-            Err(error) => return Some(Judged::failed(error, None)),
-        };
-        Some(judge(self.directory(entry), &file, &entry.key, mac_key))
+        thread_local! {
+            /// What files are read into: getting memory for each would take longer than reading it.
+            static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+        }
+        BUFFER.with_borrow_mut(|buffer| match FileBytes::read_into(&self.path(entry), Access::READ, buffer) {
+            Ok(file) => Some(judge(self.directory(entry), file?, &entry.key, mac_key)),
+            Err(error) => Some(Judged::failed(error, None)),
+        })
     }
 
     /// Calls `look` on every entry, by as many threads as there are processors, and returns what it made of each.

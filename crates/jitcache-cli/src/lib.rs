@@ -24,6 +24,7 @@ mod show;
 mod source;
 mod stats;
 mod table;
+mod tally;
 mod text;
 mod verify;
 mod why;

@@ -25,7 +25,9 @@ pub(crate) fn run(list: &List, mac_key: Option<&MacKey>, out: &mut Out) -> Resul
     let mut entries = std::mem::take(&mut cache.entries);
     entries.retain(|entry| {
         let age = cache.age(entry);
-        list.older_than.is_none_or(|least| age >= least)
+        let engine = cache.directories.get(entry.directory).map(|directory| directory.parts()[0]);
+        list.engine.as_deref().is_none_or(|wanted| engine == Some(wanted))
+            && list.older_than.is_none_or(|least| age >= least)
             && list.newer_than.is_none_or(|most| age <= most)
             && list.min_size.is_none_or(|least| entry.bytes >= least)
             && list.max_size.is_none_or(|most| entry.bytes <= most)

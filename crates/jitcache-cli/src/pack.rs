@@ -2,17 +2,17 @@
 
 use std::path::Path;
 
-use jitcache::{Access, CpuFeatures, Identity, MacKey, Pack, Sealing, Store, Trust};
+use jitcache::{Access, CpuFeatures, Identity, MacKey, Pack, Sealing};
 
 use crate::Outcome;
 use crate::arguments::{self, Unpack};
-use crate::entries::{Cache, Found, NO_KEY, State, count};
+use crate::entries::{Cache, Directory, Found, NO_KEY, State, count};
 use crate::moved::{Moved, One, put};
 use crate::out::{Failure, Out};
 
 pub(crate) fn pack(pack: &arguments::Pack, mac_key: Option<&MacKey>, out: &mut Out) -> Result<Outcome, Failure> {
     let cache = Cache::open(&pack.dir, out)?;
-    let (directory, root) = one_directory(&cache, &pack.dir)?;
+    let directory = one_directory(&cache, &pack.dir)?;
     let judged = cache.each(&cache.entries, &out.progress("verifying", count(&cache.entries)), |entry| {
         let judged = cache.verify(entry, mac_key)?;
         Some(match (judged.error, judged.state, judged.identity) {
@@ -55,11 +55,10 @@ pub(crate) fn pack(pack: &arguments::Pack, mac_key: Option<&MacKey>, out: &mut O
     let expected = count_of(fitting.len());
     moved.entries = fitting
         .into_iter()
-        .map(|(entry, _)| One { key: entry.key, directory: directory.to_owned(), bytes: entry.bytes })
+        .map(|(entry, _)| One { key: entry.key, directory: directory.name.clone(), bytes: entry.bytes })
         .collect();
     if !pack.dry_run {
-        let store = Store::options(identity).trust(Trust::Anyone).read_only().open(root)?;
-        let written = store.write_pack(&pack.to)?;
+        let written = Cache::store(&directory.path, identity)?.write_pack(&pack.to)?;
         if written != expected {
             moved.passed_over.push(format!("{written} entries were written: others came or went meanwhile"));
         }
@@ -86,8 +85,8 @@ pub(crate) fn unpack(unpack: &Unpack, mac_key: Option<&MacKey>, out: &mut Out) -
     moved.print("unpacked", out)
 }
 
-/// Returns the name of the only directory that has entries, and the root that it is under.
-fn one_directory<'c>(cache: &'c Cache, dir: &Path) -> Result<(&'c str, std::path::PathBuf), Failure> {
+/// Returns the only directory that has entries.
+fn one_directory<'c>(cache: &'c Cache, dir: &Path) -> Result<&'c Directory, Failure> {
     let mut with_entries = cache.entries.iter().map(|entry| entry.directory);
     let first = with_entries.next();
     if with_entries.any(|other| Some(other) != first) {
@@ -96,9 +95,7 @@ fn one_directory<'c>(cache: &'c Cache, dir: &Path) -> Result<(&'c str, std::path
     }
     let directory = first.and_then(|first| cache.directories.get(first));
     let none = || Failure::Usage(format!("{}: there are no entries", dir.display()));
-    let directory = directory.ok_or_else(none)?;
-    let real = std::fs::canonicalize(&directory.path).map_err(|error| Failure::io("find", &directory.path, &error))?;
-    Ok((&directory.name, real.parent().unwrap_or(&real).to_owned()))
+    directory.ok_or_else(none)
 }
 
 fn count_of(many: usize) -> u64 {

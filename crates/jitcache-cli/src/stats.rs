@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use jitcache::MacKey;
+use jitcache::{MacKey, Statistics};
 use serde_json::{Map, Value, json};
 
 use crate::Outcome;
@@ -14,7 +14,7 @@ use crate::kinds::{Kind, lengths};
 use crate::out::{Failure, Out, Paint};
 use crate::picture::{self, Chart};
 use crate::table::{Cell, Column};
-use crate::text;
+use crate::{tally, text};
 
 /// The sums of a directory.
 #[derive(Clone, Default)]
@@ -39,6 +39,7 @@ const DAY: u64 = 24 * 60 * 60;
 
 struct Sum {
     directories: Vec<Sums>,
+    tallies: Vec<Option<Statistics>>,
     kinds: [u64; 6],
     spans: [Span; 5],
 }
@@ -84,7 +85,9 @@ impl Sum {
             span("less than 30 days", DAY.saturating_mul(30)),
             span("longer", 0),
         ];
-        let mut sum = Self { directories: vec![Sums::default(); cache.directories.len()], kinds: [0; 6], spans };
+        let tallies = cache.directories.iter().map(|directory| tally::of(directory, out)).collect();
+        let directories = vec![Sums::default(); cache.directories.len()];
+        let mut sum = Self { directories, tallies, kinds: [0; 6], spans };
         for (entry, looked) in cache.entries.iter().zip(looked) {
             let Some((state, functions, kinds)) = looked else { continue };
             sum.kinds.iter_mut().zip(kinds).for_each(|(sum, bytes)| add(sum, bytes));
@@ -123,7 +126,8 @@ impl Sum {
             };
             evicted.iter().map(of).collect::<Vec<Value>>()
         });
-        let mut directories = cache.directories.iter().zip(&self.directories).map(|(directory, sums)| {
+        let directories = cache.directories.iter().zip(&self.directories).zip(&self.tallies);
+        let mut directories = directories.map(|((directory, sums), tally)| {
             let [engine, version, target] = directory.parts();
             let states: Map<_, _> =
                 sums.states.iter().map(|(state, many)| (state.name().to_owned(), (*many).into())).collect();
@@ -138,6 +142,7 @@ impl Sum {
                 "youngest_seconds": sums.youngest.map(|age| age.as_secs()),
                 "oldest_seconds": sums.oldest.map(|age| age.as_secs()),
                 "states": states,
+                "tally": tally.as_ref().map(tally::as_json),
             })
         });
         let members =
@@ -179,7 +184,10 @@ impl Sum {
             .spans
             .iter()
             .map(|span| [span.name.into(), span.entries.to_string().into(), Cell::from(text::bytes(span.bytes))]);
-        out.table([Column::Left("unused for"), entries, size], cells)
+        out.table([Column::Left("unused for"), entries, size], cells)?;
+        let tallies: Vec<_> =
+            cache.directories.iter().zip(&self.tallies).filter_map(|(of, tally)| Some((of, tally.as_ref()?))).collect();
+        tally::print(&tallies, out)
     }
 
     fn charts(&self, cache: &Cache) -> Vec<Chart> {

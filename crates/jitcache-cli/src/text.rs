@@ -51,6 +51,11 @@ pub(crate) fn age(age: Duration) -> String {
     format!("{seconds}s")
 }
 
+/// Returns how long something takes as people read it.
+pub(crate) fn duration(duration: Duration) -> String {
+    if duration < Duration::from_secs(120) { format!("{duration:.1?}") } else { age(duration) }
+}
+
 /// Breaks a text into lines of at most `width` characters, between words where there are any.
 pub(crate) fn wrapped(text: &str, width: usize) -> Vec<String> {
     let (mut lines, mut line, mut length) = (Vec::new(), String::new(), 0_usize);

@@ -4,8 +4,7 @@ use std::path::Path;
 
 use jitcache::entry::{Difference, What};
 use jitcache::{
-    Access, CpuFeatures, Entry, Error, Explanation, FileBytes, Identity, Key, MacKey, Near, Recipe, Store, Target,
-    Trust,
+    Access, CpuFeatures, Entry, Error, Explanation, FileBytes, Identity, Key, MacKey, Near, Recipe, Target,
 };
 use serde_json::{Value, json};
 
@@ -72,13 +71,13 @@ fn tell(path: &Path, directory: &str, key: Key, mac_key: Option<&MacKey>, out: &
 fn near(path: &Path, file: &[u8], identity: &Identity, out: &Out) -> Explanation {
     let recipe = Entry::parse(file, identity).and_then(|entry| Recipe::kept_by(&entry));
     let real = std::fs::canonicalize(path).unwrap_or_default();
-    let (Ok(Some(recipe)), Some(root)) = (recipe, real.parent().and_then(Path::parent)) else {
-        return Explanation::default();
-    };
-    let store = Store::options(identity.clone()).trust(Trust::Anyone).read_only().open(root);
-    let mut explanation = store.and_then(|store| store.explain(&recipe)).unwrap_or_else(|error| {
-        // What was asked of this entry is known without the others.
-        out.tell(&format!("others were not looked at: {error}"));
+    let (Ok(Some(recipe)), Some(directory)) = (recipe, real.parent()) else { return Explanation::default() };
+    let explained = Cache::store(directory, identity.clone()).and_then(|store| Ok(store.explain(&recipe)?));
+    // What was asked of this entry is known without the others.
+    let mut explanation = explained.unwrap_or_else(|failure| {
+        if let Failure::Usage(reason) = failure {
+            out.tell(&format!("others were not looked at: {reason}"));
+        }
         Explanation::default()
     });
     explanation.nearest.retain(|near| !near.differences.is_empty());

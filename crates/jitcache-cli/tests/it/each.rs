@@ -1,9 +1,10 @@
 //! What each command prints.
 
-use std::fs;
+use std::fs::{self, File, FileTimes};
 use std::path::Path;
+use std::time::{Duration, SystemTime};
 
-use jitcache::{Builder, Identity, Recipe, Sealing, Store};
+use jitcache::{Builder, Cache, Error, Identity, Key, Recipe, Sealing, Store};
 use jitcache_testkit::scratch::Scratch;
 use serde_json::Value;
 
@@ -22,6 +23,9 @@ fn each_command_on_the_golden_entries() {
         &["list", one, "--sort", "size", "--reverse", "--min-size", "1K"],
         0,
     );
+    let listed = |engine| String::from_utf8(jitcache(&["list", dir, "--engine", engine]).stdout).unwrap();
+    assert_eq!(listed("waz"), "0 entries, 0 B\n");
+    assert_eq!(listed("wazero").lines().last(), Some("49 entries, 220.1 KiB"));
     snapshot("golden-list-none", scratch.path(), &["list", dir, "--newer-than", "1d"], 0);
     snapshot("golden-show", scratch.path(), &["show", one, "5923"], 0);
     snapshot("golden-verify", scratch.path(), &["verify", dir, "--all"], 0);
@@ -117,6 +121,34 @@ fn pictures_have_every_field_and_every_sum() {
 }
 
 #[test]
+fn what_caches_have_counted_is_told_of_each_directory() {
+    let scratch = Scratch::new();
+    for (name, hits) in [("engine", 3), ("other", 1), ("idle", 0)] {
+        let identity = Identity::new(name, *b"ENGINE", "1.0").unwrap();
+        for _ in 0..=hits {
+            let cache = Cache::open(scratch.path(), identity.clone()).unwrap();
+            if name != "idle" {
+                let compile = |builder: &mut Builder<'_>| {
+                    builder.code(&[0xc3][..]).function(0);
+                    Ok::<(), Error>(())
+                };
+                cache.get_or_compile(&Key::from_bytes([1; 32]), compile).unwrap();
+            }
+            cache.tally().unwrap();
+        }
+    }
+    let dir = scratch.path().to_str().unwrap();
+    let told: Value = serde_json::from_slice(&jitcache(&["stats", dir, "--json"]).stdout).unwrap();
+    let tallies: Vec<_> = told["directories"].as_array().unwrap().iter().map(|of| &of["tally"]).collect();
+    let engine = tallies[0];
+    assert_eq!((&engine["hits"], &engine["misses"], &engine["hit_rate"]), (&3.into(), &1.into(), &0.75.into()));
+    assert!(engine["seconds_saved"].is_f64());
+    assert_eq!((tallies.len(), tallies[1]), (3, &Value::Null), "{told}");
+    let printed = String::from_utf8(jitcache(&["stats", dir]).stdout).unwrap();
+    assert!(printed.contains("  hit rate  ") && printed.contains("  75.0 %  ") && printed.contains("  50.0 %  "));
+}
+
+#[test]
 fn each_command_on_entries_with_every_kind_of_fault() {
     let scratch = damaged();
     let dir = scratch.path().to_str().unwrap();
@@ -159,6 +191,13 @@ fn a_directory_that_others_can_write_to_is_found_bad_by_the_doctor() {
         (output.status.code(), checks.into_iter().find(|check| check["check"] == "owner and mode").unwrap())
     };
     assert_eq!(doctor().1["verdict"], "fine");
+    let printed = |dir: &Path| String::from_utf8(jitcache(&["doctor", dir.to_str().unwrap()]).stdout).unwrap();
+    assert!(printed(scratch.path()).contains("clock              fine "));
+    let ahead = SystemTime::now() + Duration::from_secs(30_000_000);
+    let directory = File::open(scratch.path().join("wazero-v1.9.0-amd64-linux")).unwrap();
+    directory.set_times(FileTimes::new().set_modified(ahead)).unwrap();
+    let printed = printed(scratch.path());
+    assert!(printed.contains("clock              odd ") && printed.contains(" 347d in the future"), "{printed}");
     fs::set_permissions(scratch.path(), fs::Permissions::from_mode(0o777)).unwrap();
     let (code, check) = doctor();
     assert_eq!((code, &check["verdict"]), (Some(1), &"bad".into()));
