@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use jitcache::MacKey;
 
-use crate::entries::State;
+use crate::judge::State;
 use crate::out::Failure;
 
 /// Looks into caches of compiled machine code, of any engine that keeps its code with jitcache, and of wazero.

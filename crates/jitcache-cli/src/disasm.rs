@@ -8,9 +8,10 @@ use serde_json::{Value, json};
 
 use crate::Outcome;
 use crate::arguments::Disasm;
-use crate::entries::{Cache, State};
+use crate::entries::Cache;
 use crate::functions::{Function, code_length, functions};
 use crate::instructions::{Instruction, Instructions};
+use crate::judge::State;
 use crate::out::{Failure, Out, Paint};
 use crate::references::References;
 use crate::source::Source;
@@ -21,13 +22,13 @@ pub(crate) fn run(disasm: &Disasm, mac_key: Option<&MacKey>, out: &mut Out) -> R
     cache.tell_passed_over(out);
     let Some(opened) = cache.read(&disasm.key, mac_key, out)? else { return Ok(Outcome::Unsound) };
     let judged = &opened.judged;
-    let outcome = Outcome::unsound_if(judged.state.is_bad() || judged.state == State::Stale);
     let arch = judged.identity.as_ref().map(|identity| identity.target().arch);
     if let Some(arch) = arch.filter(|arch| Instructions::new(*arch, &[], 0, 0).is_none()) {
         return Err(Failure::Usage(format!("{}: there is no disassembler for it", arch.name())));
     }
     let error = judged.error.as_ref().map(ToString::to_string);
     let entry = opened.entry();
+    let outcome = Outcome::unsound_if(judged.state.is_bad() || judged.state == State::Stale || entry.is_none());
     let listing = entry.as_ref().zip(arch).map(|(entry, arch)| Listing {
         entry,
         references: References::of(entry, arch),

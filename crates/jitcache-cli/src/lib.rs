@@ -11,6 +11,7 @@ mod entries;
 mod eviction;
 mod functions;
 mod instructions;
+mod judge;
 mod kinds;
 mod list;
 mod moved;

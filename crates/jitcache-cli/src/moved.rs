@@ -6,7 +6,7 @@ use jitcache::{Entry, Key, MacKey, Store};
 use serde_json::{Value, json};
 
 use crate::Outcome;
-use crate::entries::{State, judge};
+use crate::judge::{State, judge};
 use crate::out::{Failure, Out};
 use crate::text;
 

@@ -6,7 +6,8 @@ use jitcache::{Access, CpuFeatures, Identity, MacKey, Pack, Sealing};
 
 use crate::Outcome;
 use crate::arguments::{self, Unpack};
-use crate::entries::{Cache, Directory, Found, NO_KEY, State, count};
+use crate::entries::{Cache, Directory, Found, count};
+use crate::judge::{NO_KEY, State};
 use crate::moved::{Moved, One, put};
 use crate::out::{Failure, Out};
 

@@ -8,7 +8,8 @@ use serde_json::json;
 
 use crate::Outcome;
 use crate::arguments::Prune;
-use crate::entries::{Cache, Found, State, count};
+use crate::entries::{Cache, Found, count};
+use crate::judge::State;
 use crate::out::{Failure, Out};
 use crate::table::Column;
 use crate::text;

@@ -9,8 +9,9 @@ use serde_json::{Value, json};
 
 use crate::Outcome;
 use crate::arguments::Show;
-use crate::entries::{Cache, State};
+use crate::entries::Cache;
 use crate::functions::{Function, functions};
+use crate::judge::State;
 use crate::kinds::Kind;
 use crate::out::{Failure, Out};
 use crate::picture::{self, Chart, Row};

@@ -8,8 +8,9 @@ use serde_json::{Map, Value, json};
 
 use crate::Outcome;
 use crate::arguments::Stats;
-use crate::entries::{Cache, Found, State, count};
+use crate::entries::{Cache, Found, count};
 use crate::eviction::{Evicted, evicted};
+use crate::judge::State;
 use crate::kinds::{Kind, lengths};
 use crate::out::{Failure, Out, Paint};
 use crate::picture::{self, Chart};

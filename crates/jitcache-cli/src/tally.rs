@@ -3,7 +3,8 @@
 use jitcache::{Identity, Statistics};
 use serde_json::{Value, json};
 
-use crate::entries::{Cache, Directory, NO_KEY};
+use crate::entries::{Cache, Directory};
+use crate::judge::NO_KEY;
 use crate::out::{Failure, Out};
 use crate::table::{Cell, Column};
 use crate::text;

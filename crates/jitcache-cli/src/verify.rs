@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 
 use crate::Outcome;
 use crate::arguments::Verify;
-use crate::entries::{Cache, Found, State, count};
+use crate::entries::{Cache, Found, count};
+use crate::judge::State;
 use crate::out::{Failure, Out};
 use crate::table::{Cell, Column};
 use crate::text;

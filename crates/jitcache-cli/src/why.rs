@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 
 use crate::Outcome;
 use crate::arguments::Why;
-use crate::entries::{Cache, State, identify, judge};
+use crate::entries::Cache;
+use crate::judge::{State, identify, judge};
 use crate::out::{Failure, Out};
 use crate::table::Cell;
 use crate::verify::error_json;

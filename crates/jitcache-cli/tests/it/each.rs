@@ -47,7 +47,45 @@ fn each_command_on_the_golden_entries() {
     narrow("golden-stats", scratch.path(), &["stats", dir, "--budget", "64K"], 0);
     narrow("golden-why-arm64", scratch.path(), &["why", &foreign, "0919"], 1);
     narrow("golden-prune", scratch.path(), &["prune", dir, "--older-than", "1d", "--dry-run"], 0);
+    snapshot("golden-copy", scratch.path(), &["copy", one, &format!("{dir}/to"), "--dry-run"], 0);
     snapshot("golden-prune", scratch.path(), &["prune", one, "--older-than", "1d", "--dry-run"], 0);
+}
+
+#[test]
+fn every_golden_entry_has_the_fields_the_functions_and_the_code_that_its_manifest_tells() {
+    let scratch = golden();
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/manifest.tsv");
+    let manifest = fs::read_to_string(manifest).unwrap();
+    let mut lines = manifest.lines().map(|line| line.split('\t').collect::<Vec<_>>());
+    let titles = lines.next().unwrap();
+    let mut seen = 0;
+    for line in lines {
+        let told = |title| line[titles.iter().position(|it| *it == title).unwrap()];
+        let (directory, key) = told("entry").split_once('/').unwrap();
+        let directory = scratch.path().join(directory);
+        let run = |command| -> Value {
+            let output = jitcache(&[command, directory.to_str().unwrap(), key, "--json"]);
+            let code = i32::from(command == "why" && told("arch") != "amd64");
+            assert_eq!(output.status.code(), Some(code), "{command} {key}");
+            serde_json::from_slice(&output.stdout).unwrap()
+        };
+        let (shown, listing, why) = (run("show"), run("disasm"), run("why"));
+        let number = |title| told(title).parse::<u64>().unwrap();
+        let mut at = 0;
+        for field in shown["fields"].as_array().unwrap() {
+            assert_eq!(field["offset"], at, "{key}");
+            at += field["bytes"].as_u64().unwrap();
+        }
+        assert_eq!((at, &shown["bytes"]), (number("bytes"), &at.into()));
+        let functions = listing["functions"].as_array().unwrap();
+        assert_eq!(functions.len(), number("functions") as usize);
+        assert_eq!(functions.len(), shown["functions"].as_array().unwrap().len());
+        let code: u64 = functions.iter().map(|function| function["bytes"].as_u64().unwrap()).sum();
+        assert_eq!(code, number("code_len"));
+        assert_eq!(why["state"], if told("arch") == "amd64" { "sound" } else { "foreign" });
+        seen += 1;
+    }
+    assert!(seen >= 30, "{seen}");
 }
 
 #[test]
@@ -63,6 +101,14 @@ fn each_command_on_sealed_entries_with_their_key_and_without_it() {
     snapshot("sealed-why", scratch.path(), &["why", dir, "10"], 1);
     snapshot("sealed-why-mac", scratch.path(), &["why", dir, "10", "--mac-key-file", &mac], 0);
     snapshot("sealed-stats", scratch.path(), &["stats", dir], 0);
+    snapshot("sealed-disasm", scratch.path(), &["disasm", dir, "11"], 0);
+    snapshot("sealed-disasm-mac", scratch.path(), &["disasm", dir, "10", "--mac-key-file", &mac], 0);
+    snapshot("sealed-prune", scratch.path(), &["prune", dir, "--budget", "400", "--dry-run"], 0);
+    snapshot("sealed-copy", scratch.path(), &["copy", dir, &format!("{dir}/to"), "--dry-run"], 1);
+    snapshot("sealed-copy-mac", scratch.path(), &["copy", dir, &format!("{dir}/to"), "--mac-key-file", &mac], 0);
+    let [engine, pack] = ["engine-1.0-amd64-linux", "pack"].map(|name| format!("{dir}/{name}"));
+    snapshot("sealed-pack", scratch.path(), &["pack", &engine, &pack], 0);
+    snapshot("sealed-unpack", scratch.path(), &["unpack", &pack, &format!("{dir}/to"), "--engine", "engine"], 0);
     fs::write(&mac, "08".repeat(32)).unwrap();
     snapshot("sealed-why-other-mac", scratch.path(), &["why", dir, "10", "--mac-key-file", &mac], 1);
     fs::write(&mac, "08").unwrap();
@@ -155,16 +201,22 @@ fn each_command_on_entries_with_every_kind_of_fault() {
     snapshot("damaged-list", scratch.path(), &["list", dir], 1);
     snapshot("damaged-verify", scratch.path(), &["verify", dir, "--all"], 1);
     snapshot("damaged-stats", scratch.path(), &["stats", dir], 1);
-    snapshot("damaged-show", scratch.path(), &["show", dir, "03"], 1);
-    let whys: String = ["02", "03", "04", "05", "06", "07", "08", "09", "0b", "0c", "0d", "a1", "a2", "ff"]
-        .into_iter()
-        .map(|key| {
-            let output = jitcache(&["why", dir, key]);
-            assert_eq!(output.status.code(), Some(1), "{key}");
+    let keys = ["02", "03", "04", "05", "06", "07", "08", "09", "0b", "0c", "0d", "a1", "a2", "ff"];
+    for (command, form) in [("why", None), ("why", Some("--json")), ("show", None), ("show", Some("--json"))] {
+        let told = keys.iter().map(|key| {
+            let arguments: Vec<_> = [command, dir, key].into_iter().chain(form).collect();
+            let output = jitcache(&arguments);
+            // An unknown layout is no damage.
+            let code = i32::from((command, *key) != ("show", "a2"));
+            assert_eq!(output.status.code(), Some(code), "{arguments:?}");
             format!("{key}\n{}\n", String::from_utf8(output.stdout).unwrap())
-        })
-        .collect();
-    compare("damaged-why.txt", &stable(&whys, scratch.path()));
+        });
+        let name = format!("damaged-{command}.{}", if form.is_some() { "json" } else { "txt" });
+        compare(&name, &stable(&told.collect::<String>(), scratch.path()));
+    }
+    let [engine, to] = ["engine-1.0-amd64-linux", "to"].map(|name| format!("{dir}/{name}"));
+    snapshot("damaged-copy", scratch.path(), &["copy", dir, &to, "--dry-run"], 1);
+    snapshot("damaged-pack", scratch.path(), &["pack", &engine, &to, "--dry-run"], 1);
     // The features of the processor that runs the test are told, too.
     let output = jitcache(&["why", dir, "0a", "--json"]);
     let told: Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -173,8 +225,8 @@ fn each_command_on_entries_with_every_kind_of_fault() {
         (Some(1), &"foreign".into(), &"cpu-features".into())
     );
     narrow("damaged-verify", scratch.path(), &["verify", dir, "02", "03", "05", "09", "a1"], 1);
-    // Not all of an entry is needed to disassemble it.
-    for (key, code) in [("01", 0), ("03", 1), ("06", 1), ("07", 1), ("a2", 0)] {
+    // Damaged code is disassembled as it is.
+    for (key, code) in [("01", 0), ("03", 1), ("06", 1), ("07", 1), ("a2", 1)] {
         snapshot(&format!("damaged-disasm-{key}"), scratch.path(), &["disasm", dir, key], code);
     }
     snapshot("damaged-prune", scratch.path(), &["prune", dir, "--unsound", "--dry-run"], 1);
