@@ -282,7 +282,8 @@ impl Cache {
         })
     }
 
-    /// Calls `look` on every entry, by as many threads as there are processors, and returns what it made of each.
+    /// Calls `look` on every entry, by twice as many threads as there are processors, so that some read while others
+    /// compute, and returns what it made of each.
     pub(crate) fn each<T: Send>(
         &self,
         entries: &[Found],
@@ -292,7 +293,7 @@ impl Cache {
         /// Entries that a thread takes at once.
         const MANY: usize = 16;
         let (next, done) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
-        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = std::thread::available_parallelism().map_or(1, usize::from).saturating_mul(2);
         std::thread::scope(|scope| {
             for _ in 0..threads {
                 scope.spawn(|| {
