@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 use std::fmt;
 
 use super::parts::{Part, Parts};
-use super::record::hexadecimal;
+use super::recipe::hexadecimal;
 
 /// A part in which what was found differs from what was wanted. As text, what a file says is escaped.
 #[derive(Clone, Debug, PartialEq, Eq)]

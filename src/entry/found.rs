@@ -1,13 +1,15 @@
-//! Entries that were found somewhere: whose they are, and where in them each field lies.
+//! Entries that were found somewhere: whose they are, what they are of, and where in them each field lies.
 
 use std::ops::Range;
 
 use super::digest::MacKey;
 use super::identity::{Identity, Sealing};
+use super::recipe::Recipe;
+use super::seal::{self, RECIPE, Sections};
 use super::view::Entry;
 use crate::error::Field;
-use crate::format::{self, Footer, Run, Seal};
-use crate::words::{Arch, CpuFeatures, Magic, Os, Target, size};
+use crate::format::Run;
+use crate::words::{Arch, CpuFeatures, Key, Magic, Os, Target, size};
 
 impl Identity {
     /// Returns the identity that an entry has by its directory's name, as [`Identity::directory_name`] gives it, and by
@@ -51,23 +53,27 @@ impl Identity {
 
     /// Takes over what the seal of a file tells, as far as there is one.
     fn sealed_as(self, file: Run<'_>, mac_key: &MacKey) -> Self {
-        let length = file.length();
-        let footer_at = length.saturating_sub(Footer::SIZE);
-        let footer = format::read::<Footer>(file.part(&(footer_at..length)), 0, ());
-        let Some((footer, _)) = footer.ok().filter(|(footer, _)| footer.magic == Footer::MAGIC) else {
-            return self.with_sealing(Sealing::Plain);
-        };
+        let Some((footer, seal)) = seal::at_end(file) else { return self.with_sealing(Sealing::Plain) };
         let sealing = if footer.digest_kind == 1 { Sealing::Mac(mac_key.clone()) } else { Sealing::Checksum };
         let identity = self.with_sealing(sealing);
-        let inside = file.part(&(length.saturating_sub(footer.seal_length)..footer_at));
         // What is no seal is rejected when the entry is parsed.
-        let Ok((seal, _)) = format::read::<Seal<'_>>(inside, 0, inside) else { return identity };
+        let Some(seal) = seal else { return identity };
         let cpu = CpuFeatures::from_bits(identity.target().arch, seal.cpu_features);
-        let required = super::seal::Sections::of(seal.sections).map_while(Result::ok);
+        let required = Sections::of(seal.sections).map_while(Result::ok);
         let tags: Vec<_> = required.filter(|section| section.flags == 1).map(|section| section.tag).collect();
         let identity = identity.with_cpu(cpu).with_sections(&tags);
         identity.clone().with_build_id(seal.build_id.bytes()).unwrap_or(identity)
     }
+}
+
+/// Returns the recipe that a file keeps; `None` for what is no sealed entry of that magic, and for one that keeps none.
+///
+/// It may be of any version and machine, and lie in pieces: looked at are its first six bytes, and its seal.
+pub(crate) fn kept_recipe(file: Run<'_>, magic: Magic) -> Option<Recipe> {
+    let is_of_engine = file.part(&(0..size(&magic.0))).bytes() == magic.0;
+    let seal = seal::at_end(file).filter(|_| is_of_engine)?.1?;
+    let parts = Sections::of(seal.sections).find(RECIPE)?;
+    Recipe::of_entry(Key::from_bytes(seal.key.0), parts.bytes()).ok()
 }
 
 impl Entry<'_> {
@@ -141,7 +147,6 @@ impl Fields {
 mod tests {
     use super::*;
     use crate::entry::Builder;
-    use crate::words::Key;
 
     const NO_KEY: MacKey = MacKey::new([0; 32]);
 

@@ -1,169 +1,174 @@
-//! What entries are named by: what was compiled, by whom and for which machine, as a SHA-256.
+//! Recipes: keys that know what they are made of.
+
+use std::fmt::Write;
 
 use sha2::{Digest, Sha256};
 
-use super::alignment::Alignment;
-use super::identity::{Identity, Sealing};
-use crate::words::{Key, Revision, size};
+use super::append::append;
+use super::identity::Identity;
+use super::key::{KeyBuilder, named, number};
+use super::parts::{Part, Parts};
+use super::seal::RECIPE;
+use super::view::Entry;
+use crate::error::{Error, heap};
+use crate::format::Run;
+use crate::words::{Key, size};
 
-impl Key {
-    /// Begins the key of something that the engine `identity` compiles.
-    ///
-    /// What of the identity an entry must agree with goes in first - magic, version, target, CPU features, build id,
-    /// sealing with the MAC key, revision, alignment and sections - so that entries which some of its readers would
-    /// reject have keys of their own, and lie beside each other. Of the MAC key it is a hash, from which nobody finds a
-    /// key that is as random as [`MacKey`](crate::MacKey) wants it. Everything else that changes the code has to be
-    /// handed in:
-    ///
-    /// ```
-    /// use jitcache::{Identity, Key};
-    ///
-    /// let identity = Identity::new("myjit", *b"MYJIT\0", "1.4.2")?;
-    /// let key = Key::of(&identity).source(b"fn main() {}").flag("opt", "2").finish();
-    /// let other = Key::of(&identity).source(b"fn main() {}").flag("opt", "3").finish();
-    /// assert_ne!(key, other);
-    /// # Ok::<(), jitcache::Error>(())
-    /// ```
-    pub fn of(identity: &Identity) -> KeyBuilder {
-        let Alignment { bytes, in_file } = identity.alignment();
-        let revision = number(identity.revision());
-        let (sealing, fingerprint) = named(identity.sealing());
-        KeyBuilder(Sha256::new())
-            .part(b"jitcache key 2")
-            .part(&identity.magic().0)
-            .part(identity.version().as_bytes())
-            .part(identity.target().to_string().as_bytes())
-            .part(&identity.cpu().bits().to_le_bytes())
-            .part(identity.build_id())
-            .part(sealing.as_bytes())
-            .part(fingerprint.as_ref().map_or(&[], <[u8; 32]>::as_slice))
-            .part(&[revision])
-            .part(&bytes.to_le_bytes())
-            .part(&[in_file.into()])
-            .part(identity.sections().map(u32::to_le_bytes).collect::<Vec<_>>().as_flattened())
-    }
-}
-
-/// Returns the number that a key has for a revision.
-pub(super) const fn number(revision: Revision) -> u8 {
-    match revision {
-        Revision::SourceMap => 0,
-        Revision::CatchClauses => 1,
-        Revision::Locals => 2,
-        Revision::Unknown => 255,
-    }
-}
-
-/// Returns what a key has for a sealing, and the fingerprint of its MAC key.
-pub(super) fn named(sealing: &Sealing) -> (&'static str, Option<[u8; 32]>) {
-    match sealing {
-        Sealing::Plain => ("plain", None),
-        Sealing::Checksum => ("checksum", None),
-        Sealing::Mac(key) => ("mac", Some(key.fingerprint())),
-    }
-}
-
-/// A key in the making. Returned by [`Key::of`].
+/// A key with what it is made of, which an entry can keep: so a miss can be explained. Made by [`Recipe::of`].
 ///
-/// Every part goes in behind a word that says what it is, and behind its length, so that no two different lists of
-/// parts are the same bytes. The order counts: the same parts in another order give another key.
-#[derive(Clone, Debug)]
-#[must_use = "a key is made by `finish`"]
-pub struct KeyBuilder(Sha256);
+/// A [`Cache`](crate::Cache) takes it in the place of the key, and stores it with what is compiled. Names and values of
+/// flags, and what the identity says, *stand in the file as they are*; a source is there as its length and its SHA-256.
+/// So what is secret goes in as a source, and one that cannot be guessed. Making one takes a second SHA-256 of every
+/// source; an engine whose sources are large makes the key, [`Key::of`], and makes the recipe only where it compiles,
+/// for [`Builder::recipe`](crate::Builder::recipe).
+///
+/// ```
+/// use jitcache::{Builder, Identity, Key, Recipe};
+///
+/// let identity = Identity::new("myjit", *b"MYJIT\0", "1.4.2")?;
+/// let recipe = Recipe::of(&identity).source(b"fn main() {}").flag("opt", "2").finish();
+/// assert_eq!(*recipe.key(), Key::of(&identity).source(b"fn main() {}").flag("opt", "2").finish());
+///
+/// let mut builder = Builder::new();
+/// builder.code(&[0xc3][..]).function(0).recipe(&recipe);
+/// let entry = builder.finish(&identity, recipe.key())?;
+/// assert!(entry.recipe().unwrap().eq(recipe.parts()));
+/// # Ok::<(), jitcache::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recipe {
+    key: Key,
+    /// As they stand in a file.
+    parts: Vec<u8>,
+    /// Length of a part that there was no memory for, in bytes.
+    pub(super) missing: Option<u64>,
+}
 
-impl KeyBuilder {
-    /// Adds what is compiled: source text, bytecode, a query, or a digest of it.
-    pub fn source(self, source: &[u8]) -> Self {
-        self.part(b"source").part(source)
-    }
-
-    /// Adds a setting that changes the code, such as an optimization level.
-    pub fn flag(self, name: &str, value: &str) -> Self {
-        self.part(b"flag").part(name.as_bytes()).part(value.as_bytes())
+impl Recipe {
+    /// Begins the recipe of something that the engine `identity` compiles: as [`Key::of`] begins its key.
+    pub fn of(identity: &Identity) -> RecipeBuilder {
+        let mut builder = RecipeBuilder { key: Key::of(identity), parts: Vec::new(), missing: None };
+        for (name, value) in settings(identity) {
+            builder.add(Part::Setting { name, value: &value });
+        }
+        builder
     }
 
     /// Returns the key.
     #[must_use]
-    pub fn finish(self) -> Key {
-        Key::from_bytes(self.0.finalize().into())
+    pub const fn key(&self) -> &Key {
+        &self.key
     }
 
-    fn part(mut self, bytes: &[u8]) -> Self {
-        self.0.update(size(bytes).to_le_bytes());
-        self.0.update(bytes);
-        self
+    /// Returns what the key is made of.
+    #[must_use]
+    pub fn parts(&self) -> Parts<'_> {
+        Parts::of(Run::new(&self.parts))
+    }
+
+    /// Returns the recipe that a sealed entry keeps, if it keeps one. What is wrong with it [`Entry::verify`] tells.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Memory`].
+    pub fn kept_by(entry: &Entry<'_>) -> Result<Option<Self>, Error> {
+        let Some(sealed) = &entry.sealed else { return Ok(None) };
+        let parts = sealed.sections().find(RECIPE);
+        parts.map(|parts| Self::of_entry(sealed.key(), parts.bytes())).transpose()
+    }
+
+    /// Returns the parts as they stand in a file.
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.parts
+    }
+
+    /// Returns the recipe of an entry, whose section has these bytes.
+    pub(super) fn of_entry(key: Key, bytes: &[u8]) -> Result<Self, Error> {
+        let mut parts = Vec::new();
+        heap::append(&mut parts, bytes)?;
+        Ok(Self { key, parts, missing: None })
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::entry::{MacKey, Recipe};
-    use crate::words::{Arch, CpuFeatures, Os, Target};
+/// Returns what an identity says that is part of its keys and not empty, in the order in which it goes in.
+fn settings(identity: &Identity) -> impl Iterator<Item = (&'static str, String)> {
+    let (sealing, fingerprint) = named(identity.sealing());
+    let alignment = identity.alignment();
+    let from = if alignment.in_file { " in the file" } else { "" };
+    let sections: Vec<_> = identity.sections().map(|tag| tag.to_string()).collect();
+    let settings = [
+        ("magic", identity.magic().0.escape_ascii().to_string()),
+        ("version", identity.version().as_bytes().escape_ascii().to_string()),
+        ("target", identity.target().to_string()),
+        ("CPU features", identity.cpu().to_string()),
+        ("build id", hexadecimal(identity.build_id())),
+        ("sealing", sealing.to_owned()),
+        ("MAC key", hexadecimal(fingerprint.as_ref().map_or(&[], <[u8; 32]>::as_slice))),
+        ("revision", number(identity.revision()).to_string()),
+        ("alignment", format!("{}{from}", alignment.bytes)),
+        ("sections", sections.join(", ")),
+    ];
+    settings.into_iter().filter(|(_, value)| !value.is_empty())
+}
 
-    fn identity() -> Identity {
-        Identity::new("test", *b"TEST\0\0", "1").unwrap()
+pub(super) fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        // Text cannot fail to be written to.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// A recipe in the making. Returned by [`Recipe::of`].
+#[derive(Clone, Debug)]
+#[must_use = "a recipe is made by `finish`"]
+pub struct RecipeBuilder {
+    key: KeyBuilder,
+    parts: Vec<u8>,
+    missing: Option<u64>,
+}
+
+impl RecipeBuilder {
+    /// Adds what is compiled, as [`KeyBuilder::source`] does. It is kept as its length and its SHA-256.
+    pub fn source(mut self, source: &[u8]) -> Self {
+        self.add(Part::Source { length: size(source), digest: Sha256::digest(source).into() });
+        Self { key: self.key.source(source), ..self }
     }
 
-    #[test]
-    fn parts_do_not_run_into_each_other() {
-        let keys = [
-            Key::of(&identity()).finish(),
-            Key::of(&identity()).source(b"ab").finish(),
-            Key::of(&identity()).source(b"a").source(b"b").finish(),
-            Key::of(&identity()).flag("ab", "c").finish(),
-            Key::of(&identity()).flag("a", "bc").finish(),
-            Key::of(&identity()).flag("a", "b").flag("c", "").finish(),
-            Key::of(&identity()).flag("c", "").flag("a", "b").finish(),
-            Key::of(&identity()).source(b"flag").finish(),
-        ];
-        let mut sorted = keys;
-        sorted.sort_unstable();
-        assert!(sorted.windows(2).all(|pair| pair[0] != pair[1]), "{keys:?}");
+    /// Adds a setting that changes the code, as [`KeyBuilder::flag`] does. It is kept as it is.
+    pub fn flag(mut self, name: &str, value: &str) -> Self {
+        self.add(Part::Flag { name, value });
+        Self { key: self.key.flag(name, value), ..self }
     }
 
-    #[test]
-    fn whatever_a_reader_compares_is_part_of_the_key() {
-        let mac = |byte| Sealing::Mac(MacKey::new([byte; 32]));
-        let identities = [
-            identity(),
-            Identity::new("test", *b"TEST\0\0", "11").unwrap(),
-            Identity::new("test", *b"TEST\0B", "1").unwrap(),
-            identity().with_target(Target { arch: Arch::S390x, os: Os::Linux }),
-            identity().with_target(Target { arch: Arch::S390x, os: Os::Other }),
-            identity().with_cpu(CpuFeatures::from_bits(Arch::host(), 1 << 100)),
-            identity().with_cpu(CpuFeatures::from_bits(Arch::host(), 1 << 101)),
-            identity().with_build_id(b"1").unwrap(),
-            identity().with_build_id(b"2").unwrap(),
-            identity().with_sealing(Sealing::Plain),
-            identity().with_sealing(mac(1)),
-            identity().with_sealing(mac(2)),
-            identity().with_revision(Revision::SourceMap),
-            identity().with_function_alignment(64).unwrap(),
-            identity().with_alignment_in_file(64).unwrap(),
-            identity().with_sections(&[1]),
-            identity().with_sections(&[1, 2]),
-        ];
-        let mut keys: Vec<_> = identities.iter().map(|identity| Key::of(identity).finish()).collect();
-        let recipes = identities.map(|identity| Recipe::of(&identity).finish());
-        assert!(recipes.iter().map(Recipe::key).eq(&keys));
-        for (i, one) in recipes.iter().enumerate() {
-            for (j, two) in recipes.iter().enumerate() {
-                assert_eq!(one.parts().differences(&two.parts()).is_empty(), i == j, "{one:?} {two:?}");
-            }
+    /// Returns the recipe.
+    #[must_use]
+    pub fn finish(self) -> Recipe {
+        Recipe { key: self.key.finish(), parts: self.parts, missing: self.missing }
+    }
+
+    fn add(&mut self, part: Part<'_>) {
+        if let Err(Error::Memory { length, .. }) = part.with(|part| append(&mut self.parts, part)) {
+            self.missing = Some(length);
         }
-        keys.sort_unstable();
-        assert!(keys.windows(2).all(|pair| pair[0] != pair[1]), "{keys:?}");
     }
+}
 
-    #[test]
-    fn the_same_parts_are_the_same_key_for_ever() {
-        let target = Target { arch: Arch::Amd64, os: Os::Linux };
-        let features = CpuFeatures::of(Arch::Amd64, &["sse3", "tsc"]).unwrap();
-        let identity = identity().with_cpu(features).with_target(target).with_build_id(b"abc").unwrap();
-        let identity = identity.with_sealing(Sealing::Mac(MacKey::new([7; 32]))).with_alignment_in_file(16).unwrap();
-        let identity = identity.with_sections(&[9, 3, 9]);
-        let key = Key::of(&identity).source(b"x").flag("opt", "2").finish();
-        assert_eq!(key.to_string(), "153cbc51524953a652a09bd8280d5786d357e2abbf9dba2bff904feabefdef15");
+/// What is asked for: a [`Key`], or a [`Recipe`], which is stored with what is compiled. Both convert into it.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<'a> {
+    pub(crate) key: &'a Key,
+    pub(crate) recipe: Option<&'a Recipe>,
+}
+
+impl<'a> From<&'a Key> for Wanted<'a> {
+    fn from(key: &'a Key) -> Self {
+        Self { key, recipe: None }
+    }
+}
+
+impl<'a> From<&'a Recipe> for Wanted<'a> {
+    fn from(recipe: &'a Recipe) -> Self {
+        Self { key: &recipe.key, recipe: Some(recipe) }
     }
 }

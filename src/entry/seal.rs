@@ -156,6 +156,17 @@ impl<'a> Sealed<'a> {
     }
 }
 
+/// Returns footer and seal as they stand at the end of a file, with nothing compared but the magic. There is no seal
+/// where the footer leads to none, or where it was not read.
+pub(super) fn at_end(file: Run<'_>) -> Option<(Footer, Option<Seal<'_>>)> {
+    let length = file.length();
+    let footer_at = length.checked_sub(Footer::SIZE)?;
+    let (footer, _) = format::read::<Footer>(file.part(&(footer_at..length)), 0, ()).ok()?;
+    let inside = file.part(&(length.saturating_sub(footer.seal_length)..footer_at));
+    let seal = format::read::<Seal<'_>>(inside, 0, inside).ok();
+    (footer.magic == Footer::MAGIC).then(|| (footer, seal.map(|(seal, _)| seal)))
+}
+
 /// Compares a target with that of an identity: its numbers stand at `at`, one behind the other.
 pub(super) fn check_target(at: u64, arch: u16, os: u16, identity: &Identity) -> Result<Target, Error> {
     let found = Target {

@@ -16,5 +16,6 @@ pub use bytes::FileBytes;
 pub use linker::Linker;
 pub use module::{Location, Module, ModuleId};
 pub use outline::Outline;
+pub(crate) use outline::read_recipe;
 pub(crate) use pack::PackFile;
 pub(crate) use source::Source;

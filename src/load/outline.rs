@@ -1,15 +1,15 @@
-//! What the lengths of an entry tell, of a file of which as little as possible is read.
+//! What the two ends of an entry tell, of a file of which as little as possible is read.
 
 use std::ops::Range;
 use std::path::Path;
 
 use super::parts::Parts;
 use super::source::Source;
-use crate::entry::{Entry, Identity, MacKey};
+use crate::entry::{Entry, Identity, MacKey, Recipe, kept_recipe};
 use crate::error::{Error, Field};
 use crate::file::Trusted;
-use crate::format::{self, Run};
-use crate::words::Key;
+use crate::format::Run;
+use crate::words::{Key, Magic, size};
 
 /// Whose entry a file is and where its fields lie, by its lengths alone: of code and tables no more is read than the
 /// try tables, as behind them an entry ends.
@@ -47,13 +47,7 @@ impl Outline {
     pub fn open(path: &Path, directory: &str, mac_key: &MacKey) -> Result<Option<Self>, Error> {
         let Some(source) = Source::open(path, &Trusted::ANYONE)? else { return Ok(None) };
         let length = source.length();
-        let mut parts = Parts::with_room(0)?;
-        parts.read(&source, 0..Self::START)?;
-        let end = length.saturating_sub(Self::END)..length;
-        let seal_at = format::seal_place(parts.read(&source, end.clone())?, length);
-        if let Some(at) = seal_at.filter(|at| *at < end.start && Self::is_sealed(&parts, length)) {
-            parts.read(&source, at..length)?;
-        }
+        let mut parts = Parts::of_ends(&source, Self::START, Self::END, u64::MAX)?;
         let Some(identity) = Identity::of_run(directory, Run::in_pieces(length, &parts.pieces()), mac_key) else {
             return Ok(None);
         };
@@ -84,12 +78,29 @@ impl Outline {
             reads = usize::saturating_add(reads, 1);
         }
     }
+}
 
-    fn is_sealed(parts: &Parts, length: u64) -> bool {
-        let magic = format::Footer::MAGIC.0;
-        parts.part(&(length.saturating_sub(8)..length)).is_some_and(|end| end == magic)
+/// Returns the recipe that a file keeps, as [`kept_recipe`] has it, if it can be read and is somebody's who is trusted;
+/// and how many bytes were read. A seal that is longer than `most` is not.
+pub(crate) fn read_recipe(
+    path: &Path,
+    trusted: &Trusted,
+    magic: Magic,
+    most: u64,
+) -> Result<(Option<Recipe>, u64), Error> {
+    let Ok(Some(source)) = Source::open(path, trusted) else { return Ok((None, 0)) };
+    match Parts::of_ends(&source, size(&magic.0), SEAL_WITH_RECIPE, most) {
+        Ok(parts) => {
+            let found = kept_recipe(Run::in_pieces(source.length(), &parts.pieces()), magic);
+            Ok((found, parts.length()))
+        }
+        Err(error @ Error::Memory { .. }) => Err(error),
+        Err(_) => Ok((None, 0)),
     }
 }
+
+/// How long most seals are in which there is a recipe, in bytes.
+const SEAL_WITH_RECIPE: u64 = 2048;
 
 #[cfg(test)]
 mod tests {

@@ -4,7 +4,8 @@ use std::ops::Range;
 
 use super::source::Source;
 use crate::error::{Error, heap};
-use crate::format::{Piece, within};
+use crate::format::{self, Footer, Piece, within};
+use crate::words::size;
 
 /// What was read of a file, part by part, in one allocation.
 #[derive(Debug, Default)]
@@ -21,6 +22,20 @@ impl Parts {
     pub(super) fn with_room(length: u64) -> Result<Self, Error> {
         let mut parts = Self::default();
         heap::reserve(&mut parts.bytes, usize::try_from(length).unwrap_or(usize::MAX))?;
+        Ok(parts)
+    }
+
+    /// Reads so many bytes of the beginning and the end of a file, and its seal if it is no longer than `most`.
+    pub(super) fn of_ends(source: &Source<'_>, start: u64, end: u64, most: u64) -> Result<Self, Error> {
+        let mut parts = Self::default();
+        parts.read(source, 0..start)?;
+        let length = source.length();
+        let end = length.saturating_sub(end)..length;
+        let bytes = parts.read(source, end.clone())?;
+        let seal_at = format::seal_place(bytes, length).filter(|_| bytes.ends_with(&Footer::MAGIC.0));
+        if let Some(at) = seal_at.filter(|at| *at < end.start && length.saturating_sub(*at) <= most) {
+            parts.read(source, at..length)?;
+        }
         Ok(parts)
     }
 
@@ -47,9 +62,19 @@ impl Parts {
     }
 
     /// Returns a part of the file, if it was read in one piece.
+    ///
+    /// Every lookup in a module comes through here; mostly the whole file is at hand, and nothing was read in parts.
     pub(super) fn part(&self, part: &Range<u64>) -> Option<&[u8]> {
+        if self.is_empty() {
+            return None;
+        }
         let length = part.end.saturating_sub(part.start);
         self.pieces().into_iter().find_map(|(at, bytes)| within(bytes, part.start.checked_sub(at)?, length))
+    }
+
+    /// Returns how many bytes were read.
+    pub(super) fn length(&self) -> u64 {
+        size(&self.bytes)
     }
 
     /// Returns whether nothing was read.

@@ -1,21 +1,18 @@
 //! Looking for the entries that explain a miss.
 
-use std::path::Path;
-
 use super::Store;
 use super::explanation::Explanation;
-use crate::entry::{Recipe, Sketch};
-use crate::error::{Error, heap};
+use crate::entry::Recipe;
+use crate::error::Error;
 use crate::file;
-use crate::format::Run;
+use crate::load::read_recipe;
 use crate::words::Key;
 
 /// How many files are looked at, and how many bytes are read of all of them.
 const MOST_FILES: u64 = 1024;
 const MOST_BYTES: u64 = 4 << 20;
 
-/// How many bytes of the end of a file are read at first, and how long a seal is that is read at all.
-const END: u64 = 2048;
+/// How long a seal is that is read at all, in bytes.
 const LONGEST_SEAL: u64 = 64 << 10;
 
 impl Store {
@@ -57,40 +54,16 @@ impl Store {
                     return Ok(explanation);
                 }
                 explanation.looked_at = explanation.looked_at.saturating_add(1);
-                match self.sketch(&directory.join(name.to_string()), &mut left)? {
-                    Some(Sketch::Entry(key, Some(found))) => explanation.add(recipe, &found, key, &directory),
-                    _ => explanation.without_recipe = explanation.without_recipe.saturating_add(1),
+                let path = directory.join(name.to_string());
+                let most = LONGEST_SEAL.min(left);
+                let (found, length) = read_recipe(&path, &self.trusted, self.identity.magic(), most)?;
+                left = left.saturating_sub(length);
+                match found {
+                    Some(found) => explanation.add(recipe, &found, &directory),
+                    None => explanation.without_recipe = explanation.without_recipe.saturating_add(1),
                 }
             }
         }
         Ok(explanation)
-    }
-
-    /// Returns what a file says it is, if it can be read and is one of those who are trusted.
-    fn sketch(&self, path: &Path, left: &mut u64) -> Result<Option<Sketch>, Error> {
-        let Ok(Some((file, id))) = file::open(path, &self.trusted) else { return Ok(None) };
-        let mut end_length = END.min(id.length);
-        loop {
-            let start_length = Sketch::START.min(id.length);
-            let [mut start, mut end] = [Vec::new(), Vec::new()];
-            for (part, length, at) in
-                [(&mut start, start_length, 0), (&mut end, end_length, id.length.saturating_sub(end_length))]
-            {
-                *left = left.saturating_sub(length);
-                let length = usize::try_from(length).unwrap_or(usize::MAX);
-                heap::reserve(part, length)?;
-                part.resize(length, 0);
-                if file::read_at(&file, part, at).is_err() {
-                    return Ok(None);
-                }
-            }
-            let pieces = [(0, &start[..]), (id.length.saturating_sub(end_length), &end[..])];
-            match Sketch::of(Run::in_pieces(id.length, &pieces), self.identity.magic()) {
-                Sketch::Behind(length) if length > end_length && length <= LONGEST_SEAL.min(*left) => {
-                    end_length = length
-                }
-                sketch => return Ok(Some(sketch)),
-            }
-        }
     }
 }

@@ -38,8 +38,9 @@ pub struct Near {
 const NEAREST: usize = 8;
 
 impl Explanation {
-    pub(super) fn add(&mut self, wanted: &Recipe, found: &Recipe, key: Key, directory: &Path) {
-        let near = Near { key, directory: directory.into(), differences: wanted.parts().differences(&found.parts()) };
+    pub(super) fn add(&mut self, wanted: &Recipe, found: &Recipe, directory: &Path) {
+        let differences = wanted.parts().differences(&found.parts());
+        let near = Near { key: *found.key(), directory: directory.into(), differences };
         // Directories come one after another, and their files in no order.
         let at = self.nearest.partition_point(|other| match other.distance().cmp(&near.distance()) {
             Ordering::Equal => other.directory != near.directory || other.key <= near.key,
