@@ -1,4 +1,4 @@
-//! Each function of the almanac as a unit of its own: what a cache costs where there is nothing yet, and what it brings.
+//! Each function of the almanac as a unit of its own: what a cache costs where there is nothing yet, and what it saves.
 
 use std::error::Error;
 use std::fs;
@@ -13,8 +13,8 @@ use crate::{SOURCE, add, compiler};
 
 const ROUNDS: usize = 21;
 
-/// Times, one after another in each round: compiling alone, a cache in memory, one over an empty directory, and one that
-/// finds all there. The directory stays: the next process finds it.
+/// Times, in turns: compiling alone, a cache in memory, one over an empty directory, and one that finds all there. The
+/// directory stays: the next process finds it.
 pub(crate) fn run(root: &Path, identity: &Identity) -> Result<(), Box<dyn Error>> {
     let (isa, program) = (compiler::host_isa()?, language::parse(SOURCE)?);
     let open = || Cache::open(root, identity.clone());
