@@ -3,9 +3,11 @@
 //! ```text
 //! cargo run --release --example warm_start [DIRECTORY]
 //! cargo run --release --example warm_start [DIRECTORY]
+//! cargo run --release --example warm_start -- --units [DIRECTORY]
 //! ```
 //!
 //! `language.rs` and `compiler.rs` stand in for a real engine and know nothing of jitcache; this file joins the two.
+//! With `--units` each function has an entry of its own, and `units.rs` tells what that costs.
 
 #![expect(
     clippy::arithmetic_side_effects,
@@ -17,6 +19,7 @@
 
 mod compiler;
 mod language;
+mod units;
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -31,11 +34,16 @@ const SOURCE: &str = include_str!("almanac.mill");
 fn main() -> Result<(), Box<dyn Error>> {
     // What is in the directory is run: it has to be one that nobody else can write to.
     let own = || Path::new(env!("CARGO_MANIFEST_DIR")).join("target/warm_start");
-    let root = std::env::args_os().nth(1).map_or_else(own, PathBuf::from);
+    let mut arguments = std::env::args_os().skip(1).peekable();
+    let has_units = arguments.next_if(|argument| argument == "--units").is_some();
+    let root = arguments.next().map_or_else(own, PathBuf::from);
 
     // Who compiles, for the processor of this machine: entries of other engines, of other versions and builds of this
     // one, and for better processors are never run.
     let identity = Identity::new("mill", *b"MILL\0\0", env!("CARGO_PKG_VERSION"))?.with_build_of_program()?;
+    if has_units {
+        return units::run(&root.join("units"), &identity);
+    }
     let cache = Cache::open_or_in_memory(&root, identity).on_event(|key, event| {
         if event.is_trouble() {
             eprintln!("{key}: {event}");
@@ -82,7 +90,13 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 fn compile(isa: &dyn TargetIsa, entry: &mut Builder<'_>) -> Result<(), Box<dyn Error>> {
     let program = language::parse(SOURCE).map_err(|error| format!("almanac.mill:{error}"))?;
-    let Compiled { code, functions, positions } = compiler::compile(&program, isa)?;
+    add(compiler::compile(&program, 0..program.functions.len(), isa)?, entry);
+    Ok(())
+}
+
+/// Hands what was compiled to the cache.
+fn add(compiled: Compiled, entry: &mut Builder<'_>) {
+    let Compiled { code, functions, positions } = compiled;
     for start in functions {
         entry.function(start);
     }
@@ -90,7 +104,6 @@ fn compile(isa: &dyn TargetIsa, entry: &mut Builder<'_>) -> Result<(), Box<dyn E
         entry.source(position.code, position.source);
     }
     entry.code(code);
-    Ok(())
 }
 
 #[expect(unsafe_code, reason = "only the engine knows the signature of its functions")]

@@ -201,7 +201,7 @@ impl Cache {
 
     /// Sets whether [`Cache::get_or_compile`] also waits while another process compiles the same key. Otherwise it does
     /// where locks are to be relied upon: on Unix, if the directory of the store lies on a file system of this machine.
-    /// Nobody waits over a store that is read only.
+    /// Nobody waits over a store that is read only, nor a process whose last put failed.
     ///
     /// A process that compiles has a lock, of a byte of the file `tmp/lock` in the directory, which ends with the
     /// process, and which a child of `fork` does not have. The others try to get it, after pauses of 1 to 16 ms, and

@@ -24,13 +24,15 @@ impl Cache {
     /// waited for long enough.
     ///
     /// A thread that has another lead waits for no process. So no two processes wait for each other, through however
-    /// many threads.
+    /// many threads. Nor does a process wait, or is waited for, whose last put failed: where nobody can publish, all
+    /// would compile one after the other.
     pub(super) fn look_up_or_lock(&self, key: &Key, lead: Option<&Lead<'_>>, since: Instant) -> Looked {
         let mut found = self.look_up(key);
         let (Some(store), Some(lead)) = (self.store_to_write(), lead) else {
             return Looked { found, lock: None, has_waited: false };
         };
-        if !is_to_publish(&found) || self.patience.is_zero() || !self.processes.wait_over(store) {
+        let may_wait = is_to_publish(&found) && !self.patience.is_zero() && !self.writes.is_failing();
+        if !may_wait || !self.processes.wait_over(store) {
             return Looked { found, lock: None, has_waited: false };
         }
         let mut seen = found.as_ref().map_or(None, |(_, file)| *file);

@@ -22,7 +22,8 @@ struct State {
     at: Instant,
 }
 
-/// How long a cache that compiles waits before it adds to the tally again: that takes as long as storing a small module.
+/// How long a cache that compiles waits before it adds to the tally again, which takes longer than to store a small
+/// module.
 const EVERY: Duration = Duration::from_secs(1);
 
 /// How long a cache that comes to its end waits for those who do at the same time.

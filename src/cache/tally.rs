@@ -10,10 +10,10 @@ impl Cache {
     ///
     /// A hit costs that nothing: it is counted in memory, as for [`Cache::statistics`]. What was counted is added to a
     /// small file in the directory, `tmp/tally`, by this call, when the cache is dropped, and after a module was
-    /// stored, once in a second at most. If that fails, or another process is about it for 20 ms, it is left to the next
-    /// time. So what a process has counted since then is lost if it is killed, or exits without dropping its cache, such
-    /// as one in a `static`. A child of `fork` is counted from its first miss on, and nothing twice. Nothing is added
-    /// where the store is read only.
+    /// stored, once in a second at most. If that fails, or another process is about it for 20 ms, it is left to the
+    /// next time. So what a process has counted since then is lost if it is killed, or exits without dropping its
+    /// cache, such as one in a `static`. A child of `fork` is counted from its first miss on, and nothing twice.
+    /// Nothing is added where the store is read only.
     ///
     /// ```
     /// use jitcache::{Cache, Error, Identity, Key};

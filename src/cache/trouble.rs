@@ -37,9 +37,14 @@ impl Trouble {
         until != 0 && now() < until
     }
 
+    /// Returns whether the last try failed.
+    pub(super) fn is_failing(&self) -> bool {
+        self.failures.load(Ordering::Relaxed) != 0
+    }
+
     pub(super) fn succeeded(&self) {
         // A hit only reads.
-        if self.failures.load(Ordering::Relaxed) != 0 {
+        if self.is_failing() {
             self.failures.store(0, Ordering::Relaxed);
             self.until.store(0, Ordering::Relaxed);
         }

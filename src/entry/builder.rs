@@ -125,7 +125,8 @@ impl<'a> Builder<'a> {
     }
 
     /// Says which features this entry needs, of those that the identity lets its compiler use: a machine without them
-    /// rejects a sealed entry. Without this it needs all of those: see [`Identity::with_cpu`].
+    /// rejects a sealed entry. Without this it needs all of those: see
+    /// [`Identity::with_cpu`](crate::Identity::with_cpu).
     pub fn cpu(&mut self, features: CpuFeatures) -> &mut Self {
         self.cpu = Some(features);
         self
@@ -137,7 +138,7 @@ impl<'a> Builder<'a> {
     /// the padding that [`Builder::finish`] may put in front of it is counted nowhere.
     ///
     /// A reader that does not know the tag rejects the entry if the section is `required`, and passes over it if not:
-    /// see [`Identity::with_sections`].
+    /// see [`Identity::with_sections`](crate::Identity::with_sections).
     pub fn section(&mut self, tag: u32, required: bool, bytes: &[u8]) -> &mut Self {
         let section = Section { tag, flags: required.into(), bytes: Run::new(bytes) };
         let added = append(&mut self.sections, &section);

@@ -1,6 +1,6 @@
 //! Putting many entries with one sync.
 
-use super::{Store, write};
+use super::{Store, Trimmed, write};
 use crate::entry::Entry;
 use crate::error::Error;
 use crate::file::{self, Aside, Sync};
@@ -50,7 +50,9 @@ impl Batch<'_> {
     }
 
     /// Publishes all entries: after this returns, they survive a power cut, whatever the
-    /// [`Durability`](crate::Durability).
+    /// [`Durability`](crate::Durability). Returns what went out of the store for its
+    /// [`budget`](crate::StoreOptions::budget), if it was time to count, of which no [`Event`](crate::Event) tells: a
+    /// batch is the store's, and no cache's.
     ///
     /// On Linux that waits for all that the file system has to write, other programs' files included. An entry that was
     /// written more than an hour ago may have been swept by another process, which is an error.
@@ -58,7 +60,7 @@ impl Batch<'_> {
     /// # Errors
     ///
     /// [`Error::Io`] from the system. If it is the sync that fails, nothing is published; otherwise all is that can be.
-    pub fn finish(self) -> Result<(), Error> {
+    pub fn finish(self) -> Result<Option<Trimmed>, Error> {
         let store = self.store;
         file::sync_aside(self.written.iter().map(|(_, aside)| aside), &store.temporaries())?;
         let mut result = Ok(());
@@ -66,8 +68,8 @@ impl Batch<'_> {
             result = result.and(aside.rename(&store.path(&key)));
         }
         let result = result.and(file::sync_directory(&store.directory));
-        store.keep_to_budget(self.bytes);
-        result
+        let trimmed = store.keep_to_budget(self.bytes);
+        result.map(|()| trimmed)
     }
 }
 

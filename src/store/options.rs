@@ -102,9 +102,9 @@ impl StoreOptions {
     /// removing takes longer. Temporary files, and what a file takes on the disk beyond its length, are not counted.
     ///
     /// Nothing else is removed than regular files that have the name of an entry, in directories that have a name of
-    /// this engine's and belong to those who are trusted, and such directories when they are empty. An entry that is
-    /// removed while it is loaded, or mapped, stays there for whoever has it. A file of the engine's name with `.lock`
-    /// behind it stands in the root.
+    /// this engine's and belong to those who are trusted, and such directories, with their locks and their tally, when
+    /// nothing else is in them. An entry that is removed while it is loaded, or mapped, stays there for whoever has it.
+    /// A file of the engine's name with `.lock` behind it stands in the root.
     pub const fn budget(mut self, bytes: u64) -> Self {
         self.budget = Some(bytes);
         self

@@ -5,9 +5,9 @@ use std::time::Duration;
 /// How many numbers there are.
 pub(super) const COUNTS: usize = 16;
 
-/// How often a cache did what since it was opened, as [`Cache::statistics`](crate::Cache::statistics) tells, or how often
-/// all caches over a directory did, as [`Cache::tally`](crate::Cache::tally) and [`Store::tally`](crate::Store::tally)
-/// tell.
+/// How often a cache did what since it was opened, as [`Cache::statistics`](crate::Cache::statistics) tells, or how
+/// often all caches over a directory did, as [`Cache::tally`](crate::Cache::tally) and
+/// [`Store::tally`](crate::Store::tally) tell.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Statistics {

@@ -11,7 +11,7 @@ use std::{env, hint};
 use jitcache::{Access, Builder, Cache, Durability, Entry, Error, FileBytes, Lookup, Module, Sealing, Store};
 
 use crate::content::{self, LARGE, builder, code, compiled, identity, is_code, key};
-use crate::{adversary, flight, fork, hammer, limits, memory, powercut};
+use crate::{adversary, flight, fork, hammer, limits, memory, powercut, soak};
 
 /// How a child ended, told by its exit code: no disk is needed for that, and no memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -208,6 +208,7 @@ fn main() {
         "hammer" => hammer::child(root, argument).exit(),
         "load-forever" => adversary::child(root, argument).exit(),
         "publish" => powercut::child(root, argument).exit(),
+        "soak" => soak::child(root, argument).exit(),
         "fork" => fork::child(root, argument).exit(),
         "fork-counts" => fork::child_that_counts(root).exit(),
         "fork-in-flight" => fork::child_in_flight().exit(),

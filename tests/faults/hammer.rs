@@ -20,7 +20,7 @@ use crate::scratch::Scratch;
 const KEYS: u64 = 24;
 
 /// How many files are open and how many mappings there are.
-fn held() -> (usize, usize) {
+pub fn held() -> (usize, usize) {
     (fs::read_dir("/proc/self/fd").unwrap().count(), maps::count())
 }
 

@@ -34,6 +34,7 @@ mod model;
 mod mount;
 mod odd;
 mod powercut;
+mod soak;
 mod stopped;
 mod strace;
 

@@ -210,3 +210,16 @@ fn a_directory_that_vanishes_while_somebody_compiles_has_nobody_wait() {
     });
     assert_eq!(first.statistics().failures + second.statistics().failures, 0);
 }
+
+#[test]
+fn caches_whose_puts_have_failed_do_not_wait_for_each_other() {
+    let scratch = Scratch::new();
+    let caches = [0, 1].map(|_| Cache::open(scratch.path(), identity()).unwrap().with_patience(Duration::MAX));
+    for n in [1, 2] {
+        std::fs::create_dir(caches[0].store().unwrap().path(&key(n))).unwrap();
+    }
+    caches.iter().for_each(|cache| drop(get(cache, 1, || {})));
+    let both_compile = Barrier::new(2);
+    thread::scope(|scope| caches.each_ref().map(|cache| _ = scope.spawn(|| get(cache, 2, || _ = both_compile.wait()))));
+    assert_eq!(caches.map(|cache| cache.statistics().failures), [2, 2]);
+}
