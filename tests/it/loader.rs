@@ -562,7 +562,7 @@ fn what_is_not_a_regular_file_is_not_opened() {
 }
 
 #[test]
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", target_pointer_width = "64"))]
 fn a_large_file_is_judged_by_its_start_before_more_of_it_is_read() {
     /// Returns how many bytes this thread has read.
     fn read() -> u64 {
