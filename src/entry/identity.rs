@@ -292,7 +292,8 @@ impl Identity {
         self.alignment.in_file || header.checked_rem(8) == Some(0)
     }
 
-    pub(crate) fn sections(&self) -> impl Iterator<Item = u32> {
+    /// Returns the tags of the sections that the engine knows, which rise.
+    pub fn sections(&self) -> impl Iterator<Item = u32> {
         self.sections.iter().copied()
     }
 

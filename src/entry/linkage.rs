@@ -2,6 +2,7 @@
 //! sound.
 
 use std::fmt;
+use std::ops::Range;
 
 use super::layout::{self, Layout};
 use super::seal::{DATA, IMPORTS, RELOCATIONS, SYMBOLS, UNWIND_TABLES};
@@ -10,6 +11,7 @@ use super::unwind;
 use super::view::Entry;
 use crate::error::{Bound, Error, Field};
 use crate::format::{self, Data, Row, Run, Section, Table, UnwindTables};
+use crate::words::Place;
 
 /// The names that code imports, in the order of their slots. Returned by [`Entry::imports`].
 #[derive(Clone, Default)]
@@ -103,6 +105,44 @@ impl<'a> Entry<'a> {
     #[must_use]
     pub fn symbols(&self) -> Symbols<'a> {
         Symbols::of(self.linkage_section(SYMBOLS))
+    }
+
+    /// Returns what lies at an offset of the image, in bytes from the start of the engine's code; of an import, that is
+    /// the slot with its address. `None` between the parts of the image and outside it.
+    ///
+    /// ```
+    /// use jitcache::{Builder, Entry, Identity, Key, Place, RelocationKind};
+    ///
+    /// let identity = Identity::new("myjit", *b"MYJIT\0", "1.4.2")?;
+    /// let key = Key::of(&identity).source(b"import host.log").finish();
+    /// let mut builder = Builder::new();
+    /// builder.code(vec![0xc3; 24]).function(0);
+    /// let (log, pointer) = (builder.import("host.log"), builder.data(&[0; 8], 8));
+    /// builder.relocate(pointer, RelocationKind::Abs8, log, 0);
+    /// let file = builder.finish(&identity, &key)?.to_vec();
+    ///
+    /// let entry = Entry::parse(&file, &identity)?;
+    /// assert_eq!(entry.place(16), Some(Place::Code(16)));
+    /// let relocation = entry.relocations().next().unwrap();
+    /// assert_eq!(entry.place(relocation.place), Some(pointer));
+    /// # Ok::<(), jitcache::Error>(())
+    /// ```
+    #[must_use]
+    pub fn place(&self, offset: u64) -> Option<Place> {
+        let code = self.body.code.length().saturating_sub(self.padding());
+        if offset < code {
+            return Some(Place::Code(offset));
+        }
+        let Linkage { layout: Layout { engine, read_only, slots, writable, .. }, .. } = self.linkage().ok()??;
+        let at = engine.checked_add(offset)?;
+        let behind = |part: &Range<u64>| part.contains(&at).then(|| at.saturating_sub(part.start));
+        if let Some(at) = behind(&read_only) {
+            Some(Place::ReadOnly(at))
+        } else if let Some(at) = behind(&writable) {
+            Some(Place::Writable(at))
+        } else {
+            behind(&slots).and_then(|at| Some(Place::Import(u32::try_from(at / 8).ok()?)))
+        }
     }
 
     /// Returns the unwind tables, as `.eh_frame` has them.

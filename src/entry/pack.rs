@@ -3,9 +3,9 @@
 use std::ops::Range;
 
 use super::append::append;
-use super::digest::{Digest, DigestValue};
-use super::identity::Identity;
-use super::seal::{Digested, check_target};
+use super::digest::{Digest, DigestValue, MacKey};
+use super::identity::{Identity, Sealing};
+use super::seal::{Digested, check_target, target};
 use super::view::read_header_at;
 use crate::error::{Bound, Error, Field, heap};
 use crate::format::{self, Bytes, Header, PackFooter, PackRow, PackTarget, Run};
@@ -41,15 +41,7 @@ impl PackIndex {
     /// [`Error::Invalid`] for an identity whose entries are plain; [`Error::Stale`], or any rejection.
     pub(crate) fn find(file: Run<'_>, identity: &Identity) -> Result<Self, Error> {
         let kind = digest_kind(identity)?;
-        let magic_length = size(&MAGIC);
-        let Some(&found) = file.part(&(0..magic_length)).bytes().first_chunk() else {
-            let (field, expected) = (Field::PackMagic, magic_length);
-            return Err(Error::Truncated { field, at: 0, expected, found: file.length() });
-        };
-        if found != MAGIC {
-            return Err(Error::NotAPack { at: 0, expected: MAGIC, found });
-        }
-        let (_, at) = read_header_at(file, magic_length, identity)?;
+        let (_, at) = read_header_at(file, check_magic(file)?, identity)?;
         let (PackTarget { arch, os }, start) = format::read::<PackTarget>(file, at, ())?;
         check_target(at, arch, os, identity)?;
         let length = file.length();
@@ -73,6 +65,22 @@ impl PackIndex {
             Some(rows) if rows <= room => Ok(Self { start, rows: at.saturating_sub(rows)..at }),
             _ => value(Field::EntryCount, 0, Bound::AtMost(room / ROW), entry_count),
         }
+    }
+
+    /// Returns the identity that the engine of that name has by a pack, of which start and end are there: version,
+    /// magic, target and sealing are the pack's.
+    ///
+    /// # Errors
+    ///
+    /// Any rejection; [`Error::Invalid`] for a name or a version that no engine has.
+    pub(crate) fn identity(file: Run<'_>, engine: &str, mac_key: &MacKey) -> Result<Identity, Error> {
+        let (Header { magic, version }, at) = format::read::<Header<'_>>(file, check_magic(file)?, file)?;
+        let (PackTarget { arch, os }, _) = format::read::<PackTarget>(file, at, ())?;
+        let footer = file.length().saturating_sub(PackFooter::SIZE);
+        let (PackFooter { digest_kind, .. }, _) = format::read(file, footer, ())?;
+        let version = str::from_utf8(version.bytes()).unwrap_or_default();
+        let sealing = if digest_kind == 1 { Sealing::Mac(mac_key.clone()) } else { Sealing::Checksum };
+        Ok(Identity::new(engine, magic.0, version)?.with_target(target(at, arch, os)?).with_sealing(sealing))
     }
 
     /// Returns where the rows stand in the file, with the footer behind them.
@@ -140,6 +148,16 @@ impl PackIndex {
 
     fn within<'t>(&self, tail: &'t [u8]) -> &'t [u8] {
         Run::new_at(self.rows.start, tail).part(&(0..self.rows.end.saturating_sub(self.rows.start))).bytes()
+    }
+}
+
+/// Compares the magic of a pack, and returns where it ends.
+fn check_magic(file: Run<'_>) -> Result<u64, Error> {
+    let end = size(&MAGIC);
+    match file.part(&(0..end)).bytes().first_chunk() {
+        Some(&MAGIC) => Ok(end),
+        Some(&found) => Err(Error::NotAPack { at: 0, expected: MAGIC, found }),
+        None => Err(Error::Truncated { field: Field::PackMagic, at: 0, expected: end, found: file.length() }),
     }
 }
 

@@ -169,12 +169,16 @@ pub(super) fn at_end(file: Run<'_>) -> Option<(Footer, Option<Seal<'_>>)> {
 
 /// Compares a target with that of an identity: its numbers stand at `at`, one behind the other.
 pub(super) fn check_target(at: u64, arch: u16, os: u16, identity: &Identity) -> Result<Target, Error> {
-    let found = Target {
+    let (expected, found) = (identity.target(), target(at, arch, os)?);
+    if found == expected { Ok(found) } else { Err(Error::Target { at, expected, found }) }
+}
+
+/// Returns the target of those numbers, which stand at `at`.
+pub(super) fn target(at: u64, arch: u16, os: u16) -> Result<Target, Error> {
+    Ok(Target {
         arch: Arch::from_number(arch).ok_or_else(|| unknown(Field::Arch, at, arch, Arch::LAST))?,
         os: Os::from_number(os).ok_or_else(|| unknown(Field::Os, at.saturating_add(2), os, Os::LAST))?,
-    };
-    let expected = identity.target();
-    if found == expected { Ok(found) } else { Err(Error::Target { at, expected, found }) }
+    })
 }
 
 /// Returns the error for a number of an architecture or operating system that is none: 0 stands for all that have none.

@@ -1,7 +1,8 @@
 //! The bytes of a whole file, for whoever wants to look at an entry.
 
 use std::fmt;
-use std::io::{ErrorKind, Read};
+use std::fs::File;
+use std::io::{self, ErrorKind, Read};
 use std::ops::Deref;
 use std::path::Path;
 use std::sync::Arc;
@@ -54,7 +55,7 @@ impl FileBytes {
 
     /// Reads all of a file, or as much as there is.
     pub(super) fn read(source: &Source<'_>) -> Result<Self, Error> {
-        let (mut file, path) = (&source.file, source.path);
+        let (file, path) = (&source.file, source.path);
         let length = source.length();
         let bytes = usize::try_from(length).map_err(|_| refused("allocate", length)(ErrorKind::OutOfMemory.into()))?;
         if length < LARGE_FROM {
@@ -66,17 +67,44 @@ impl FileBytes {
         }
         let mut pages = WritablePages::allocate(bytes)?;
         pages.advise(0..bytes);
-        let mut filled = 0;
-        while let Some(rest @ [_, ..]) = pages.bytes_mut().get_mut(filled..bytes) {
-            match file.read(rest) {
-                Ok(0) => break,
-                Ok(read) => filled = usize::saturating_add(filled, read),
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(failed("read", path)(error)),
-            }
-        }
+        let filled =
+            fill(file, pages.bytes_mut().get_mut(..bytes).unwrap_or_default()).map_err(failed("read", path))?;
         Ok(Self(Bytes::Pages(pages.seal()?, filled)))
     }
+
+    /// Opens a file and reads it into a buffer, or returns `None` if there is none: for whoever looks at many files, as
+    /// the buffer grows to the longest and is written over.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`FileBytes::open`].
+    pub fn read_into<'b>(path: &Path, access: Access, buffer: &'b mut Vec<u8>) -> Result<Option<&'b [u8]>, Error> {
+        let Some(source) = Source::open(path, &Trusted::ANYONE)? else { return Ok(None) };
+        let length = source.length();
+        access.check_length(length)?;
+        let bytes = usize::try_from(length).map_err(|_| refused("allocate", length)(ErrorKind::OutOfMemory.into()))?;
+        if buffer.len() < bytes {
+            heap::reserve(buffer, usize::saturating_sub(bytes, buffer.len()))?;
+            buffer.resize(bytes, 0);
+        }
+        let to = buffer.get_mut(..bytes).unwrap_or_default();
+        let filled = fill(&source.file, to).map_err(failed("read", path))?;
+        Ok(buffer.get(..filled))
+    }
+}
+
+/// Reads until a buffer is full or a file ends, and returns how much was read.
+fn fill(mut file: &File, to: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while let Some(rest @ [_, ..]) = to.get_mut(filled..) {
+        match file.read(rest) {
+            Ok(0) => break,
+            Ok(read) => filled = usize::saturating_add(filled, read),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
 }
 
 impl Access {
@@ -117,5 +145,31 @@ impl fmt::Debug for FileBytes {
             Bytes::Mapped(_, Some(_)) => "mapped to run in place",
         };
         write!(f, "FileBytes({} bytes, {how})", self.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_buffer_that_is_read_into_again_holds_the_file_and_nothing_of_the_last_one() {
+        let path = std::env::temp_dir().join(format!("jitcache-buffer-{}", std::process::id()));
+        let mut buffer = Vec::new();
+        for length in [100, 200_000, 0, 7, 70_000] {
+            let file: Vec<u8> = (0..=255).cycle().skip(length).take(length).collect();
+            std::fs::write(&path, &file).unwrap();
+            assert_eq!(FileBytes::read_into(&path, Access::READ, &mut buffer).unwrap(), Some(&file[..]));
+            assert_eq!(&FileBytes::open(&path, Access::READ).unwrap().unwrap()[..], &file[..]);
+        }
+        assert_eq!(buffer.len(), 200_000);
+        let too_long = FileBytes::read_into(&path, Access::READ.with_limit(69_999), &mut buffer);
+        assert!(matches!(too_long, Err(Error::Value { field: Field::File, .. })));
+        std::fs::remove_file(&path).unwrap();
+        assert!(FileBytes::read_into(&path, Access::READ, &mut buffer).unwrap().is_none());
+        assert!(matches!(
+            FileBytes::read_into(&std::env::temp_dir(), Access::READ, &mut buffer),
+            Err(Error::NotAFile { .. })
+        ));
     }
 }

@@ -30,38 +30,44 @@ enum Held {
 }
 
 impl PackFile {
-    /// Opens the pack of an identity, or returns `None` if there is no file.
+    /// Opens a pack, or returns `None` if there is no file. `identify` has the identity of one of which start and end are
+    /// there.
     pub(crate) fn open(
         path: PathBuf,
         trusted: &Trusted,
         access: Access,
-        identity: &Identity,
-    ) -> Result<Option<Self>, Error> {
+        identify: impl FnOnce(Run<'_>) -> Result<Identity, Error>,
+    ) -> Result<Option<(Self, Identity)>, Error> {
         let Some(source) = Source::open(&path, trusted)? else { return Ok(None) };
         access.check_length(source.length())?;
-        let (index, held) = match source.mode(access) {
+        let (identity, index, held) = match source.mode(access) {
             // There is nothing to map in an empty file.
             Mode::Map(promise) | Mode::InPlace(promise, _) if source.length() > 0 => {
                 let map = source.map(promise)?;
-                let index = PackIndex::find(Run::new(&map), identity)?;
-                index.check(Run::new(&map), identity)?;
-                (index, Held::Mapped(map))
+                let identity = identify(Run::new(&map))?;
+                let index = PackIndex::find(Run::new(&map), &identity)?;
+                index.check(Run::new(&map), &identity)?;
+                (identity, index, Held::Mapped(map))
             }
-            _ => Self::read(source, identity)?,
+            _ => Self::read(source, identify)?,
         };
-        Ok(Some(Self { path, index, held }))
+        Ok(Some((Self { path, index, held }, identity)))
     }
 
     /// Reads the start of a file and its index.
-    fn read(source: Source<'_>, identity: &Identity) -> Result<(PackIndex, Held), Error> {
+    fn read(
+        source: Source<'_>,
+        identify: impl FnOnce(Run<'_>) -> Result<Identity, Error>,
+    ) -> Result<(Identity, PackIndex, Held), Error> {
         let length = source.length();
         let part = |range: Range<u64>| read(&source.file, source.path, &range);
         let (end_at, start) = (length.saturating_sub(PackIndex::END), part(0..PackIndex::START.min(length))?);
         let end = part(end_at..length)?;
-        let index = PackIndex::find(Run::in_pieces(length, &[(0, &start), (end_at, &end)]), identity)?;
+        let identity = identify(Run::in_pieces(length, &[(0, &start), (end_at, &end)]))?;
+        let index = PackIndex::find(Run::in_pieces(length, &[(0, &start), (end_at, &end)]), &identity)?;
         let tail = part(index.tail())?;
-        index.check(Run::in_pieces(length, &[(0, &start), (index.tail().start, &tail)]), identity)?;
-        Ok((index, Held::Read(source.file, tail)))
+        index.check(Run::in_pieces(length, &[(0, &start), (index.tail().start, &tail)]), &identity)?;
+        Ok((identity, index, Held::Read(source.file, tail)))
     }
 
     /// Returns where the entry of a key lies, if there is one.

@@ -6,11 +6,12 @@ use std::path::Path;
 use super::base::{Base, Layer};
 use super::lookup::Lookup;
 use super::verified::Verified;
-use crate::entry::{Entry, Identity};
+use crate::entry::{Entry, Identity, MacKey, PackIndex};
 use crate::error::{Error, heap};
 #[cfg(unix)]
 use crate::file::Trust;
 use crate::file::{Trusted, failed};
+use crate::format::Run;
 use crate::load::{FileBytes, Linker, Module, PackFile};
 use crate::memory::Access;
 use crate::words::Key;
@@ -57,7 +58,7 @@ impl Pack {
         let trusted = Trusted::new(Trust::User);
         #[cfg(not(unix))]
         let trusted = Trusted::ANYONE;
-        Self::of(path.as_ref(), identity, access, &trusted)
+        Self::of(path.as_ref(), access, &trusted, |_| Ok(identity.clone()))
     }
 
     /// Does the same, and takes what others are trusted with.
@@ -72,14 +73,37 @@ impl Pack {
         access: Access,
         trust: Trust,
     ) -> Result<Option<Self>, Error> {
-        Self::of(path.as_ref(), identity, access, &Trusted::new(trust))
+        Self::of(path.as_ref(), access, &Trusted::new(trust), |_| Ok(identity.clone()))
     }
 
-    fn of(path: &Path, identity: &Identity, access: Access, trusted: &Trusted) -> Result<Option<Self>, Error> {
+    /// Opens a pack of whichever version and target, for programs that look into any engine's: `engine` is its name,
+    /// which no pack tells, and `mac_key` the key for one that is sealed with a MAC. Whoever owns it is trusted.
+    ///
+    /// What only entries tell, such as their build id, the [identity](Pack::identity) lacks: [`Pack::bytes`] has each
+    /// for [`Identity::of_entry`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Pack::open`] but [`Error::Stale`] and [`Error::Untrusted`].
+    pub fn open_any(
+        path: impl AsRef<Path>,
+        engine: &str,
+        mac_key: &MacKey,
+        access: Access,
+    ) -> Result<Option<Self>, Error> {
+        Self::of(path.as_ref(), access, &Trusted::ANYONE, |file| PackIndex::identity(file, engine, mac_key))
+    }
+
+    fn of(
+        path: &Path,
+        access: Access,
+        trusted: &Trusted,
+        identify: impl FnOnce(Run<'_>) -> Result<Identity, Error>,
+    ) -> Result<Option<Self>, Error> {
         let path = std::path::absolute(path).map_err(failed("find", path))?;
         trusted.check_above(&path)?;
-        let file = PackFile::open(path, trusted, access, identity)?;
-        Ok(file.map(|file| Self { identity: identity.clone(), file }))
+        let file = PackFile::open(path, trusted, access, identify)?;
+        Ok(file.map(|(file, identity)| Self { identity, file }))
     }
 
     /// Looks an entry up and makes its code executable, which is copied.
@@ -124,6 +148,16 @@ impl Pack {
     /// [`Error::Io`] and [`Error::Memory`] from the system.
     pub fn get_verified(&self, key: &Key) -> Result<Lookup<Verified>, Error> {
         self.look_up(key, |bytes| Verified::of(copy(bytes)?, &self.identity, key))
+    }
+
+    /// Returns the bytes of an entry, sound or not, of which nothing was checked; `None` if there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] and [`Error::Memory`] from the system.
+    pub fn bytes(&self, key: &Key) -> Result<Option<FileBytes>, Error> {
+        let Some(place) = self.file.place(key) else { return Ok(None) };
+        copy(&self.file.entry(&place)?).map(Some)
     }
 
     /// Returns the keys of all entries, sound or not, which rise.

@@ -9,8 +9,8 @@ use std::{env, fs};
 
 use jitcache::error::{Bound, Field};
 use jitcache::{
-    Access, Arch, Base, Builder, Cache, CpuFeatures, Error, Identity, Key, Linker, Lookup, MacKey, Module, Os, Pack,
-    Sealing, Store, Target,
+    Access, Arch, Base, Builder, Cache, CpuFeatures, Entry, Error, Identity, Key, Linker, Lookup, MacKey, Module, Os,
+    Pack, Sealing, Store, Target,
 };
 
 use crate::machine;
@@ -640,5 +640,49 @@ fn many_small_units_take_few_mappings() {
         });
         let none = Store::options(identity()).read_only().open(scratch.path().join("none")).unwrap();
         check(&format!("Cache::get from the pack, {name}"), &Cache::over(none.with_base(pack).unwrap()));
+    }
+}
+
+#[test]
+fn a_pack_of_any_engine_tells_its_version_target_and_sealing_and_hands_out_what_it_holds() {
+    let nobody = MacKey::new([0; 32]);
+    for sealing in [Sealing::Checksum, Sealing::Mac(MacKey::new([7; 32]))] {
+        let scratch = Scratch::new();
+        let target = Target { arch: Arch::Riscv64, os: Os::Freebsd };
+        let identity = identity().with_target(target).with_sealing(sealing.clone());
+        let identity = identity.with_cpu(CpuFeatures::baseline(target.arch)).with_build_id(b"of its own").unwrap();
+        let store = Store::open(scratch.path().join("packed"), identity.clone()).unwrap();
+        let file = Builder::new().code(&[1, 2, 3, 4][..]).function(0).finish(&identity, &key(1)).unwrap().to_vec();
+        store.put(&key(1), &Entry::parse(&file, &identity).unwrap()).unwrap();
+        let path = scratch.path().join("all.pack");
+        store.write_pack(&path).unwrap();
+        for access in accesses() {
+            let mac_key = if let Sealing::Mac(key) = &sealing { key } else { &nobody };
+            let pack = Pack::open_any(&path, "other", mac_key, access).unwrap().unwrap();
+            let found = pack.identity();
+            assert_eq!(found.directory_name(), format!("other-1-{target}"));
+            assert_eq!((found.magic(), found.sealing()), (identity.magic(), identity.sealing()));
+            assert_eq!(&pack.bytes(&key(1)).unwrap().unwrap()[..], file);
+            assert!(pack.bytes(&key(2)).unwrap().is_none());
+            // What only an entry tells, the pack does not.
+            assert!(matches!(pack.get(&key(1)).unwrap(), Lookup::Rejected(Error::BuildId { .. })));
+        }
+        if sealing != Sealing::Checksum {
+            let refused = Pack::open_any(&path, "other", &nobody, Access::READ);
+            assert!(matches!(refused, Err(Error::Forged { .. })), "{refused:?}");
+        }
+        // Every length, and every byte of what is around the entries: refused, and never a panic.
+        let whole = fs::read(&path).unwrap();
+        let (start, _, index) = places(&whole, &identity);
+        for at in start.chain(index.start..whole.len()) {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 1;
+            fs::write(&path, &bytes).unwrap();
+            assert!(Pack::open_any(&path, "other", &nobody, Access::READ).is_err(), "{at}");
+            fs::write(&path, &whole[..at]).unwrap();
+            assert!(Pack::open_any(&path, "other", &nobody, Access::READ).is_err(), "{at}");
+        }
+        fs::remove_file(&path).unwrap();
+        assert!(Pack::open_any(&path, "other", &nobody, Access::READ).unwrap().is_none());
     }
 }

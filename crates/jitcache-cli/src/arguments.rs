@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use jitcache::MacKey;
 
-use crate::entries::State;
+use crate::judge::State;
 use crate::out::Failure;
 
 /// Looks into caches of compiled machine code, of any engine that keeps its code with jitcache, and of wazero.
@@ -15,7 +15,7 @@ use crate::out::Failure;
 /// has. Exit codes: 0 all is well; 1 something is unsound or not there; 2 it cannot be done.
 #[derive(Parser)]
 #[command(name = "jitcache", version, max_term_width = 100)]
-pub(crate) struct Arguments {
+pub struct Arguments {
     /// Print JSON
     #[arg(long, global = true)]
     pub(crate) json: bool,
@@ -43,6 +43,8 @@ pub(crate) enum Command {
     List(List),
     /// Show what stands in an entry
     Show(Show),
+    /// Disassemble the code of an entry, of x86 or arm64
+    Disasm(Disasm),
     /// Check every byte of entries
     Verify(Verify),
     /// Tell why an entry is rejected here, and what to do
@@ -53,6 +55,10 @@ pub(crate) enum Command {
     Prune(Prune),
     /// Copy sound entries into another cache
     Copy(Copy),
+    /// Write the sound entries of an engine into one file
+    Pack(Pack),
+    /// Copy sound entries from such a file into a cache
+    Unpack(Unpack),
     /// Check whether a cache can work in a directory and on this machine
     Doctor(Doctor),
     /// Print completions for a shell
@@ -82,6 +88,9 @@ pub(crate) struct List {
     /// Only entries of at most that size
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub(crate) max_size: Option<u64>,
+    /// Only entries of the engine of that name
+    #[arg(long, value_name = "NAME")]
+    pub(crate) engine: Option<String>,
     /// Only entries in that state
     #[arg(long)]
     pub(crate) state: Option<State>,
@@ -99,6 +108,20 @@ pub(crate) enum Sort {
 pub(crate) struct Show {
     pub(crate) dir: PathBuf,
     pub(crate) key: String,
+    /// Draw the file into that one, to scale, as SVG
+    #[arg(long, value_name = "FILE")]
+    pub(crate) svg: Option<PathBuf>,
+}
+
+#[derive(Parser)]
+pub(crate) struct Disasm {
+    pub(crate) dir: PathBuf,
+    pub(crate) key: String,
+    /// One function: by its number, its name, or the offset of a byte of its code, as in 0x1f0
+    pub(crate) function: Option<String>,
+    /// The source, whose lines are shown where the source map points at them
+    #[arg(long, value_name = "FILE")]
+    pub(crate) source: Option<PathBuf>,
 }
 
 #[derive(Parser)]
@@ -123,6 +146,12 @@ pub(crate) struct Why {
 #[derive(Parser)]
 pub(crate) struct Stats {
     pub(crate) dir: PathBuf,
+    /// Tell what an engine with that budget would evict, as in 64K, 10M or 1G
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub(crate) budget: Option<u64>,
+    /// Draw it into that file, as SVG
+    #[arg(long, value_name = "FILE")]
+    pub(crate) svg: Option<PathBuf>,
 }
 
 #[derive(Parser)]
@@ -156,6 +185,36 @@ pub(crate) struct Copy {
     /// Which entries; all of them otherwise
     #[arg(value_name = "KEY")]
     pub(crate) keys: Vec<String>,
+    /// Tell what would be copied, and copy nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+#[derive(Parser)]
+pub(crate) struct Pack {
+    /// The directory of entries, or a root that holds only one
+    pub(crate) dir: PathBuf,
+    /// The file, which takes the place of one that is there
+    pub(crate) to: PathBuf,
+    /// Of the code in its file, in bytes, as the engine has it
+    #[arg(long, value_name = "BYTES", default_value_t = 1)]
+    pub(crate) alignment: u64,
+    /// Tell what would be packed, and write nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+#[derive(Parser)]
+pub(crate) struct Unpack {
+    pub(crate) pack: PathBuf,
+    /// The root of the cache, which is made if it is not there
+    pub(crate) to: PathBuf,
+    /// The name of the engine, which no pack tells
+    #[arg(long, value_name = "NAME")]
+    pub(crate) engine: String,
+    /// Tell what would be unpacked, and write nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
 }
 
 #[derive(Parser)]

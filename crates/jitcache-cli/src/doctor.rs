@@ -2,13 +2,16 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use jitcache::{Arch, Cache, Error, Identity, Key, Target};
 use serde_json::json;
 
 use crate::Outcome;
 use crate::arguments::Doctor;
-use crate::out::{Failure, Out, Paint, Side};
+use crate::out::{Failure, Out, Paint};
+use crate::table::{Cell, Column};
+use crate::text;
 
 /// One thing that was looked at.
 struct Check {
@@ -56,11 +59,11 @@ impl Check {
 pub(crate) fn run(doctor: &Doctor, out: &mut Out) -> Result<Outcome, Failure> {
     let mut checks = directory(&doctor.dir);
     checks.push(code());
+    checks.extend(huge_pages());
     checks.extend(mappings());
     let is_bad = checks.iter().any(|check| check.verdict == Verdict::Bad);
     if out.is_json {
-        out.raw("{")?;
-        let members = checks.iter().map(|check| {
+        let mut members = checks.iter().map(|check| {
             json!({
                 "check": check.what,
                 "found": check.found,
@@ -68,20 +71,17 @@ pub(crate) fn run(doctor: &Doctor, out: &mut Out) -> Result<Outcome, Failure> {
                 "remedy": Some(&check.remedy).filter(|remedy| !remedy.is_empty()),
             })
         });
-        out.json_list("checks", members)?;
-        out.raw("}\n")?;
+        out.json_lists(&[], &mut [("checks", &mut members)])?;
     } else {
-        let head = [("check", Side::Left), ("verdict", Side::Left), ("found", Side::Left)];
         let cells = checks.iter().map(|check| {
-            [
-                (check.what.to_owned(), Paint::Plain),
-                (check.verdict.name().to_owned(), check.verdict.paint()),
-                (check.found.clone(), Paint::Plain),
-            ]
+            let verdict = Cell::new(check.verdict.name(), check.verdict.paint());
+            [check.what.into(), verdict, check.found.clone().into()]
         });
-        out.table(head, cells)?;
-        for check in checks.iter().filter(|check| !check.remedy.is_empty()) {
-            out.line(&format!("{}: {}", check.what, check.remedy))?;
+        out.table(["check", "verdict", "found"].map(Column::Left), cells)?;
+        let remedies = checks.iter().filter(|check| !check.remedy.is_empty());
+        if remedies.clone().next().is_some() {
+            out.line("")?;
+            out.record(remedies.map(|check| (check.what, check.remedy.clone().into())))?;
         }
     }
     Ok(Outcome::unsound_if(is_bad))
@@ -104,6 +104,7 @@ fn directory(path: &Path) -> Vec<Check> {
     let mut checks = vec![Check::fine("directory", real.display().to_string())];
     checks.extend(owner(&real, &metadata));
     checks.extend(file_system(&real));
+    checks.push(clock(&real));
     checks
 }
 
@@ -196,6 +197,39 @@ fn code() -> Check {
         Ok(_) => Check::fine("executable memory", format!("code can be made executable on {}", Target::host())),
         Err(error) => Check::wrong("executable memory", error.to_string(), Verdict::Bad, error.explain()),
     }
+}
+
+/// Looks for what was written in the future, as clocks go wrong: it counts as used long after everything else.
+fn clock(path: &Path) -> Check {
+    /// What the clocks of two machines may differ by.
+    const MOST: Duration = Duration::from_secs(60 * 60);
+    let directories = fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path());
+    let ahead = directories.chain([path.to_owned()]).filter_map(|path| {
+        let modified = fs::symlink_metadata(path).and_then(|metadata| metadata.modified()).ok()?;
+        modified.duration_since(SystemTime::now()).ok()
+    });
+    match ahead.max().filter(|ahead| *ahead > MOST) {
+        Some(ahead) => {
+            let found = format!("something there was written {} in the future", text::age(ahead));
+            let remedy = "Set the clock of this machine, or of that which wrote it: entries go by their age.";
+            Check::wrong("clock", found, Verdict::Odd, remedy)
+        }
+        None => Check::fine("clock", "nothing there was written in the future".into()),
+    }
+}
+
+/// Tells whether large code can lie in large pages, where the system says so.
+fn huge_pages() -> Option<Check> {
+    let path = "/sys/kernel/mm/transparent_hugepage/enabled";
+    let modes = fs::read_to_string(path).ok()?;
+    let (_, rest) = modes.split_once('[')?;
+    let mode = rest.split(']').next()?.to_owned();
+    let remedy = "Write madvise to /sys/kernel/mm/transparent_hugepage/enabled: large code runs faster in large pages.";
+    Some(if mode == "never" {
+        Check::wrong("huge pages", mode, Verdict::Odd, remedy)
+    } else {
+        Check::fine("huge pages", mode)
+    })
 }
 
 /// Compares the number of mappings that a process may have with what the system has by itself.

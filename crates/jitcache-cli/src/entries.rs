@@ -1,20 +1,21 @@
 //! Entries as they lie on the disk, of whichever engine.
 
+use std::cell::RefCell;
 use std::fs;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
-use clap::ValueEnum;
 use jitcache::error::Field;
-use jitcache::{Access, CpuFeatures, Entry, Error, FileBytes, Identity, Key, MacKey, Outline, Sealing, Target};
+use jitcache::{Access, Entry, Error, FileBytes, Identity, Key, MacKey, Outline, Store, Trust};
+use serde_json::Value;
 
-use crate::out::{Failure, Paint, tell};
-
-/// The key for parsing what is sealed with a MAC when no key was given: everything but the MAC can be looked at.
-const NO_KEY: MacKey = MacKey::new([0; 32]);
+use crate::judge::{Judged, NO_KEY, State, judge, runs_here};
+use crate::out::{Failure, Out};
+use crate::progress::Progress;
+use crate::table::{Cell, Column};
+use crate::text;
 
 /// The directories of entries below a root, and what lies in them.
 pub(crate) struct Cache {
@@ -22,6 +23,8 @@ pub(crate) struct Cache {
     pub(crate) entries: Vec<Found>,
     /// What could not be looked at.
     pub(crate) passed_over: Vec<String>,
+    /// So many digits tell the keys apart.
+    digits: usize,
     now: SystemTime,
 }
 
@@ -29,6 +32,17 @@ pub(crate) struct Cache {
 pub(crate) struct Directory {
     pub(crate) path: PathBuf,
     pub(crate) name: String,
+}
+
+impl Directory {
+    /// Returns name and version of the engine, and the target, of which `<name>-<version>-<arch>-<os>` consists.
+    pub(crate) fn parts(&self) -> [&str; 3] {
+        let (name, rest) = self.name.split_once('-').unwrap_or_default();
+        let mut dashes = rest.rmatch_indices('-').map(|(at, _)| at);
+        let version = dashes.nth(1).and_then(|at| Some((rest.get(..at)?, rest.get(at.checked_add(1)?..)?)));
+        let (version, target) = version.unwrap_or_default();
+        [name, version, target]
+    }
 }
 
 /// What has the name of an entry.
@@ -41,90 +55,30 @@ pub(crate) struct Found {
     pub(crate) modified: Option<SystemTime>,
 }
 
-/// What an entry is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
-pub(crate) enum State {
-    /// Its lengths and its seal fit; its bytes were not checked
-    Whole,
-    /// Every byte was checked
-    Sound,
-    /// It is sealed with a MAC, whose key was not given
-    Unverified,
-    /// It is for another machine
-    Foreign,
-    /// Another version of the engine wrote it
-    Stale,
-    /// It has try tables in a layout that is not known
-    UnknownLayout,
-    /// It is damaged, or no entry
-    Unsound,
-    /// It cannot be read
-    Unreadable,
+/// An entry that was read, with what its bytes came to.
+pub(crate) struct Opened {
+    pub(crate) key: Key,
+    pub(crate) directory: String,
+    pub(crate) path: PathBuf,
+    pub(crate) file: FileBytes,
+    pub(crate) judged: Judged,
 }
 
-impl State {
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::Whole => "whole",
-            Self::Sound => "sound",
-            Self::Unverified => "unverified",
-            Self::Foreign => "foreign",
-            Self::Stale => "stale",
-            Self::UnknownLayout => "unknown-layout",
-            Self::Unsound => "unsound",
-            Self::Unreadable => "unreadable",
-        }
+impl Opened {
+    /// Returns the entry, sound or not, if its lengths fit.
+    pub(crate) fn entry(&self) -> Option<Entry<'_>> {
+        Entry::parse(&self.file, self.judged.identity.as_ref()?).ok()
     }
 
-    pub(crate) const fn paint(self) -> Paint {
-        match self {
-            Self::Whole | Self::Sound => Paint::Good,
-            Self::Foreign | Self::Stale | Self::UnknownLayout | Self::Unverified => Paint::Odd,
-            Self::Unsound | Self::Unreadable => Paint::Bad,
-        }
-    }
-
-    /// Returns whether an engine could not use the entry though it is for it.
-    pub(crate) const fn is_bad(self) -> bool {
-        matches!(self, Self::Unsound | Self::Unreadable)
-    }
-
-    const fn of(error: &Error) -> Self {
-        match error {
-            Error::Stale { .. } => Self::Stale,
-            Error::UnknownLayout { .. } => Self::UnknownLayout,
-            error if error.is_rejection() => Self::Unsound,
-            _ => Self::Unreadable,
-        }
+    /// Returns how long the file is, in bytes.
+    pub(crate) fn bytes(&self) -> u64 {
+        u64::try_from(self.file.len()).unwrap_or(u64::MAX)
     }
 }
 
-/// What was found out about an entry; `None` in its place if the entry has vanished.
-pub(crate) struct Judged {
-    pub(crate) state: State,
-    pub(crate) error: Option<Error>,
-    pub(crate) identity: Option<Identity>,
-    pub(crate) fields: Vec<(Field, Range<u64>)>,
-}
-
-impl Judged {
-    fn failed(error: Error, identity: Option<Identity>) -> Self {
-        Self { state: State::of(&error), error: Some(error), identity, fields: Vec::new() }
-    }
-
-    /// Returns the number of functions.
-    pub(crate) fn functions(&self) -> Option<u64> {
-        if self.fields.is_empty() {
-            return None;
-        }
-        length_of(&self.fields, Field::FunctionOffsets).checked_div(8)
-    }
-}
-
-/// Returns how many bytes the fields of that name take.
-pub(crate) fn length_of(fields: &[(Field, Range<u64>)], name: Field) -> u64 {
-    let lengths = fields.iter().filter(|(field, _)| *field == name);
-    lengths.map(|(_, range)| range.end.saturating_sub(range.start)).sum()
+/// Returns how many entries there are.
+pub(crate) fn count(entries: &[Found]) -> u64 {
+    u64::try_from(entries.len()).unwrap_or(u64::MAX)
 }
 
 /// Returns whether a directory of entries has that name.
@@ -134,11 +88,11 @@ fn is_engines(name: &str) -> bool {
 
 impl Cache {
     /// Looks up what is in a directory, which is one of entries or holds such.
-    pub(crate) fn open(path: &Path) -> Result<Self, Failure> {
+    pub(crate) fn open(path: &Path, out: &Out) -> Result<Self, Failure> {
         let failed = |error| Failure::io("look into", path, &error);
         let real = fs::canonicalize(path).map_err(failed)?;
-        let mut cache =
-            Self { directories: Vec::new(), entries: Vec::new(), passed_over: Vec::new(), now: SystemTime::now() };
+        let (directories, entries, passed_over) = (Vec::new(), Vec::new(), Vec::new());
+        let mut cache = Self { directories, entries, passed_over, digits: 0, now: SystemTime::now() };
         let name = real.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         if is_engines(name) {
             cache.directories.push(Directory { path: path.to_owned(), name: name.to_owned() });
@@ -160,14 +114,18 @@ impl Cache {
             }
         }
         cache.directories.sort_by(|a, b| a.name.cmp(&b.name));
+        let progress = out.progress("found", 0);
         for directory in 0..cache.directories.len() {
-            cache.look_into(directory);
+            cache.look_into(directory, &progress);
         }
-        cache.entries.sort_by_key(|entry| (entry.key, entry.directory));
+        drop(progress);
+        cache.entries.sort_unstable_by_key(|entry| (entry.key, entry.directory));
+        let pairs = cache.entries.iter().zip(cache.entries.iter().skip(1));
+        cache.digits = pairs.map(|(a, b)| digits_apart(&a.key, &b.key)).fold(DIGITS, usize::max);
         Ok(cache)
     }
 
-    fn look_into(&mut self, at: usize) {
+    fn look_into(&mut self, at: usize, progress: &Progress<'_>) {
         let Some(path) = self.directories.get(at).map(|directory| directory.path.clone()) else { return };
         let names = match fs::read_dir(&path) {
             Ok(names) => names,
@@ -189,6 +147,7 @@ impl Cache {
                 }),
                 Err(error) => self.pass_over(&entry.path(), &error),
             }
+            progress.add(1, 0);
         }
     }
 
@@ -197,14 +156,36 @@ impl Cache {
     }
 
     /// Tells what was passed over.
-    pub(crate) fn tell_passed_over(&self) {
+    pub(crate) fn tell_passed_over(&self, out: &Out) {
         for passed_over in &self.passed_over {
-            tell(&format!("passed over {passed_over}"));
+            out.tell(&format!("passed over {passed_over}"));
         }
+    }
+
+    /// Returns the same as JSON.
+    pub(crate) fn passed_over_json(&self) -> impl Iterator<Item = Value> {
+        self.passed_over.iter().map(|text| Value::from(&text[..]))
+    }
+
+    /// Returns the column that keys stand in.
+    pub(crate) const fn key_column(&self) -> Column {
+        Column::Key(self.digits)
+    }
+
+    /// Returns what tables have of an entry: key, size and age.
+    pub(crate) fn cells(&self, entry: &Found) -> [Cell; 3] {
+        [entry.key.to_string(), text::bytes(entry.bytes), text::age(self.age(entry))].map(Cell::from)
     }
 
     pub(crate) fn directory(&self, entry: &Found) -> &str {
         self.directories.get(entry.directory).map_or("", |directory| &directory.name)
+    }
+
+    /// Opens the store of a directory, which is read only, whoever owns it.
+    pub(crate) fn store(path: &Path, identity: Identity) -> Result<Store, Failure> {
+        let real = fs::canonicalize(path).map_err(|error| Failure::io("find", path, &error))?;
+        let root = real.parent().unwrap_or(&real);
+        Ok(Store::options(identity).trust(Trust::Anyone).read_only().open(root)?)
     }
 
     pub(crate) fn path(&self, entry: &Found) -> PathBuf {
@@ -247,6 +228,30 @@ impl Cache {
         Ok((entries, missing))
     }
 
+    /// Reads the entry whose key begins so, and checks every byte; if there is none, tells that.
+    pub(crate) fn read(&self, beginning: &str, mac_key: Option<&MacKey>, out: &Out) -> Result<Option<Opened>, Failure> {
+        let Some(found) = self.find(beginning)? else {
+            out.tell(&format!("{beginning}: no entry has a key that begins so"));
+            return Ok(None);
+        };
+        let path = self.path(found);
+        let file = match FileBytes::open(&path, Access::READ) {
+            Ok(Some(file)) => file,
+            Ok(None) => {
+                out.tell(&format!("{}: it has vanished", path.display()));
+                return Ok(None);
+            }
+            Err(error @ Error::NotAFile { .. }) => {
+                out.tell(&error.to_string());
+                return Ok(None);
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let directory = self.directory(found).to_owned();
+        let judged = judge(&directory, &file, &found.key, mac_key);
+        Ok(Some(Opened { key: found.key, directory, path, file, judged }))
+    }
+
     /// Returns what the lengths of an entry tell; `None` if it has vanished.
     pub(crate) fn outline(&self, entry: &Found, mac_key: Option<&MacKey>) -> Option<Judged> {
         let outline = Outline::open(&self.path(entry), self.directory(entry), mac_key.unwrap_or(&NO_KEY));
@@ -267,24 +272,28 @@ impl Cache {
 
     /// Checks every byte of an entry; `None` if it has vanished.
     pub(crate) fn verify(&self, entry: &Found, mac_key: Option<&MacKey>) -> Option<Judged> {
-        let file = match FileBytes::open(&self.path(entry), Access::READ) {
-            Ok(file) => file?,
-            Err(error) => return Some(Judged::failed(error, None)),
-        };
-        Some(judge(self.directory(entry), &file, &entry.key, mac_key))
+        thread_local! {
+            /// What files are read into: getting memory for each would take longer than reading it.
+            static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+        }
+        BUFFER.with_borrow_mut(|buffer| match FileBytes::read_into(&self.path(entry), Access::READ, buffer) {
+            Ok(file) => Some(judge(self.directory(entry), file?, &entry.key, mac_key)),
+            Err(error) => Some(Judged::failed(error, None)),
+        })
     }
 
-    /// Calls `look` on every entry, by as many threads as there are processors, and returns what it made of each.
+    /// Calls `look` on every entry, by twice as many threads as there are processors, so that some read while others
+    /// compute, and returns what it made of each.
     pub(crate) fn each<T: Send>(
         &self,
         entries: &[Found],
+        progress: &Progress<'_>,
         look: impl Fn(&Found) -> T + Sync,
-        progress: impl Fn(usize) + Sync,
     ) -> Vec<T> {
         /// Entries that a thread takes at once.
         const MANY: usize = 16;
         let (next, done) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
-        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = std::thread::available_parallelism().map_or(1, usize::from).saturating_mul(2);
         std::thread::scope(|scope| {
             for _ in 0..threads {
                 scope.spawn(|| {
@@ -294,8 +303,8 @@ impl Cache {
                         let Some(rest) = entries.get(at..).filter(|rest| !rest.is_empty()) else { break };
                         for (place, entry) in rest.iter().take(MANY).enumerate() {
                             own.push((at.saturating_add(place), look(entry)));
+                            progress.add(1, entry.bytes);
                         }
-                        progress(at);
                     }
                     done.lock().unwrap_or_else(std::sync::PoisonError::into_inner).append(&mut own);
                 });
@@ -307,34 +316,12 @@ impl Cache {
     }
 }
 
-/// Returns whether this machine can run code of an identity that was found.
-pub(crate) fn runs_here(identity: &Identity) -> bool {
-    identity.target() == Target::host()
-        && (*identity.sealing() == Sealing::Plain || identity.cpu().missing_from(CpuFeatures::host()).is_empty())
-}
+/// How many digits of a key are shown at least.
+const DIGITS: usize = 12;
 
-/// Returns the identity of an entry in a directory of that name.
-pub(crate) fn identify(directory: &str, file: &[u8], mac_key: Option<&MacKey>) -> Option<Identity> {
-    Identity::of_entry(directory, file, mac_key.unwrap_or(&NO_KEY))
-}
-
-/// Checks every byte of an entry that lies in a directory of that name.
-pub(crate) fn judge(directory: &str, file: &[u8], key: &Key, mac_key: Option<&MacKey>) -> Judged {
-    let Some(identity) = identify(directory, file, mac_key) else {
-        return Judged { state: State::Unreadable, error: None, identity: None, fields: Vec::new() };
-    };
-    let checked = Entry::parse(file, &identity).and_then(|entry| {
-        entry.check_key(key)?;
-        match entry.verify() {
-            // Without the key there is nothing to compare the MAC with.
-            Err(Error::Forged { .. }) if mac_key.is_none() => Ok((State::Unverified, entry.fields())),
-            Err(error) => Err(error),
-            Ok(()) if runs_here(&identity) => Ok((State::Sound, entry.fields())),
-            Ok(()) => Ok((State::Foreign, entry.fields())),
-        }
-    });
-    match checked {
-        Ok((state, fields)) => Judged { state, error: None, identity: Some(identity), fields },
-        Err(error) => Judged::failed(error, Some(identity)),
-    }
+/// Returns how many digits it takes to tell two keys apart.
+fn digits_apart(a: &Key, b: &Key) -> usize {
+    let pairs = a.as_bytes().iter().zip(b.as_bytes());
+    let Some((same, (a, b))) = pairs.enumerate().find(|(_, (a, b))| a != b) else { return 0 };
+    same.saturating_mul(2).saturating_add(if a >> 4 == b >> 4 { 2 } else { 1 })
 }

@@ -8,8 +8,11 @@ use serde_json::{Value, json};
 
 use crate::Outcome;
 use crate::arguments::{List, Sort};
-use crate::entries::{Cache, Found, State};
-use crate::out::{self, Failure, Out, Paint, Side};
+use crate::entries::{Cache, Found, count};
+use crate::judge::State;
+use crate::out::{Failure, Out};
+use crate::table::{Cell, Column};
+use crate::text;
 
 struct Row {
     found: Found,
@@ -19,11 +22,13 @@ struct Row {
 }
 
 pub(crate) fn run(list: &List, mac_key: Option<&MacKey>, out: &mut Out) -> Result<Outcome, Failure> {
-    let mut cache = Cache::open(&list.dir)?;
+    let mut cache = Cache::open(&list.dir, out)?;
     let mut entries = std::mem::take(&mut cache.entries);
     entries.retain(|entry| {
         let age = cache.age(entry);
-        list.older_than.is_none_or(|least| age >= least)
+        let engine = cache.directories.get(entry.directory).map(|directory| directory.parts()[0]);
+        list.engine.as_deref().is_none_or(|wanted| engine == Some(wanted))
+            && list.older_than.is_none_or(|least| age >= least)
             && list.newer_than.is_none_or(|most| age <= most)
             && list.min_size.is_none_or(|least| entry.bytes >= least)
             && list.max_size.is_none_or(|most| entry.bytes <= most)
@@ -33,7 +38,7 @@ pub(crate) fn run(list: &List, mac_key: Option<&MacKey>, out: &mut Out) -> Resul
         let (functions, error) = (judged.functions(), judged.error.map(|error| error.to_string()));
         Some(Row { found: entry.clone(), state: judged.state, functions, error })
     };
-    let rows = cache.each(&entries, looked, |_| {});
+    let rows = cache.each(&entries, &out.progress("listing", count(&entries)), looked);
     let vanished = rows.iter().filter(|row| row.is_none()).count();
     if vanished > 0 {
         cache.passed_over.push(format!("{vanished} entries that have vanished meanwhile"));
@@ -50,11 +55,8 @@ pub(crate) fn run(list: &List, mac_key: Option<&MacKey>, out: &mut Out) -> Resul
         rows.reverse();
     }
     if out.is_json {
-        out.raw("{")?;
-        out.json_list("entries", rows.iter().map(|row| as_json(&cache, row)))?;
-        out.raw(", ")?;
-        out.json_list("passed_over", cache.passed_over.iter().map(|text| Value::from(&text[..])))?;
-        out.raw("}\n")?;
+        let mut entries = rows.iter().map(|row| as_json(&cache, row));
+        out.json_lists(&[], &mut [("entries", &mut entries), ("passed_over", &mut cache.passed_over_json())])?;
     } else {
         print(&cache, &list.dir, &rows, out)?;
     }
@@ -76,30 +78,21 @@ fn as_json(cache: &Cache, row: &Row) -> Value {
 }
 
 fn print(cache: &Cache, dir: &Path, rows: &[Row], out: &mut Out) -> Result<(), Failure> {
-    cache.tell_passed_over();
+    cache.tell_passed_over(out);
     for (at, directory) in cache.directories.iter().enumerate() {
         let here = rows.iter().filter(move |row| row.found.directory == at);
         if here.clone().next().is_none() {
             continue;
         }
         out.line(&format!("{}:", directory.name))?;
-        let head = [
-            ("key", Side::Left),
-            ("state", Side::Left),
-            ("size", Side::Right),
-            ("age", Side::Right),
-            ("functions", Side::Right),
-        ];
+        let [state, functions] = [Column::Left("state"), Column::Right("functions")];
+        let columns = [cache.key_column(), state, Column::Right("size"), Column::Right("age"), functions];
         let cells = here.map(|row| {
-            [
-                (row.found.key.to_string(), Paint::Plain),
-                (row.state.name().to_owned(), row.state.paint()),
-                (out::bytes(row.found.bytes), Paint::Plain),
-                (out::age(cache.age(&row.found)), Paint::Plain),
-                (row.functions.map_or_else(|| "-".to_owned(), |functions| functions.to_string()), Paint::Plain),
-            ]
+            let [key, size, age] = cache.cells(&row.found);
+            let functions = row.functions.map_or_else(|| "-".to_owned(), |functions| functions.to_string());
+            [key, Cell::new(row.state.name(), row.state.paint()), size, age, functions.into()]
         });
-        out.table(head, cells)?;
+        out.table(columns, cells)?;
         out.line("")?;
     }
     let bytes = rows.iter().map(|row| row.found.bytes).fold(0, u64::saturating_add);
@@ -108,6 +101,6 @@ fn print(cache: &Cache, dir: &Path, rows: &[Row], out: &mut Out) -> Result<(), F
     } else {
         String::new()
     };
-    let total = format!("{} entries, {}", rows.len(), out::bytes(bytes));
+    let total = format!("{} entries, {}", rows.len(), text::bytes(bytes));
     out.line(if what.is_empty() { &total } else { &what })
 }

@@ -1,14 +1,16 @@
-//! What is printed, and how: nothing from a name or a file reaches a terminal unescaped.
+//! What is printed, and where: nothing from a name or a file reaches a terminal unescaped.
 
 use std::fmt::Write as _;
-use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
+use std::io::{self, BufWriter, IsTerminal, Write};
 use std::path::Path;
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
 
 use serde_json::Value;
 
 use crate::Outcome;
 use crate::arguments::Color;
+use crate::progress::Progress;
+use crate::text::{clean, is_clean};
 
 /// Why a command ended before it was done.
 pub(crate) enum Failure {
@@ -39,15 +41,40 @@ impl From<jitcache::Error> for Failure {
     }
 }
 
-/// Tells something beside what is printed.
-pub(crate) fn tell(message: &str) {
-    let _ = writeln!(io::stderr(), "jitcache: {}", clean(message));
+/// Where a program prints.
+pub struct Screen {
+    /// Its result.
+    pub out: Box<dyn Write>,
+    /// Whether a terminal shows that.
+    pub is_terminal: bool,
+    /// What is told beside the result.
+    pub beside: Box<dyn Write + Send>,
+    /// Whether a terminal shows that, which can have progress on it.
+    pub is_beside_terminal: bool,
+    /// How wide tables may be, in characters; as wide as need be if nothing is given.
+    pub width: Option<usize>,
 }
 
-/// Where the result of a command goes.
+impl Screen {
+    /// Returns that of this process: the standard output, and the standard error beside it.
+    #[must_use]
+    pub fn of_process() -> Self {
+        let (out, beside) = (io::stdout(), io::stderr());
+        let columns = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
+        let terminal = || terminal_size::terminal_size_of(&out).map(|(width, _)| width.0.into());
+        let width = columns.or_else(terminal).filter(|width| *width > 0);
+        let (is_terminal, is_beside_terminal) = (out.is_terminal(), beside.is_terminal());
+        Self { out: Box::new(out.lock()), is_terminal, beside: Box::new(beside), is_beside_terminal, width }
+    }
+}
+
+/// Where the result of a command goes, and what is told beside it.
 pub(crate) struct Out {
-    to: BufWriter<StdoutLock<'static>>,
+    to: BufWriter<Box<dyn Write>>,
+    beside: Mutex<Box<dyn Write + Send>>,
+    is_beside_terminal: bool,
     is_colored: bool,
+    pub(crate) width: Option<usize>,
     pub(crate) is_json: bool,
 }
 
@@ -58,22 +85,49 @@ pub(crate) enum Paint {
     Odd,
     Bad,
     Dim,
+    Strong,
 }
 
 impl Out {
-    pub(crate) fn new(color: Color, is_json: bool) -> Self {
-        let stdout = io::stdout();
+    pub(crate) fn new(screen: Screen, color: Color, is_json: bool) -> Self {
+        let Screen { out, is_terminal, beside, is_beside_terminal, width } = screen;
         let is_colored = match color {
-            Color::Auto => stdout.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty()),
+            Color::Auto => is_terminal && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty()),
             Color::Always => true,
             Color::Never => false,
         };
-        Self { to: BufWriter::with_capacity(1 << 16, stdout.lock()), is_colored, is_json }
+        let to = BufWriter::with_capacity(1 << 16, out);
+        Self { to, beside: Mutex::new(beside), is_beside_terminal, is_colored, width, is_json }
+    }
+
+    /// Tells something beside what is printed.
+    pub(crate) fn tell(&self, message: &str) {
+        let mut beside = self.beside.lock().unwrap_or_else(PoisonError::into_inner);
+        let _ = writeln!(beside, "jitcache: {}", clean(message));
+    }
+
+    /// Returns what tells on a terminal how far something is that takes a while.
+    pub(crate) fn progress(&self, what: &str, entries: u64) -> Progress<'_> {
+        Progress::new(self.is_beside_terminal.then_some(&self.beside), what, entries)
     }
 
     /// Prints a line.
     pub(crate) fn line(&mut self, text: &str) -> Result<(), Failure> {
-        Ok(writeln!(self.to, "{}", clean(text))?)
+        self.parts(&[(text, Paint::Plain)])
+    }
+
+    /// Prints a line whose parts are painted.
+    pub(crate) fn parts(&mut self, parts: &[(&str, Paint)]) -> Result<(), Failure> {
+        for (text, paint) in parts {
+            let painted = self.painted(&clean(text), *paint);
+            self.to.write_all(painted.as_bytes())?;
+        }
+        Ok(writeln!(self.to)?)
+    }
+
+    /// Prints a line that is clean.
+    pub(crate) fn finished(&mut self, line: &str) -> Result<(), Failure> {
+        Ok(writeln!(self.to, "{}", line.trim_end())?)
     }
 
     /// Prints a value as JSON, on one line.
@@ -82,19 +136,28 @@ impl Out {
         Ok(writeln!(self.to)?)
     }
 
-    /// Prints the members of a list as JSON, one a line, so that a long one takes no memory.
-    pub(crate) fn json_list(&mut self, name: &str, members: impl Iterator<Item = Value>) -> Result<(), Failure> {
-        write!(self.to, "{}: [", Value::from(name))?;
-        for (at, member) in members.enumerate() {
-            self.to.write_all(if at == 0 { b"\n  " } else { b",\n  " })?;
-            self.json_part(&member)?;
+    /// Prints an object as JSON: members, and then lists, with one value a line, so that a long one takes no memory.
+    pub(crate) fn json_lists(
+        &mut self,
+        members: &[(&str, Value)],
+        lists: &mut [(&str, &mut dyn Iterator<Item = Value>)],
+    ) -> Result<(), Failure> {
+        let mut between = "{";
+        for (name, value) in members {
+            write!(self.to, "{between}{}: ", Value::from(*name))?;
+            self.json_part(value)?;
+            between = ", ";
         }
-        Ok(write!(self.to, "]")?)
-    }
-
-    /// Prints what holds JSON together.
-    pub(crate) fn raw(&mut self, text: &'static str) -> Result<(), Failure> {
-        Ok(self.to.write_all(text.as_bytes())?)
+        for (name, list) in lists {
+            write!(self.to, "{between}{}: [", Value::from(*name))?;
+            for (at, value) in list.enumerate() {
+                self.to.write_all(if at == 0 { b"\n  " } else { b",\n  " })?;
+                self.json_part(&value)?;
+            }
+            self.to.write_all(b"]")?;
+            between = ", ";
+        }
+        Ok(writeln!(self.to, "}}")?)
     }
 
     /// Prints what was made of nothing but the program itself.
@@ -118,42 +181,13 @@ impl Out {
         Ok(self.to.write_all(text.as_bytes())?)
     }
 
-    /// Prints rows of cells, each column as wide as need be.
-    pub(crate) fn table<const N: usize>(
-        &mut self,
-        head: [(&str, Side); N],
-        rows: impl Iterator<Item = [(String, Paint); N]> + Clone,
-    ) -> Result<(), Failure> {
-        let mut widths = head.map(|(name, _)| name.len());
-        for row in rows.clone() {
-            for (width, (cell, _)) in widths.iter_mut().zip(&row) {
-                *width = (*width).max(clean(cell).chars().count());
-            }
-        }
-        let titles = head.map(|(name, _)| (name.to_owned(), Paint::Dim));
-        for row in std::iter::once(titles).chain(rows) {
-            let mut line = String::new();
-            for (at, (((cell, paint), (_, side)), width)) in row.iter().zip(head).zip(widths).enumerate() {
-                let cell = clean(cell);
-                let gap = " ".repeat(width.saturating_sub(cell.chars().count()));
-                if at > 0 {
-                    line.push_str("  ");
-                }
-                let cell = self.painted(&cell, *paint);
-                let (left, right) = if side == Side::Left { ("", &gap[..]) } else { (&gap[..], "") };
-                let _ = write!(line, "{left}{cell}{right}");
-            }
-            writeln!(self.to, "{}", line.trim_end())?;
-        }
-        Ok(())
-    }
-
-    fn painted(&self, text: &str, paint: Paint) -> String {
+    pub(crate) fn painted(&self, text: &str, paint: Paint) -> String {
         let code = match paint {
             Paint::Good => "32",
             Paint::Odd => "33",
             Paint::Bad => "31",
             Paint::Dim => "2",
+            Paint::Strong => "1",
             Paint::Plain => "",
         };
         if self.is_colored && !code.is_empty() { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
@@ -162,55 +196,4 @@ impl Out {
     pub(crate) fn flush(&mut self) -> Result<(), Failure> {
         Ok(self.to.flush()?)
     }
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Side {
-    Left,
-    Right,
-}
-
-fn is_clean(c: char) -> bool {
-    c.is_ascii_graphic() || c == ' ' || c.is_alphanumeric()
-}
-
-/// Escapes whatever a terminal could take for more than a letter.
-pub(crate) fn clean(text: &str) -> String {
-    let mut clean = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            c if is_clean(c) => clean.push(c),
-            c => clean.extend(c.escape_default()),
-        }
-    }
-    clean
-}
-
-/// Returns a size as people read it.
-pub(crate) fn bytes(bytes: u64) -> String {
-    let mut unit = 1_u64;
-    let mut name = "B";
-    for larger in ["KiB", "MiB", "GiB", "TiB"] {
-        if bytes.checked_div(unit).unwrap_or(0) < 1024 {
-            break;
-        }
-        (unit, name) = (unit.saturating_mul(1024), larger);
-    }
-    if unit == 1 {
-        return format!("{bytes} B");
-    }
-    let tenths = bytes.saturating_mul(10).checked_div(unit).unwrap_or(0);
-    format!("{}.{} {name}", tenths / 10, tenths % 10)
-}
-
-/// Returns an age as people read it: the largest unit that is there at least twice, or seconds.
-pub(crate) fn age(age: Duration) -> String {
-    let seconds = age.as_secs();
-    for (unit, name) in [(24 * 60 * 60, "d"), (60 * 60, "h"), (60, "m")] {
-        let many = seconds.checked_div(unit).unwrap_or(0);
-        if many >= 2 {
-            return format!("{many}{name}");
-        }
-    }
-    format!("{seconds}s")
 }

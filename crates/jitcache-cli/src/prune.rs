@@ -4,24 +4,27 @@ use std::fs;
 use std::path::Path;
 
 use jitcache::MacKey;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::Outcome;
 use crate::arguments::Prune;
-use crate::entries::{Cache, Found, State};
-use crate::out::{self, Failure, Out, Paint, Side};
+use crate::entries::{Cache, Found, count};
+use crate::judge::State;
+use crate::out::{Failure, Out};
+use crate::table::Column;
+use crate::text;
 use crate::verify;
 
 pub(crate) fn run(prune: &Prune, mac_key: Option<&MacKey>, out: &mut Out) -> Result<Outcome, Failure> {
-    let mut cache = Cache::open(&prune.dir)?;
+    let mut cache = Cache::open(&prune.dir, out)?;
     let wanted = |entry: &Found| {
-        let version = jitcache_version(cache.directory(entry));
+        let version = cache.directories.get(entry.directory).map(|directory| directory.parts()[1]);
         prune.older_than.is_none_or(|least| cache.age(entry) >= least)
             && prune.version.as_deref().is_none_or(|wanted| version == Some(wanted))
     };
     let mut entries: Vec<Found> = cache.entries.iter().filter(|entry| wanted(entry)).cloned().collect();
     if prune.unsound {
-        let judged = verify::all(&cache, &entries, mac_key);
+        let judged = verify::all(&cache, &entries, mac_key, out);
         let mut judged = judged.iter();
         let is_unsound = |_: &Found| {
             judged.next().is_some_and(|judged| judged.as_ref().is_some_and(|judged| judged.state == State::Unsound))
@@ -37,7 +40,9 @@ pub(crate) fn run(prune: &Prune, mac_key: Option<&MacKey>, out: &mut Out) -> Res
         entries.sort_by_key(|entry| entry.modified);
     }
     let (mut removed, mut kept) = (Vec::new(), Vec::new());
+    let progress = out.progress("pruning", count(&entries));
     for entry in entries {
+        progress.add(1, entry.bytes);
         if surplus == Some(0) {
             break;
         }
@@ -53,11 +58,11 @@ pub(crate) fn run(prune: &Prune, mac_key: Option<&MacKey>, out: &mut Out) -> Res
         }
     }
     cache.passed_over.append(&mut kept);
-    cache.tell_passed_over();
+    drop(progress);
+    cache.tell_passed_over(out);
     let bytes = removed.iter().map(|entry| entry.bytes).fold(0, u64::saturating_add);
     if out.is_json {
-        out.raw("{")?;
-        let members = removed.iter().map(|entry| {
+        let mut members = removed.iter().map(|entry| {
             json!({
                 "key": entry.key.to_string(),
                 "directory": cache.directory(entry),
@@ -65,35 +70,22 @@ pub(crate) fn run(prune: &Prune, mac_key: Option<&MacKey>, out: &mut Out) -> Res
                 "age_seconds": cache.age(entry).as_secs(),
             })
         });
-        out.json_list(if prune.dry_run { "would_remove" } else { "removed" }, members)?;
-        out.raw(", ")?;
-        out.json_list("passed_over", cache.passed_over.iter().map(|text| Value::from(&text[..])))?;
-        out.raw("}\n")?;
+        let name = if prune.dry_run { "would_remove" } else { "removed" };
+        out.json_lists(&[], &mut [(name, &mut members), ("passed_over", &mut cache.passed_over_json())])?;
     } else {
         if !removed.is_empty() {
-            let head = [("directory", Side::Left), ("key", Side::Left), ("size", Side::Right), ("age", Side::Right)];
+            let columns = [Column::Left("directory"), cache.key_column(), Column::Right("size"), Column::Right("age")];
             let cells = removed.iter().map(|entry| {
-                [
-                    (cache.directory(entry).to_owned(), Paint::Plain),
-                    (entry.key.to_string(), Paint::Plain),
-                    (out::bytes(entry.bytes), Paint::Plain),
-                    (out::age(cache.age(entry)), Paint::Plain),
-                ]
+                let [key, size, age] = cache.cells(entry);
+                [cache.directory(entry).into(), key, size, age]
             });
-            out.table(head, cells)?;
+            out.table(columns, cells)?;
             out.line("")?;
         }
         let what = if prune.dry_run { "would be removed" } else { "removed" };
-        out.line(&format!("{} entries, {} {what}", removed.len(), out::bytes(bytes)))?;
+        out.line(&format!("{} entries, {} {what}", removed.len(), text::bytes(bytes)))?;
     }
-    if cache.passed_over.is_empty() { Ok(Outcome::Fine) } else { Ok(Outcome::Unsound) }
-}
-
-/// Returns the version in the name of a directory of entries, `<name>-<version>-<arch>-<os>`.
-fn jitcache_version(directory: &str) -> Option<&str> {
-    let (rest, _os) = directory.rsplit_once('-')?;
-    let (rest, _arch) = rest.rsplit_once('-')?;
-    Some(rest.split_once('-')?.1)
+    Ok(Outcome::unsound_if(!cache.passed_over.is_empty()))
 }
 
 /// Removes an entry if it is a regular file and still what was looked at, and returns whether it was.

@@ -4,57 +4,50 @@ use std::ops::Range;
 
 use jitcache::entry::Part;
 use jitcache::error::Field;
-use jitcache::{Access, CpuFeatures, Entry, Error, FileBytes, Identity, MacKey};
+use jitcache::{CpuFeatures, Entry, Identity, MacKey};
 use serde_json::{Value, json};
 
 use crate::Outcome;
 use crate::arguments::Show;
-use crate::entries::{Cache, State, identify, judge};
-use crate::out::{self, Failure, Out, Paint, Side};
+use crate::entries::Cache;
+use crate::functions::{Function, functions};
+use crate::judge::State;
+use crate::kinds::Kind;
+use crate::out::{Failure, Out};
+use crate::picture::{self, Chart, Row};
+use crate::table::{Cell, Column};
+use crate::text::{self, hexadecimal};
 
 pub(crate) fn run(show: &Show, mac_key: Option<&MacKey>, out: &mut Out) -> Result<Outcome, Failure> {
-    let cache = Cache::open(&show.dir)?;
-    cache.tell_passed_over();
-    let Some(found) = cache.find(&show.key)? else {
-        out::tell(&format!("{}: no entry has a key that begins so", show.key));
-        return Ok(Outcome::Unsound);
-    };
-    let path = cache.path(found);
-    let file = match FileBytes::open(&path, Access::READ) {
-        Ok(Some(file)) => file,
-        Ok(None) => {
-            out::tell(&format!("{}: it has vanished", path.display()));
-            return Ok(Outcome::Unsound);
-        }
-        Err(error @ Error::NotAFile { .. }) => {
-            out::tell(&error.to_string());
-            return Ok(Outcome::Unsound);
-        }
-        Err(error) => return Err(error.into()),
-    };
-    let directory = cache.directory(found);
-    let judged = judge(directory, &file, &found.key, mac_key);
-    let identity = identify(directory, &file, mac_key);
-    let entry = identity.as_ref().and_then(|identity| Entry::parse(&file, identity).ok());
-    let shown = Shown { file: &file, entry: entry.as_ref(), identity: identity.as_ref() };
+    let cache = Cache::open(&show.dir, out)?;
+    cache.tell_passed_over(out);
+    let Some(opened) = cache.read(&show.key, mac_key, out)? else { return Ok(Outcome::Unsound) };
+    let (judged, entry) = (&opened.judged, opened.entry());
+    let identity = judged.identity.as_ref();
+    let shown = Shown { file: &opened.file, entry: entry.as_ref(), identity };
     let error = judged.error.as_ref().map(ToString::to_string);
+    if let Some(path) = &show.svg {
+        let size = format!("{} ({} bytes), {}", text::bytes(opened.bytes()), opened.bytes(), judged.state.name());
+        let titles = [opened.key.to_string(), opened.directory.clone(), size];
+        picture::write(path, &titles, &shown.charts(opened.bytes()))?;
+    }
     if out.is_json {
         out.json(&json!({
-            "key": found.key.to_string(),
-            "directory": directory,
-            "path": path.to_string_lossy(),
-            "bytes": found.bytes,
+            "key": opened.key.to_string(),
+            "directory": opened.directory,
+            "path": opened.path.to_string_lossy(),
+            "bytes": opened.bytes(),
             "state": judged.state.name(),
             "error": error,
-            "revision": identity.as_ref().map(|identity| format!("{:?}", identity.revision())),
-            "sealing": identity.as_ref().map(|identity| identity.sealing().to_string()),
+            "revision": identity.map(|identity| format!("{:?}", identity.revision())),
+            "sealing": identity.map(|identity| identity.sealing().to_string()),
             "fields": shown.fields().map(|(field, range, value)| json!({
                 "field": field.name(),
                 "offset": range.start,
                 "bytes": range.end.saturating_sub(range.start),
                 "value": value,
             })).collect::<Vec<_>>(),
-            "functions": shown.functions().map(|function| json!({
+            "functions": shown.functions().iter().map(|function| json!({
                 "index": function.index,
                 "offset": function.offset,
                 "bytes": function.bytes,
@@ -69,16 +62,16 @@ pub(crate) fn run(show: &Show, mac_key: Option<&MacKey>, out: &mut Out) -> Resul
             })).collect::<Vec<_>>(),
         }))?;
     } else {
-        out.line(&format!("key        {}", found.key))?;
-        out.line(&format!("directory  {directory}"))?;
-        out.line(&format!("size       {} ({} bytes)", out::bytes(found.bytes), found.bytes))?;
-        out.line(&format!("state      {}", judged.state.name()))?;
-        if let Some(error) = &error {
-            out.line(&format!("error      {error}"))?;
-        }
-        if let Some(identity) = &identity {
-            out.line(&format!("revision   {:?}, {}", identity.revision(), identity.sealing()))?;
-        }
+        let mut head = vec![
+            ("key", Cell::from(opened.key.to_string())),
+            ("directory", opened.directory.clone().into()),
+            ("size", format!("{} ({} bytes)", text::bytes(opened.bytes()), opened.bytes()).into()),
+            ("state", Cell::new(judged.state.name(), judged.state.paint())),
+        ];
+        head.extend(error.map(|error| ("error", error.into())));
+        let revision = identity.map(|identity| format!("{:?}, {}", identity.revision(), identity.sealing()));
+        head.extend(revision.map(|revision| ("revision", revision.into())));
+        out.record(head.into_iter())?;
         shown.print(out)?;
     }
     Ok(Outcome::unsound_if(judged.state.is_bad() || judged.state == State::Stale))
@@ -88,16 +81,6 @@ struct Shown<'a> {
     file: &'a [u8],
     entry: Option<&'a Entry<'a>>,
     identity: Option<&'a Identity>,
-}
-
-struct Function {
-    index: usize,
-    offset: u64,
-    /// Up to the next one, or the end of the code.
-    bytes: u64,
-    /// What the source map has for its first instruction.
-    source: Option<u64>,
-    name: Option<String>,
 }
 
 impl<'a> Shown<'a> {
@@ -143,23 +126,8 @@ impl<'a> Shown<'a> {
         }
     }
 
-    fn functions(&self) -> impl Iterator<Item = Function> {
-        let offsets: Vec<u64> = self.entry.map(|entry| entry.functions().iter().collect()).unwrap_or_default();
-        let end = self.entry.map_or(0, |entry| u64::try_from(entry.code().len()).unwrap_or(u64::MAX));
-        let map = self.entry.and_then(Entry::source_map);
-        let symbols = self.entry.map(Entry::symbols);
-        let ends: Vec<u64> = offsets.iter().skip(1).copied().chain([end]).collect();
-        offsets.into_iter().zip(ends).enumerate().map(move |(index, (offset, end))| {
-            let source = map.as_ref().and_then(|map| map.at_instruction(offset));
-            let name = symbols.as_ref().and_then(|symbols| symbols.at(offset));
-            Function {
-                index,
-                offset,
-                bytes: end.saturating_sub(offset),
-                source: source.map(|row| row.source),
-                name: name.map(|symbol| symbol.name.escape_ascii().to_string()),
-            }
-        })
+    fn functions(&self) -> Vec<Function> {
+        self.entry.map(functions).unwrap_or_default()
     }
 
     fn imports(&self) -> Vec<Value> {
@@ -182,52 +150,66 @@ impl<'a> Shown<'a> {
         parts.collect()
     }
 
+    /// Returns pictures of the file and of its code, to scale.
+    fn charts(&self, length: u64) -> Vec<Chart> {
+        let fields: Vec<_> = self.fields().collect();
+        let row = |name: &str, range: &Range<u64>, kind| Row {
+            name: name.to_owned(),
+            bars: vec![(range.clone(), kind)],
+            note: format!("{} bytes at {:#x}", range.end.saturating_sub(range.start), range.start),
+        };
+        let bars = fields.iter().map(|(field, range, _)| (range.clone(), Kind::of(*field))).collect();
+        let whole = Row { name: "file".to_owned(), bars, note: format!("{length} bytes") };
+        let rows = fields.iter().map(|(field, range, _)| row(field.name(), range, Kind::of(*field)));
+        let file = Chart { title: "the file".to_owned(), whole: length, rows: shortened(whole, rows) };
+        let functions = self.functions();
+        let code = functions.iter().map(Function::end).max().unwrap_or_default();
+        let bars = functions.iter().zip([Kind::Code, Kind::Functions].into_iter().cycle());
+        let bars = bars.map(|(function, kind)| (function.offset..function.end(), kind)).collect();
+        let whole = Row { name: "functions".to_owned(), bars, note: format!("{code} bytes") };
+        let rows =
+            functions.iter().map(|function| row(&function.called(), &(function.offset..function.end()), Kind::Code));
+        let functions = Chart { title: "its code".to_owned(), whole: code, rows: shortened(whole, rows) };
+        vec![file, functions]
+    }
+
     fn print(&self, out: &mut Out) -> Result<(), Failure> {
         let Some(_) = self.entry else { return Ok(()) };
         out.line("")?;
-        let head = [("offset", Side::Right), ("bytes", Side::Right), ("field", Side::Left), ("value", Side::Left)];
+        let [offset, bytes, source] = ["offset", "bytes", "source"].map(Column::Right);
         let fields: Vec<_> = self.fields().collect();
         let cells = fields.iter().map(|(field, range, value)| {
-            [
-                (format!("{:#x}", range.start), Paint::Plain),
-                (range.end.saturating_sub(range.start).to_string(), Paint::Plain),
-                (field.name().to_owned(), Paint::Plain),
-                (value.clone(), Paint::Plain),
-            ]
+            let length = range.end.saturating_sub(range.start).to_string();
+            [format!("{:#x}", range.start), length, field.name().to_owned(), value.clone()].map(Cell::from)
         });
-        out.table(head, cells)?;
+        out.table([offset, bytes, Column::Left("field"), Column::Left("value")], cells)?;
         out.line("")?;
-        let head = [
-            ("function", Side::Right),
-            ("offset", Side::Right),
-            ("bytes", Side::Right),
-            ("source", Side::Right),
-            ("name", Side::Left),
-        ];
-        let functions: Vec<_> = self.functions().collect();
+        let functions = self.functions();
         let cells = functions.iter().map(|function| {
-            [
-                (function.index.to_string(), Paint::Plain),
-                (format!("{:#x}", function.offset), Paint::Plain),
-                (function.bytes.to_string(), Paint::Plain),
-                (function.source.map_or_else(|| "-".to_owned(), |source| format!("{source:#x}")), Paint::Plain),
-                (function.name.clone().unwrap_or_default(), Paint::Plain),
-            ]
+            let source = function.source.map_or_else(|| "-".to_owned(), |source| format!("{source:#x}"));
+            let [index, bytes] = [function.index.to_string(), function.bytes.to_string()];
+            let name = function.name.clone().unwrap_or_default();
+            [index, format!("{:#x}", function.offset), bytes, source, name].map(Cell::from)
         });
-        out.table(head, cells)?;
+        out.table([Column::Right("function"), offset, bytes, source, Column::Left("name")], cells)?;
         for name in self.imports() {
             out.line(&format!("import {name}"))?;
         }
         let recipe = self.recipe();
         if !recipe.is_empty() {
             out.line("")?;
-            let head = [("part of the key", Side::Left), ("name", Side::Left), ("value", Side::Left)];
-            out.table(head, recipe.into_iter().map(|part| part.map(|text| (text, Paint::Plain))))?;
+            let columns = ["part of the key", "name", "value"].map(Column::Left);
+            out.table(columns, recipe.into_iter().map(|part| part.map(Cell::from)))?;
         }
         Ok(())
     }
 }
 
-fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+/// Returns the first rows below the one of the whole, and how many more there are.
+fn shortened(whole: Row, rows: impl ExactSizeIterator<Item = Row>) -> Vec<Row> {
+    /// How many rows can be looked at.
+    const MANY: usize = 100;
+    let more = rows.len().saturating_sub(MANY);
+    let last = Row { name: format!("and {more} more"), bars: Vec::new(), note: String::new() };
+    std::iter::once(whole).chain(rows.take(MANY)).chain((more > 0).then_some(last)).collect()
 }

@@ -1,30 +1,30 @@
 //! `verify`: every byte.
 
-use std::io::{IsTerminal, Write};
-
 use jitcache::{Error, MacKey};
 use serde_json::{Value, json};
 
 use crate::Outcome;
 use crate::arguments::Verify;
-use crate::entries::{Cache, Found, State};
-use crate::out::{self, Failure, Out, Paint, Side};
+use crate::entries::{Cache, Found, count};
+use crate::judge::State;
+use crate::out::{Failure, Out};
+use crate::table::{Cell, Column};
+use crate::text;
 
 pub(crate) fn run(verify: &Verify, mac_key: Option<&MacKey>, out: &mut Out) -> Result<Outcome, Failure> {
-    let cache = Cache::open(&verify.dir)?;
-    cache.tell_passed_over();
+    let cache = Cache::open(&verify.dir, out)?;
+    cache.tell_passed_over(out);
     let (entries, missing) =
         if verify.all { (cache.entries.clone(), Vec::new()) } else { cache.find_all(&verify.keys)? };
-    missing.iter().for_each(|missing| out::tell(missing));
-    let judged = all(&cache, &entries, mac_key);
+    missing.iter().for_each(|missing| out.tell(missing));
+    let judged = all(&cache, &entries, mac_key, out);
     let bytes = entries.iter().map(|entry| entry.bytes).fold(0, u64::saturating_add);
     let checked: Vec<(&Found, &Checked)> =
         entries.iter().zip(&judged).filter_map(|(entry, judged)| Some((entry, judged.as_ref()?))).collect();
     let vanished = entries.len().saturating_sub(checked.len());
     let bad = checked.iter().filter(|(_, judged)| judged.state.is_bad()).count();
     if out.is_json {
-        out.raw("{")?;
-        let members = checked.iter().map(|(entry, judged)| {
+        let mut members = checked.iter().map(|(entry, judged)| {
             json!({
                 "key": entry.key.to_string(),
                 "directory": cache.directory(entry),
@@ -33,26 +33,20 @@ pub(crate) fn run(verify: &Verify, mac_key: Option<&MacKey>, out: &mut Out) -> R
                 "error": judged.error.as_ref().map(error_json),
             })
         });
-        out.json_list("entries", members)?;
-        out.raw(", ")?;
-        out.json_list("passed_over", cache.passed_over.iter().map(|text| Value::from(&text[..])))?;
-        out.raw("}\n")?;
+        out.json_lists(&[], &mut [("entries", &mut members), ("passed_over", &mut cache.passed_over_json())])?;
     } else {
         let told = checked.iter().filter(|(_, judged)| !verify.all || judged.error.is_some());
         let cells = told.clone().map(|(entry, judged)| {
-            [
-                (cache.directory(entry).to_owned(), Paint::Plain),
-                (entry.key.to_string(), Paint::Plain),
-                (judged.state.name().to_owned(), judged.state.paint()),
-                (judged.error.as_ref().map(ToString::to_string).unwrap_or_default(), Paint::Plain),
-            ]
+            let state = Cell::new(judged.state.name(), judged.state.paint());
+            let error = judged.error.as_ref().map(ToString::to_string).unwrap_or_default();
+            [cache.directory(entry).into(), entry.key.to_string().into(), state, error.into()]
         });
         if told.clone().next().is_some() {
-            let head = [("directory", Side::Left), ("key", Side::Left), ("state", Side::Left), ("error", Side::Left)];
-            out.table(head, cells)?;
+            let [directory, state, error] = ["directory", "state", "error"].map(Column::Left);
+            out.table([directory, cache.key_column(), state, error], cells)?;
             out.line("")?;
         }
-        let size = out::bytes(bytes);
+        let size = text::bytes(bytes);
         let vanished = if vanished > 0 { format!(", {vanished} have vanished meanwhile") } else { String::new() };
         out.line(&format!("{} entries checked, {size}: {bad} unsound or unreadable{vanished}", checked.len()))?;
     }
@@ -65,25 +59,12 @@ pub(crate) struct Checked {
     error: Option<Error>,
 }
 
-/// Checks entries, and tells on a terminal how far it is. `None` stands for those that have vanished.
-pub(crate) fn all(cache: &Cache, entries: &[Found], mac_key: Option<&MacKey>) -> Vec<Option<Checked>> {
-    let is_terminal = std::io::stderr().is_terminal();
-    let judged = cache.each(
-        entries,
-        |entry| {
-            let judged = cache.verify(entry, mac_key)?;
-            Some(Checked { state: judged.state, error: judged.error })
-        },
-        |at| {
-            if is_terminal {
-                let _ = write!(std::io::stderr(), "\r{at} of {} entries", entries.len());
-            }
-        },
-    );
-    if is_terminal {
-        let _ = write!(std::io::stderr(), "\r\x1b[K");
-    }
-    judged
+/// Checks entries. `None` stands for those that have vanished.
+pub(crate) fn all(cache: &Cache, entries: &[Found], mac_key: Option<&MacKey>, out: &Out) -> Vec<Option<Checked>> {
+    cache.each(entries, &out.progress("verifying", count(entries)), |entry| {
+        let judged = cache.verify(entry, mac_key)?;
+        Some(Checked { state: judged.state, error: judged.error })
+    })
 }
 
 /// Returns what an error tells.

@@ -4,22 +4,23 @@ use std::path::Path;
 
 use jitcache::entry::{Difference, What};
 use jitcache::{
-    Access, CpuFeatures, Entry, Error, Explanation, FileBytes, Identity, Key, MacKey, Near, Recipe, Store, Target,
-    Trust,
+    Access, CpuFeatures, Entry, Error, Explanation, FileBytes, Identity, Key, MacKey, Near, Recipe, Target,
 };
 use serde_json::{Value, json};
 
 use crate::Outcome;
 use crate::arguments::Why;
-use crate::entries::{Cache, State, identify, judge};
-use crate::out::{self, Failure, Out};
+use crate::entries::Cache;
+use crate::judge::{State, identify, judge};
+use crate::out::{Failure, Out};
+use crate::table::Cell;
 use crate::verify::error_json;
 
 pub(crate) fn run(why: &Why, mac_key: Option<&MacKey>, out: &mut Out) -> Result<Outcome, Failure> {
     match &why.key {
         Some(beginning) => {
-            let cache = Cache::open(&why.path)?;
-            cache.tell_passed_over();
+            let cache = Cache::open(&why.path, out)?;
+            cache.tell_passed_over(out);
             match cache.find(beginning)? {
                 Some(found) => tell(&cache.path(found), cache.directory(found), found.key, mac_key, out),
                 None => {
@@ -63,21 +64,21 @@ fn tell(path: &Path, directory: &str, key: Key, mac_key: Option<&MacKey>, out: &
     };
     let error = judged.error.as_ref().or(here.as_ref());
     let remedy = (judged.state == State::Unverified).then_some("Give the key of the MAC with --mac-key-file.");
-    let near = judged.identity.as_ref().map_or(nothing, |identity| near(path, &file, identity));
+    let near = judged.identity.as_ref().map_or(nothing, |identity| near(path, &file, identity, out));
     answer(judged.state.name(), error, remedy, &near, out)
 }
 
 /// Returns the entries that come next to one that keeps a recipe: those that its engine might have hit in its place.
-fn near(path: &Path, file: &[u8], identity: &Identity) -> Explanation {
+fn near(path: &Path, file: &[u8], identity: &Identity, out: &Out) -> Explanation {
     let recipe = Entry::parse(file, identity).and_then(|entry| Recipe::kept_by(&entry));
     let real = std::fs::canonicalize(path).unwrap_or_default();
-    let (Ok(Some(recipe)), Some(root)) = (recipe, real.parent().and_then(Path::parent)) else {
-        return Explanation::default();
-    };
-    let store = Store::options(identity.clone()).trust(Trust::Anyone).read_only().open(root);
-    let mut explanation = store.and_then(|store| store.explain(&recipe)).unwrap_or_else(|error| {
-        // What was asked of this entry is known without the others.
-        out::tell(&format!("others were not looked at: {error}"));
+    let (Ok(Some(recipe)), Some(directory)) = (recipe, real.parent()) else { return Explanation::default() };
+    let explained = Cache::store(directory, identity.clone()).and_then(|store| Ok(store.explain(&recipe)?));
+    // What was asked of this entry is known without the others.
+    let mut explanation = explained.unwrap_or_else(|failure| {
+        if let Failure::Usage(reason) = failure {
+            out.tell(&format!("others were not looked at: {reason}"));
+        }
         Explanation::default()
     });
     explanation.nearest.retain(|near| !near.differences.is_empty());
@@ -104,18 +105,17 @@ fn answer(
         let nearest: Vec<_> = near.nearest.iter().map(near_json).collect();
         out.json(&json!({ "state": state, "error": error.map(error_json), "remedy": remedy, "nearest": nearest }))?;
     } else {
-        out.line(&format!("state   {state}"))?;
+        let mut fields = vec![("state", Cell::from(state))];
         if let Some(error) = error {
-            out.line(&format!("error   {} ({})", error.name(), error.number()))?;
-            out.line(&format!("reason  {error}"))?;
+            fields.push(("error", format!("{} ({})", error.name(), error.number()).into()));
+            fields.push(("reason", error.to_string().into()));
         }
-        out.line(&format!("remedy  {}", remedy.unwrap_or("None is needed: it is not rejected.")))?;
+        fields.push(("remedy", remedy.unwrap_or("None is needed: it is not rejected.").into()));
         for near in &near.nearest {
-            out.line(&format!("near    {} in {}", near.key, near.directory.display()))?;
-            for difference in &near.differences {
-                out.line(&format!("        {difference}"))?;
-            }
+            fields.push(("near", format!("{} in {}", near.key, near.directory.display()).into()));
+            fields.extend(near.differences.iter().map(|difference| ("", difference.to_string().into())));
         }
+        out.record(fields.into_iter())?;
     }
     Ok(Outcome::unsound_if(remedy.is_some()))
 }
