@@ -54,6 +54,15 @@ pub(crate) fn open(path: &Path, trusted: &Trusted) -> Result<Option<(File, FileI
     options.read(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, libc::O_NOFOLLOW | libc::O_NONBLOCK);
+    #[cfg(windows)]
+    {
+        use std::os::windows::fs::OpenOptionsExt;
+        // A section whose pages may run is made of a file that was opened to be executed.
+        const GENERIC_READ_AND_EXECUTE: u32 = 0xa000_0000;
+        // A directory is opened, and so is a link, to find out that it is no file.
+        const BACKUP_SEMANTICS_AND_REPARSE_POINT: u32 = 0x0220_0000;
+        options.access_mode(GENERIC_READ_AND_EXECUTE).custom_flags(BACKUP_SEMANTICS_AND_REPARSE_POINT);
+    }
     let file = match options.open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),

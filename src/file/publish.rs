@@ -93,9 +93,36 @@ impl Aside {
 
     /// Gives the file its name, over whatever that led to.
     pub(crate) fn rename(mut self, path: &Path) -> Result<(), Error> {
-        fs::rename(&self.temporary, path).map_err(failed("rename", &self.temporary))?;
+        let mut left = ATTEMPTS;
+        while let Err(error) = fs::rename(&self.temporary, path) {
+            left = left.saturating_sub(1);
+            if left == 0 || !self.made_room(path, &error) {
+                return Err(failed("rename", &self.temporary)(error));
+            }
+        }
         self.temporary.clear();
         Ok(())
+    }
+
+    /// Moves a file aside that may not be replaced, as somebody has it open, and returns whether renaming is worth
+    /// another attempt. For a moment there is nothing of that name then, a miss for whoever looks.
+    #[cfg(windows)]
+    fn made_room(&self, path: &Path, error: &io::Error) -> bool {
+        let aside = self.temporary.parent().and_then(|temporaries| temporary::new_name(temporaries).ok());
+        let Some(aside) = aside.filter(|_| error.kind() == ErrorKind::PermissionDenied && !path.is_dir()) else {
+            return false;
+        };
+        if fs::rename(path, &aside).is_ok() {
+            // It goes once nobody has it open, or is swept later.
+            let _ = fs::remove_file(&aside);
+        }
+        true
+    }
+
+    /// A file that is open can be replaced.
+    #[cfg(not(windows))]
+    const fn made_room(&self, _: &Path, _: &io::Error) -> bool {
+        false
     }
 }
 

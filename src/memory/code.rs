@@ -258,7 +258,6 @@ impl fmt::Debug for CodeMemory {
 }
 
 #[cfg(test)]
-#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod tests {
     use super::super::pages::HUGE;
     use super::*;
@@ -372,7 +371,7 @@ mod tests {
 }
 
 #[cfg(test)]
-#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+#[cfg(any(target_arch = "arm", target_arch = "powerpc64"))]
 mod elsewhere {
     use super::*;
 

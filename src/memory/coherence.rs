@@ -3,7 +3,13 @@
 use std::ops::Range;
 
 /// Whether the crate knows how to keep this machine's instruction caches coherent.
-pub(super) const IS_SUPPORTED: bool = cfg!(any(target_arch = "x86_64", target_arch = "aarch64"));
+pub(super) const IS_SUPPORTED: bool = cfg!(any(
+    target_arch = "x86_64",
+    target_arch = "x86",
+    target_arch = "aarch64",
+    target_arch = "s390x",
+    all(target_arch = "riscv64", target_os = "linux"),
+));
 
 /// Lets instructions be fetched from addresses at which code was written, which are mapped and readable.
 pub(super) fn clean(code: Range<usize>) {
@@ -28,10 +34,23 @@ pub(super) fn synchronize() {
     }
 }
 
-/// x86 keeps its instruction caches coherent with what was written.
-#[cfg(not(target_arch = "aarch64"))]
+/// x86 and z/Architecture keep their instruction caches coherent with what was written.
+#[cfg(not(any(target_arch = "aarch64", all(target_arch = "riscv64", target_os = "linux"))))]
 mod imp {
     pub(super) fn clean(_: std::ops::Range<usize>) {}
+}
+
+/// A fence reaches the hart that it runs on; the system has it run on all that threads of the process are on, and on
+/// others before they are.
+#[cfg(all(target_arch = "riscv64", target_os = "linux"))]
+mod imp {
+    /// `riscv_flush_icache`, as the kernel's headers number it.
+    const FLUSH: libc::c_long = 259;
+
+    pub(super) fn clean(code: std::ops::Range<usize>) {
+        // SAFETY: the call changes no data. 0 asks for every thread.
+        unsafe { libc::syscall(FLUSH, code.start, code.end, 0) };
+    }
 }
 
 /// Only the system may know the lines of the caches here: reading them is an illegal instruction.

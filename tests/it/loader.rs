@@ -401,7 +401,7 @@ fn beside_code_that_was_read_only_traps_are_executable_and_what_was_read_with_it
     if !tells {
         skip("executable pages", "the system does not tell which they are");
     }
-    let trap = if cfg!(target_arch = "aarch64") { 0 } else { 0xcc };
+    let trap = if cfg!(any(target_arch = "x86_64", target_arch = "x86")) { 0xcc } else { 0 };
     for sealing in [Sealing::Plain, Sealing::Checksum] {
         let identity = identity().with_sealing(sealing);
         // A file that is read whole, and those of which the code is read into pages, alone and with a rest.
@@ -562,7 +562,7 @@ fn what_is_not_a_regular_file_is_not_opened() {
 }
 
 #[test]
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", target_pointer_width = "64"))]
 fn a_large_file_is_judged_by_its_start_before_more_of_it_is_read() {
     /// Returns how many bytes this thread has read.
     fn read() -> u64 {

@@ -19,6 +19,12 @@ pub fn code(constant: u16) -> Vec<u8> {
             vec![0xb8, low, high, 0, 0, 0xc3],                          // mov eax, constant; ret
             vec![0xe8, 0xeb, 0xff, 0xff, 0xff, 0x83, 0xc0, 0x01, 0xc3], // call constant; add eax, 1; ret
         ]
+    } else if cfg!(target_arch = "x86") {
+        [
+            vec![0x8b, 0x44, 0x24, 0x04, 0x03, 0x44, 0x24, 0x08, 0xc3], // mov eax, [esp + 4]; add eax, [esp + 8]; ret
+            vec![0xb8, low, high, 0, 0, 0xc3],                          // mov eax, constant; ret
+            vec![0xe8, 0xeb, 0xff, 0xff, 0xff, 0x83, 0xc0, 0x01, 0xc3], // call constant; add eax, 1; ret
+        ]
     } else if cfg!(target_arch = "aarch64") {
         let words = |words: &[u32]| words.iter().flat_map(|word| word.to_le_bytes()).collect();
         [
@@ -26,6 +32,29 @@ pub fn code(constant: u16) -> Vec<u8> {
             words(&[0x5280_0000 | u32::from(constant) << 5, 0xd65f_03c0]), // mov w0, constant; ret
             words(&[0xa9bf_7bfd, 0x97ff_fffb, 0x1100_0400, 0xa8c1_7bfd, 0xd65f_03c0]),
             // stp x29, x30, [sp, -16]!; bl constant; add w0, w0, 1; ldp x29, x30, [sp], 16; ret
+        ]
+    } else if cfg!(target_arch = "riscv64") {
+        let words = |words: &[u32]| words.iter().flat_map(|word| word.to_le_bytes()).collect();
+        let constant = u32::from(constant);
+        let (upper, lower) = ((constant + 0x800) & 0x1_f000, (constant & 0xfff) << 20);
+        [
+            words(&[0x00b5_053b, 0x8067]),                         // addw a0, a0, a1; ret
+            words(&[0x0537 | upper, 0x0005_051b | lower, 0x8067]), // lui a0, upper; addiw a0, a0, lower; ret
+            words(&[0xff01_0113, 0x0011_3423, 0xfe9f_f0ef, 0x0015_051b, 0x0081_3083, 0x0101_0113, 0x8067]),
+            // addi sp, sp, -16; sd ra, 8(sp); jal constant; addiw a0, a0, 1; ld ra, 8(sp); addi sp, sp, 16; ret
+        ]
+    } else if cfg!(target_arch = "s390x") {
+        [
+            vec![0xb9, 0x08, 0, 0x23, 0x07, 0xfe],         // agr %r2, %r3; br %r14
+            vec![0xc0, 0x21, 0, 0, high, low, 0x07, 0xfe], // lgfi %r2, constant; br %r14
+            vec![
+                0xeb, 0xef, 0xf0, 0x70, 0, 0x24, 0xa7, 0xfb, 0xff,
+                0x60, // stmg %r14, %r15, 112(%r15); aghi %r15, -160
+                0xc0, 0xe5, 0xff, 0xff, 0xff, 0xf3, 0xa7, 0x2b, 0, 1, // brasl %r14, constant; aghi %r2, 1
+                0xa7, 0xfb, 0, 0xa0, 0xe3, 0xe0, 0xf0, 0x70, 0, 0x04, 0x07,
+                0xfe,
+                // aghi %r15, 160; lg %r14, 112(%r15); br %r14
+            ],
         ]
     } else {
         panic!("no code for this machine");
@@ -50,7 +79,15 @@ pub fn builder(constant: u16) -> Builder<'static> {
 }
 
 /// Offset of the instruction that the call in `next` returns to.
-pub const AFTER_CALL: u64 = if cfg!(target_arch = "aarch64") { 40 } else { 37 };
+pub const AFTER_CALL: u64 = if cfg!(any(target_arch = "x86_64", target_arch = "x86")) {
+    37
+} else if cfg!(target_arch = "riscv64") {
+    44
+} else if cfg!(target_arch = "s390x") {
+    48
+} else {
+    40
+};
 
 pub fn add(module: &Module, a: i32, b: i32) -> i32 {
     // SAFETY: function 0 of `code` takes two integers and returns one, in the C calling convention.

@@ -230,7 +230,7 @@ fn operate(from: &mut Unstructured<'_>) -> Result<()> {
 fn stretch(file: &mut Vec<u8>, more: usize) {
     let number = |at: usize| Some(u32::from_le_bytes(*file.get(at..)?.first_chunk()?) as usize);
     let body = 7 + usize::from(file.get(6).copied().unwrap_or(0));
-    let code = number(body).map_or(usize::MAX, |functions| body + 12 + 8 * functions);
+    let code = number(body).map_or(usize::MAX, |functions| functions.saturating_mul(8).saturating_add(body + 12));
     if code <= file.len() {
         let length = u64::from_le_bytes(file[code - 8..code].try_into().unwrap()).wrapping_add(more as u64);
         file[code - 8..code].copy_from_slice(&length.to_le_bytes());
