@@ -12,7 +12,7 @@ use jitcache_testkit::scratch::Scratch;
 use jitcache_testkit::targets::repair;
 use serde_json::Value;
 
-use crate::any_file::any_file;
+use crate::any_file::AnyFile;
 use crate::kit::{AMD64, ARM64, command, files, golden, jitcache, length_of_clean, linked};
 
 #[test]
@@ -113,17 +113,17 @@ fn entries_damaged_at_random_are_shown_or_refused_in_clean_text() {
 #[test]
 fn any_file_under_the_name_of_an_entry_is_shown_or_refused() {
     let package = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut seen = 0;
+    let (mut seen, any_file) = (0, AnyFile::new());
     for seeds in ["tool", "load", "deserialize"].map(|name| package.join("../../fuzz/corpus").join(name)) {
         for seed in files(&seeds) {
-            any_file(&fs::read(seed).unwrap());
+            any_file.look_at(&fs::read(seed).unwrap());
             seen += 1;
         }
     }
     assert!(seen > 100);
     for cache in [golden(), linked()] {
         let entries = files(cache.path()).into_iter().filter(|path| path.is_file());
-        entries.for_each(|path| any_file(&fs::read(path).unwrap()));
+        entries.for_each(|path| any_file.look_at(&fs::read(path).unwrap()));
     }
 }
 
