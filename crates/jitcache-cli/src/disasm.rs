@@ -15,6 +15,7 @@ use crate::judge::State;
 use crate::out::{Failure, Out, Paint};
 use crate::references::References;
 use crate::source::Source;
+use crate::text::hexadecimal;
 
 pub(crate) fn run(disasm: &Disasm, mac_key: Option<&MacKey>, out: &mut Out) -> Result<Outcome, Failure> {
     let source = disasm.source.as_deref().map(Source::read).transpose()?;
@@ -145,7 +146,7 @@ impl<'a> Listing<'a> {
             let row = self.row_in(&instruction.at);
             json!({
                 "offset": instruction.at.start,
-                "bytes": hexadecimal(self.bytes(&instruction.at), ""),
+                "bytes": hexadecimal(self.bytes(&instruction.at)),
                 "text": instruction.text,
                 "source": row.map(|row| row.source),
                 "source_text": row.and_then(|row| self.source_text(row)),
@@ -185,7 +186,8 @@ impl<'a> Listing<'a> {
                 let text = self.source_text(row).map(|text| format!("  {text}")).unwrap_or_default();
                 out.parts(&[(&format!("  source {:#x}{text}", row.source), Paint::Good)])?;
             }
-            let bytes = hexadecimal(self.bytes(&instruction.at), " ");
+            let bytes =
+                self.bytes(&instruction.at).iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(" ");
             let width = if self.arch == jitcache::Arch::Arm64 { 11 } else { 23 };
             let reference = self.reference(part, &instruction).map(|reference| format!("  ; {reference}"));
             out.parts(&[
@@ -229,8 +231,4 @@ impl<'a> Listing<'a> {
             (value, text.join(", "))
         })
     }
-}
-
-fn hexadecimal(bytes: &[u8], between: &str) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(between)
 }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use jitcache::error::Field;
-use jitcache::{Access, Entry, Error, FileBytes, Identity, Key, MacKey, Outline, Store, Trust};
+use jitcache::{Access, Entry, Error, FileBytes, Identity, Key, MacKey, Outline, Store};
 use serde_json::Value;
 
 use crate::judge::{Judged, NO_KEY, State, judge, runs_here};
@@ -185,7 +185,10 @@ impl Cache {
     pub(crate) fn store(path: &Path, identity: Identity) -> Result<Store, Failure> {
         let real = fs::canonicalize(path).map_err(|error| Failure::io("find", path, &error))?;
         let root = real.parent().unwrap_or(&real);
-        Ok(Store::options(identity).trust(Trust::Anyone).read_only().open(root)?)
+        let options = Store::options(identity).read_only();
+        #[cfg(unix)]
+        let options = options.trust(jitcache::Trust::Anyone);
+        Ok(options.open(root)?)
     }
 
     pub(crate) fn path(&self, entry: &Found) -> PathBuf {

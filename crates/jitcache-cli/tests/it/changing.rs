@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Output;
 use std::time::{Duration, SystemTime};
 
-use jitcache::{Arch, CpuFeatures, Key, Sealing};
+use jitcache::{Arch, CpuFeatures, Entry, Identity, Key, Sealing, Store};
 use jitcache_testkit::scratch::Scratch;
 use serde_json::Value;
 
@@ -60,15 +60,14 @@ fn pruning_takes_the_entries_that_fulfil_every_condition() {
 fn pruning_to_a_budget_takes_the_least_recently_used_and_no_more_than_it_has_to() {
     let scratch = sealed();
     let dir = scratch.path().to_str().unwrap();
-    let mut entries: Vec<_> = files(scratch.path()).into_iter().filter(|path| path.is_file()).collect();
-    entries.retain(|path| path.file_name().unwrap().to_str().unwrap().parse::<Key>().is_ok());
+    let entries: Vec<_> = files(scratch.path()).into_iter().filter(|path| is_entry(path)).collect();
     assert!(entries.len() > 2);
     for (at, path) in entries.iter().enumerate() {
         let used = SystemTime::now() - Duration::from_secs(1000 - 10 * at as u64);
         File::options().write(true).open(path).unwrap().set_times(FileTimes::new().set_modified(used)).unwrap();
     }
-    let total: u64 = entries.iter().map(|path| path.metadata().unwrap().len()).sum();
-    let first = entries[0].metadata().unwrap().len();
+    let total: u64 = entries.iter().map(|path| length(path)).sum();
+    let first = length(&entries[0]);
     let prune = |budget: u64, more: &[&str]| {
         let budget = budget.to_string();
         let output = jitcache(&[&["prune", dir, "--budget", &budget], more].concat());
@@ -83,6 +82,47 @@ fn pruning_to_a_budget_takes_the_least_recently_used_and_no_more_than_it_has_to(
     assert_eq!(prune(total - first - 1, &[]), 2);
     assert!(!entries[1].exists());
     assert_eq!(prune(0, &[]), entries.len());
+}
+
+#[test]
+fn what_stats_say_would_be_evicted_is_what_a_store_removes() {
+    let version = |version| Identity::new("engine", *b"ENGINE", version).unwrap().with_sections(&[5]);
+    let versions = ["1.0", "2.0"].map(version);
+    for budget in [0, 1000, 1500, 2500, 3500, 100_000] {
+        let scratch = Scratch::new();
+        let dir = scratch.path().to_str().unwrap();
+        for (at, identity) in versions.iter().enumerate() {
+            for number in 0..5 {
+                let (key, file) = entry(identity, number);
+                let store = Store::open(scratch.path(), identity.clone()).unwrap();
+                store.put(&key, &Entry::parse(&file, identity).unwrap()).unwrap();
+                let used = SystemTime::now() - Duration::from_secs(1000 * u64::from(number + 1) - at as u64);
+                File::options().write(true).open(store.path(&key)).unwrap().set_modified(used).unwrap();
+            }
+        }
+        let output = jitcache(&["stats", dir, "--budget", &budget.to_string(), "--json"]);
+        let told: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let told = told["evicted"].as_array().unwrap();
+        let told: Vec<_> = told.iter().map(|of| (of["directory"].as_str().unwrap(), &of["entries"])).collect();
+        let count = || versions.clone().map(|of| Store::open(dir, of).unwrap().list().unwrap().count());
+        let before = count();
+        let bytes: u64 = files(scratch.path()).iter().filter(|path| is_entry(path)).map(|path| length(path)).sum();
+        if bytes > budget {
+            Store::open(dir, versions[1].clone()).unwrap().trim_to(budget - budget.div_ceil(4)).unwrap().unwrap();
+        }
+        let gone = count().into_iter().zip(before).map(|(after, before)| Value::from(before - after));
+        let gone: Vec<_> = versions.iter().map(Identity::directory_name).zip(gone).collect();
+        let gone: Vec<_> = gone.iter().map(|(of, gone)| (&of[..], gone)).filter(|(_, gone)| **gone != 0).collect();
+        assert_eq!(told, gone, "{budget}");
+    }
+}
+
+fn is_entry(path: &Path) -> bool {
+    path.is_file() && path.file_name().unwrap().to_str().unwrap().parse::<Key>().is_ok()
+}
+
+fn length(path: &Path) -> u64 {
+    path.metadata().unwrap().len()
 }
 
 #[test]
