@@ -95,6 +95,9 @@ impl FileBytes {
 
 /// Reads until a buffer is full or a file ends, and returns how much was read.
 fn fill(mut file: &File, to: &mut [u8]) -> io::Result<usize> {
+    // Reading at an offset moves the place there that reading goes on from.
+    #[cfg(windows)]
+    io::Seek::rewind(&mut file)?;
     let mut filled = 0;
     while let Some(rest @ [_, ..]) = to.get_mut(filled..) {
         match file.read(rest) {

@@ -5,11 +5,11 @@
 /// Those that were made known last are best dropped first: the unwinder looks for them one by one.
 #[derive(Debug)]
 pub(super) struct Unwinding {
-    #[cfg(all(unix, target_env = "gnu"))]
+    #[cfg(all(unix, target_env = "gnu", not(target_arch = "arm")))]
     tables: usize,
 }
 
-#[cfg(all(unix, target_env = "gnu"))]
+#[cfg(all(unix, target_env = "gnu", not(target_arch = "arm")))]
 mod gcc {
     use std::ffi::c_void;
 
@@ -19,7 +19,7 @@ mod gcc {
     }
 }
 
-#[cfg(all(unix, target_env = "gnu"))]
+#[cfg(all(unix, target_env = "gnu", not(target_arch = "arm")))]
 impl Unwinding {
     /// Makes tables known to GCC's unwinder, which takes all of them with one call.
     ///
@@ -39,7 +39,7 @@ impl Unwinding {
     }
 }
 
-#[cfg(all(unix, target_env = "gnu"))]
+#[cfg(all(unix, target_env = "gnu", not(target_arch = "arm")))]
 impl Drop for Unwinding {
     fn drop(&mut self) {
         // SAFETY: the tables were made known by `register`, once, and are still there.
@@ -47,7 +47,7 @@ impl Drop for Unwinding {
     }
 }
 
-#[cfg(not(all(unix, target_env = "gnu")))]
+#[cfg(not(all(unix, target_env = "gnu", not(target_arch = "arm"))))]
 impl Unwinding {
     /// Does nothing: other unwinders take functions one by one, which takes longer than loading them.
     ///

@@ -93,13 +93,16 @@ impl StoreOptions {
     /// Sets how many bytes the entries of this engine may take under the root, those of all versions and targets
     /// together.
     ///
-    /// A process counts what is there at its first put, and again each time it has put a sixteenth of the budget. If
-    /// there is more than that, it removes entries until three quarters of the budget are left: those of other versions
-    /// first, then the least recently used. A hit marks its entry as used by the modification time, once an hour at
-    /// most. A put removes for a second at most; if more than the budget is left then, the next one goes on. One
-    /// process at a time removes; another whose turn it is waits for it, for 50 ms at most. So no more than the budget
-    /// is there, and for each process that puts a sixteenth more, and one entry; beyond that only what is put while
-    /// removing takes longer. Temporary files, and what a file takes on the disk beyond its length, are not counted.
+    /// A process counts what is there each time it has put a sixteenth of the budget, and first after what is left to
+    /// chance, a sixty-fourth at most: counting looks at every entry, and of many processes that put little few have
+    /// to. If there is more than the budget, it removes entries until three quarters of it are left: those of other
+    /// versions first, then the least recently used. A hit marks its entry as used by the modification time, once an
+    /// hour at most. A put removes for a second at most; if more than the budget is left then, the next one goes on.
+    /// One process at a time removes; another whose turn it is waits for it, for 50 ms at most. So no more than the
+    /// budget is there, and for each process that puts a sixteenth more, and one entry; beyond that only what is put
+    /// while removing takes longer, and by processes that end before they count, of which a sixty-fourth has come
+    /// together when one does, as a rule. Temporary files, and what a file takes on the disk beyond its length, are not
+    /// counted.
     ///
     /// Nothing else is removed than regular files that have the name of an entry, in directories that have a name of
     /// this engine's and belong to those who are trusted, and such directories, with their locks and their tally, when

@@ -40,6 +40,10 @@ pub struct OtherVersion {
 /// Part of the budget that a process puts before it counts again what is there.
 const COUNT_EVERY: u64 = 16;
 
+/// Part of the budget that a process puts at most before it counts first: how much, is left to chance. So of many that
+/// end soon few count, each of which has to look at every entry, and all together put that part between two counts.
+const COUNT_FIRST: u64 = 64;
+
 /// How long a put waits for the process that removes: as long as that takes, as a rule, so that nobody outruns it.
 pub(super) const PATIENCE: Duration = Duration::from_millis(50);
 
@@ -62,8 +66,15 @@ pub(super) struct Budget {
 
 impl Budget {
     /// Returns a budget of so many bytes, of which nobody knows yet how many are taken.
-    pub(super) const fn new(bytes: u64) -> Self {
-        Self { bytes, put: AtomicU64::new(bytes) }
+    pub(super) fn new(bytes: u64) -> Self {
+        // Without chance, it is at the first put.
+        Self::by_chance(bytes, getrandom::u64().unwrap_or(0))
+    }
+
+    fn by_chance(bytes: u64, chance: u64) -> Self {
+        let [first, every] = [COUNT_FIRST, COUNT_EVERY].map(|part| bytes.checked_div(part).unwrap_or(0));
+        let left = chance.checked_rem(first).unwrap_or(0);
+        Self { bytes, put: AtomicU64::new(every.saturating_sub(left)) }
     }
 
     /// Adds what was put, and returns whether to count.
@@ -308,8 +319,18 @@ mod tests {
             assert_eq!(store.list().unwrap().count(), left);
         }
         std::fs::remove_dir_all(root).unwrap();
-        let budget = Budget::new(1600);
-        assert_eq!([1, 50, 50, 1].map(|put| budget.put(put)), [true, false, false, true]);
+    }
+
+    #[test]
+    fn it_is_left_to_chance_when_a_process_counts_first_and_then_it_does_for_each_sixteenth() {
+        for chance in 0..100 {
+            let budget = Budget::by_chance(1600, chance);
+            let first = (1..=25).find(|_| budget.put(1)).unwrap();
+            assert_eq!(first, chance % 25 + 1);
+            assert_eq!([50, 50, 1].map(|put| budget.put(put)), [false, false, true]);
+        }
+        assert!([0, 1, 63].map(Budget::new).iter().all(|budget| budget.put(1)));
+        let budget = Budget::by_chance(1600, 24);
         budget.look_again();
         assert!(budget.put(1) && !budget.put(1));
     }

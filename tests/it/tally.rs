@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 use std::{env, fs, thread};
 
 use jitcache::{Cache, Error, Identity, Key, Statistics, Store};
@@ -78,6 +79,20 @@ fn what_all_processes_count_is_added_up() {
 }
 
 #[test]
+fn a_cache_that_goes_on_compiling_adds_what_it_counts_before_it_is_dropped() {
+    let scratch = Scratch::new();
+    let cache = open(scratch.path());
+    let compiled = (0..u16::MAX).find(|&n| {
+        get(&cache, n);
+        thread::sleep(Duration::from_millis(1));
+        tally(scratch.path()).compilations > 0
+    });
+    let tally = tally(scratch.path());
+    assert_eq!(tally.compilations, u64::from(compiled.unwrap()) + 1);
+    assert_eq!(tally, cache.statistics());
+}
+
+#[test]
 fn caches_that_count_at_the_same_time_lose_nothing_before_they_are_dropped() {
     const ROUNDS: u16 = 40;
     let scratch = Scratch::new();
@@ -98,7 +113,7 @@ fn caches_that_count_at_the_same_time_lose_nothing_before_they_are_dropped() {
     let tally = tally(scratch.path());
     assert_eq!((tally.hits, tally.misses), (sum(|each| each.hits), sum(|each| each.misses)));
     assert_eq!((tally.stored, tally.bytes_loaded), (sum(|each| each.stored), sum(|each| each.bytes_loaded)));
-    assert_eq!(counted.iter().map(|each| each.compiling).sum::<std::time::Duration>(), tally.compiling);
+    assert_eq!(counted.iter().map(|each| each.compiling).sum::<Duration>(), tally.compiling);
 }
 
 #[test]
