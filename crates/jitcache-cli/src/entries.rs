@@ -3,7 +3,6 @@
 use std::cell::RefCell;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
@@ -295,25 +294,26 @@ impl Cache {
     ) -> Vec<T> {
         /// Entries that a thread takes at once.
         const MANY: usize = 16;
-        let (next, done) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
-        let threads = std::thread::available_parallelism().map_or(1, usize::from).saturating_mul(2);
-        std::thread::scope(|scope| {
-            for _ in 0..threads {
-                scope.spawn(|| {
-                    let mut own = Vec::new();
-                    loop {
-                        let at = next.fetch_add(MANY, Ordering::Relaxed);
-                        let Some(rest) = entries.get(at..).filter(|rest| !rest.is_empty()) else { break };
-                        for (place, entry) in rest.iter().take(MANY).enumerate() {
-                            own.push((at.saturating_add(place), look(entry)));
-                            progress.add(1, entry.bytes);
-                        }
-                    }
-                    done.lock().unwrap_or_else(std::sync::PoisonError::into_inner).append(&mut own);
-                });
+        let next = AtomicUsize::new(0);
+        let work = || {
+            let mut own = Vec::new();
+            loop {
+                let at = next.fetch_add(MANY, Ordering::Relaxed);
+                let Some(rest) = entries.get(at..).filter(|rest| !rest.is_empty()) else { return own };
+                for (place, entry) in rest.iter().take(MANY).enumerate() {
+                    own.push((at.saturating_add(place), look(entry)));
+                    progress.add(1, entry.bytes);
+                }
             }
+        };
+        let threads = std::thread::available_parallelism().map_or(1, usize::from).saturating_mul(2);
+        let threads = threads.min(entries.len().div_ceil(MANY));
+        let mut done: Vec<_> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+            // Each is waited for: the scope ends when the work does, before threads have given back what they had.
+            let joined = threads.into_iter().map(|thread| thread.join());
+            joined.flat_map(|own| own.unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
         });
-        let mut done = done.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
         done.sort_unstable_by_key(|(at, _)| *at);
         done.into_iter().map(|(_, made)| made).collect()
     }
