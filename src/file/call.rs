@@ -44,6 +44,10 @@ impl FileId {
     }
 }
 
+/// How a file is opened whose pages are to run.
+#[cfg(windows)]
+const READ_AND_EXECUTE: u32 = 0xa000_0000;
+
 /// Opens a regular file for reading and returns it with what tells it apart, or `None` if there is nothing of that
 /// name.
 ///
@@ -57,13 +61,22 @@ pub(crate) fn open(path: &Path, trusted: &Trusted) -> Result<Option<(File, FileI
     #[cfg(windows)]
     {
         use std::os::windows::fs::OpenOptionsExt;
-        // A section whose pages may run is made of a file that was opened to be executed.
-        const GENERIC_READ_AND_EXECUTE: u32 = 0xa000_0000;
+        // A section whose pages may run is made of a file that was opened to be executed; and marking is writing.
+        const WRITE_ATTRIBUTES: u32 = 0x100;
         // A directory is opened, and so is a link, to find out that it is no file.
         const BACKUP_SEMANTICS_AND_REPARSE_POINT: u32 = 0x0220_0000;
-        options.access_mode(GENERIC_READ_AND_EXECUTE).custom_flags(BACKUP_SEMANTICS_AND_REPARSE_POINT);
+        options.access_mode(READ_AND_EXECUTE | WRITE_ATTRIBUTES).custom_flags(BACKUP_SEMANTICS_AND_REPARSE_POINT);
     }
-    let file = match options.open(path) {
+    let opened = options.open(path);
+    // Whoever may not mark a file may read it.
+    #[cfg(windows)]
+    let opened = opened.or_else(|error| match error.kind() {
+        ErrorKind::PermissionDenied => {
+            std::os::windows::fs::OpenOptionsExt::access_mode(&mut options, READ_AND_EXECUTE).open(path)
+        }
+        _ => Err(error),
+    });
+    let file = match opened {
         Ok(file) => file,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         #[cfg(unix)]
@@ -113,7 +126,7 @@ pub(crate) fn touch(file: &File, id: FileId) {
         let _ = futimens(file, &times);
     }
     #[cfg(not(unix))]
-    let _ = file;
+    let _ = file.set_modified(SystemTime::now());
 }
 
 /// Reads the bytes of a file from `at` on, wherever others are reading it.

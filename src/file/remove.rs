@@ -111,7 +111,8 @@ mod tests {
                 File::options().write(true).open(path).unwrap().set_modified(modified).unwrap();
             },
         ];
-        for change in changes {
+        // Where files have no numbers, one of the same length and time is the same.
+        for change in changes.into_iter().skip(usize::from(!cfg!(unix))) {
             fs::write(&path, "bad").unwrap();
             let bad = read();
             change(&path);

@@ -55,7 +55,10 @@ impl FileBytes {
 
     /// Reads all of a file, or as much as there is.
     pub(super) fn read(source: &Source<'_>) -> Result<Self, Error> {
-        let (file, path) = (&source.file, source.path);
+        #[cfg_attr(not(windows), expect(unused_mut, reason = "there, reading at an offset moves nothing"))]
+        let (mut file, path) = (&source.file, source.path);
+        #[cfg(windows)]
+        io::Seek::rewind(&mut file).map_err(failed("read", path))?;
         let length = source.length();
         let bytes = usize::try_from(length).map_err(|_| refused("allocate", length)(ErrorKind::OutOfMemory.into()))?;
         if length < LARGE_FROM {
@@ -95,9 +98,6 @@ impl FileBytes {
 
 /// Reads until a buffer is full or a file ends, and returns how much was read.
 fn fill(mut file: &File, to: &mut [u8]) -> io::Result<usize> {
-    // Reading at an offset moves the place there that reading goes on from.
-    #[cfg(windows)]
-    io::Seek::rewind(&mut file)?;
     let mut filled = 0;
     while let Some(rest @ [_, ..]) = to.get_mut(filled..) {
         match file.read(rest) {

@@ -285,8 +285,10 @@ fn a_directory_that_cannot_be_used_costs_no_module() {
     fs::remove_dir_all(&directory).unwrap();
     fs::write(&directory, "a file where the directory was").unwrap();
     assert_eq!(engine.run(3), (4, true));
-    assert_eq!(engine.events(), ["unread", "unwritten"]);
-    assert_eq!(engine.cache.statistics().failures, 4);
+    // On Windows there is nothing of that name, as where the directory is missing.
+    let events = if cfg!(windows) { &["unwritten"][..] } else { &["unread", "unwritten"] };
+    assert_eq!(engine.events(), events);
+    assert_eq!(engine.cache.statistics().failures, 2 + events.len() as u64);
     assert_eq!((engine.run(1), engine.run(2), engine.run(3)), ((2, false), (3, false), (4, false)));
 }
 

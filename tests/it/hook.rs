@@ -85,7 +85,8 @@ fn a_hook_is_told_when_all_is_done_and_others_need_not_wait_for_it() {
 
 #[test]
 fn a_hook_that_panics_costs_nothing_but_itself() {
-    for (how, events) in [("rejected", 1), ("stale", 1), ("unwritten", 2)] {
+    // On Windows there is nothing to be read below a file.
+    for (how, events) in [("rejected", 1), ("stale", 1), ("unwritten", if cfg!(windows) { 1 } else { 2 })] {
         let scratch = Scratch::new();
         let (cache, path) = open(&scratch);
         let told = Arc::new(Mutex::new(0));
@@ -314,8 +315,9 @@ fn a_store_that_fails_over_and_over_is_left_alone_and_that_is_told_once() {
         module.unwrap();
     }
     let counted = |what| told.lock().unwrap().iter().filter(|told| **told == what).count();
-    assert_eq!([counted("unread"), counted("unwritten"), counted("left alone")], [7, 7, 2]);
-    assert!(cache.statistics().failures >= 16);
+    let expected = if cfg!(windows) { [0, 7, 1] } else { [7, 7, 2] };
+    assert_eq!([counted("unread"), counted("unwritten"), counted("left alone")], expected);
+    assert!(cache.statistics().failures >= expected.iter().sum::<usize>() as u64);
     // There is a directory again, and the pause ends.
     fs::remove_file(path.parent().unwrap()).unwrap();
     let mut n = 100;
@@ -327,5 +329,5 @@ fn a_store_that_fails_over_and_over_is_left_alone_and_that_is_told_once() {
         }));
         n += 1;
     }
-    assert_eq!(counted("left alone"), 2);
+    assert_eq!(counted("left alone"), expected[2]);
 }

@@ -27,15 +27,18 @@ fn key() -> Key {
     Key::of(identity()).source(b"linked").finish()
 }
 
-extern "C" fn three_times(number: u64) -> u64 {
+#[cfg(target_arch = "x86_64")]
+extern "sysv64" fn three_times(number: u64) -> u64 {
     number * 3
 }
 
-extern "C" fn four_times(number: u64) -> u64 {
+#[cfg(target_arch = "x86_64")]
+extern "sysv64" fn four_times(number: u64) -> u64 {
     number * 4
 }
 
-fn linker(times: extern "C" fn(u64) -> u64) -> Linker {
+#[cfg(target_arch = "x86_64")]
+fn linker(times: extern "sysv64" fn(u64) -> u64) -> Linker {
     Linker::new(move |name| (name == "times").then_some(times as *const u8))
 }
 
@@ -78,7 +81,7 @@ fn counting(filling: usize) -> Builder<'static> {
 
 fn count(module: &Module) -> u64 {
     // SAFETY: the code takes nothing and returns a number.
-    let count: extern "C" fn() -> u64 = unsafe { std::mem::transmute(module.symbol("count").unwrap()) };
+    let count: extern "sysv64" fn() -> u64 = unsafe { std::mem::transmute(module.symbol("count").unwrap()) };
     count()
 }
 
@@ -117,7 +120,7 @@ fn code_calls_what_the_engine_has_and_finds_its_data_however_it_is_loaded() {
         let store = Store::open(scratch.path(), identity.clone()).unwrap();
         store.put(&key(), &entry).unwrap();
         for access in accesses() {
-            for (times, by) in [(three_times as extern "C" fn(u64) -> u64, 3), (four_times, 4)] {
+            for (times, by) in [(three_times as extern "sysv64" fn(u64) -> u64, 3), (four_times, 4)] {
                 let store = Store::open(scratch.path(), identity.clone()).unwrap().with_access(access);
                 let store = store.with_linker(linker(times));
                 let modules = [(); 2].map(|()| store.load(&key()).unwrap().hit().unwrap());

@@ -89,9 +89,15 @@ pub const AFTER_CALL: u64 = if cfg!(any(target_arch = "x86_64", target_arch = "x
     40
 };
 
+// Also where C has another.
+#[cfg(target_arch = "x86_64")]
+type Add = extern "sysv64" fn(i32, i32) -> i32;
+#[cfg(not(target_arch = "x86_64"))]
+type Add = extern "C" fn(i32, i32) -> i32;
+
 pub fn add(module: &Module, a: i32, b: i32) -> i32 {
-    // SAFETY: function 0 of `code` takes two integers and returns one, in the C calling convention.
-    let add: extern "C" fn(i32, i32) -> i32 = unsafe { transmute(module.function(0).unwrap()) };
+    // SAFETY: function 0 of `code` takes two integers and returns one, in Unix's calling convention.
+    let add: Add = unsafe { transmute(module.function(0).unwrap()) };
     add(a, b)
 }
 

@@ -181,7 +181,9 @@ fn a_pack_holds_what_is_sound_and_takes_the_place_of_another() {
     let found = |pack: &Pack| [0, 1, 2, 3].map(|n| pack.load(&key(n)).unwrap().hit().is_some());
     assert_eq!((found(&pack), found(&before)), ([false, false, true, true], [true; 4]));
     let names = fs::read_dir(scratch.path()).unwrap().count();
-    assert_eq!(names, 2, "the store and the pack, and nothing of writing it");
+    // What is open and cannot be replaced there lies aside.
+    let aside = usize::from(cfg!(windows));
+    assert_eq!(names, 2 + aside, "the store and the pack, and nothing of writing it");
 }
 
 #[test]

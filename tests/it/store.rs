@@ -131,6 +131,8 @@ fn what_is_verified_is_the_entry_with_its_bytes_and_damage_is_found_that_a_get_d
                 assert_eq!(again.finish(&identity, &key(1)).unwrap().to_vec(), entry.to_vec());
                 let module = Module::load_file(verified.into_file(), &identity, &key(1)).unwrap();
                 assert_eq!(machine::constant(&module), 7);
+                // A file that is mapped may be one that nobody can replace.
+                drop(module);
 
                 let mut damaged = entry.to_vec();
                 let at = usize::try_from(entry.code_range().end - 1).unwrap();
@@ -299,11 +301,13 @@ fn temporary_files_are_swept_an_hour_after_the_last_write_and_nothing_else_ever(
         ("0123456789abcdef", -DAY),
         ("notes.txt", -DAY),
     ];
-    for (name, seconds) in left_over.iter().chain(&stay) {
+    // Where names that differ in case are one, that would be one of the others.
+    let stay = stay.iter().filter(|(name, _)| !cfg!(windows) || !name.ends_with('F'));
+    for (name, seconds) in left_over.iter().chain(stay.clone()) {
         write_at(&store.directory().join(name), *seconds);
     }
     assert_eq!(store.sweep().unwrap(), left_over.len());
-    let mut expected: Vec<_> = stay.iter().map(|(name, _)| (*name).to_owned()).chain([key(1).to_string()]).collect();
+    let mut expected: Vec<_> = stay.map(|(name, _)| (*name).to_owned()).chain([key(1).to_string()]).collect();
     expected.sort();
     assert_eq!(names(&store), expected);
     assert_eq!(store.list().unwrap().count(), 1);
