@@ -79,6 +79,7 @@ fn counting(filling: usize) -> Builder<'static> {
     builder
 }
 
+#[cfg(target_arch = "x86_64")]
 fn count(module: &Module) -> u64 {
     // SAFETY: the code takes nothing and returns a number.
     let count: extern "sysv64" fn() -> u64 = unsafe { std::mem::transmute(module.symbol("count").unwrap()) };
