@@ -1,28 +1,26 @@
-//! Linking what an engine hands in: every reference within the image is resolved, and what is left is written as
-//! sections.
+//! Linking what an engine hands in: every reference within the image is resolved, and what is left is noted.
 
 use std::collections::BTreeMap;
 
 use super::append::append as write;
 use super::layout::{Data, Layout};
 use super::patch::patch;
-use super::seal::{DATA, IMPORTS, RELOCATIONS, SYMBOLS, UNWIND_TABLES};
 use super::unwind;
 use crate::error::{Error, heap};
-use crate::format::{self, Import, Row, Run, Section, Table, UnwindTables};
+use crate::format::{Row, Run, Section, UnwindTables};
 use crate::words::{Arch, Place, RelocationKind, size};
 
 /// What code is linked to, as an engine hands it in.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Links {
-    imports: Vec<Box<str>>,
+    pub(super) imports: Vec<Box<str>>,
     numbers: BTreeMap<Box<str>, u32>,
     read_only: Vec<u8>,
     writable: Vec<u8>,
     references: Vec<Reference>,
-    symbols: Vec<(Place, u64, Box<str>)>,
+    pub(super) symbols: Vec<(Place, u64, Box<str>)>,
     /// Where the unwind tables begin in the read-only data, and how long they are.
-    unwind: Option<UnwindTables>,
+    pub(super) unwind: Option<UnwindTables>,
     /// Whether an alignment was asked for that pages do not have.
     is_misaligned: bool,
     /// The sections of an entry that was taken apart, and where its code lies in its file.
@@ -161,18 +159,18 @@ impl Links {
 }
 
 /// References on their way into code and data.
-struct Linking<'l> {
-    links: &'l Links,
+pub(super) struct Linking<'l> {
+    pub(super) links: &'l Links,
     site: Site,
     code: Vec<u8>,
-    read_only: Vec<u8>,
-    writable: Vec<u8>,
-    layout: Layout,
+    pub(super) read_only: Vec<u8>,
+    pub(super) writable: Vec<u8>,
+    pub(super) layout: Layout,
     /// Where in the code the stub of an import begins, padding and all.
     stubs: BTreeMap<u32, u64>,
     /// Where in the read-only data the address of a place within the image lies.
     slots: BTreeMap<(u8, u64), u64>,
-    rows: Vec<Row<3>>,
+    pub(super) rows: Vec<Row<3>>,
 }
 
 impl<'l> Linking<'l> {
@@ -229,7 +227,7 @@ impl<'l> Linking<'l> {
     }
 
     /// Returns where a place lies in the image; an import lies in its slot.
-    fn at(&self, place: Place) -> u64 {
+    pub(super) fn at(&self, place: Place) -> u64 {
         let (start, offset) = match place {
             Place::Code(at) => (self.layout.engine, at),
             Place::ReadOnly(at) => (self.layout.read_only.start, at),
@@ -324,58 +322,6 @@ impl<'l> Linking<'l> {
             }
         }
         Ok(())
-    }
-
-    /// Returns the sections as they will stand in the file.
-    fn sections(&mut self) -> Result<Vec<u8>, Error> {
-        let mut imports = Vec::new();
-        for name in &self.links.imports {
-            write(&mut imports, &Import { name: Run::new(name.as_bytes()) })?;
-        }
-        let mut data = Vec::new();
-        let bytes = [&self.read_only[..], &self.writable].concat();
-        let read_only = size(&self.read_only);
-        if !bytes.is_empty() {
-            write(&mut data, &format::Data { read_only, bytes: Run::new(&bytes) })?;
-        }
-        self.rows.sort_unstable_by_key(|[place, ..]| u64::from_le_bytes(*place));
-        let mut unwind = Vec::new();
-        if let Some(UnwindTables { offset, length }) = self.links.unwind {
-            let offset = self.layout.offset(self.at(Place::ReadOnly(offset)));
-            write(&mut unwind, &UnwindTables { offset, length })?;
-        }
-        let symbols = self.symbols()?;
-        let mut sections = Vec::new();
-        for (tag, flags, bytes) in [
-            (IMPORTS, 1, &imports[..]),
-            (DATA, 1, &data),
-            (RELOCATIONS, 1, self.rows.as_flattened().as_flattened()),
-            (SYMBOLS, 0, &symbols),
-            (UNWIND_TABLES, 0, &unwind),
-        ] {
-            if !bytes.is_empty() {
-                write(&mut sections, &Section { tag, flags, bytes: Run::new(bytes) })?;
-            }
-        }
-        Ok(sections)
-    }
-
-    fn symbols(&self) -> Result<Vec<u8>, Error> {
-        let mut sorted = Vec::new();
-        heap::reserve(&mut sorted, self.links.symbols.len())?;
-        let offset = |place| self.layout.offset(self.at(place));
-        sorted.extend(self.links.symbols.iter().map(|(place, length, name)| (offset(*place), *length, name)));
-        sorted.sort_by_key(|(offset, ..)| *offset);
-        let (mut rows, mut names) = (Vec::new(), Vec::new());
-        for (offset, length, name) in sorted {
-            heap::append(&mut names, name.as_bytes())?;
-            heap::append(&mut rows, &[[offset, length, size(&names)].map(u64::to_le_bytes)])?;
-        }
-        let mut symbols = Vec::new();
-        if !rows.is_empty() {
-            write(&mut symbols, &format::Symbols { rows: Table::new_at(0, &rows), names: Run::new(&names) })?;
-        }
-        Ok(symbols)
     }
 }
 

@@ -12,6 +12,7 @@ mod key;
 mod layout;
 mod link;
 mod linkage;
+mod linked;
 mod pack;
 mod parse;
 mod parts;

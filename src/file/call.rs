@@ -44,39 +44,13 @@ impl FileId {
     }
 }
 
-/// How a file is opened whose pages are to run.
-#[cfg(windows)]
-const READ_AND_EXECUTE: u32 = 0xa000_0000;
-
 /// Opens a regular file for reading and returns it with what tells it apart, or `None` if there is nothing of that
 /// name.
 ///
 /// A link is not followed, a pipe is not waited for, and what others than those who are trusted own or may write to is
 /// refused.
 pub(crate) fn open(path: &Path, trusted: &Trusted) -> Result<Option<(File, FileId)>, Error> {
-    let mut options = OpenOptions::new();
-    options.read(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, libc::O_NOFOLLOW | libc::O_NONBLOCK);
-    #[cfg(windows)]
-    {
-        use std::os::windows::fs::OpenOptionsExt;
-        // A section whose pages may run is made of a file that was opened to be executed; and marking is writing.
-        const WRITE_ATTRIBUTES: u32 = 0x100;
-        // A directory is opened, and so is a link, to find out that it is no file.
-        const BACKUP_SEMANTICS_AND_REPARSE_POINT: u32 = 0x0220_0000;
-        options.access_mode(READ_AND_EXECUTE | WRITE_ATTRIBUTES).custom_flags(BACKUP_SEMANTICS_AND_REPARSE_POINT);
-    }
-    let opened = options.open(path);
-    // Whoever may not mark a file may read it.
-    #[cfg(windows)]
-    let opened = opened.or_else(|error| match error.kind() {
-        ErrorKind::PermissionDenied => {
-            std::os::windows::fs::OpenOptionsExt::access_mode(&mut options, READ_AND_EXECUTE).open(path)
-        }
-        _ => Err(error),
-    });
-    let file = match opened {
+    let file = match open_to_read(path) {
         Ok(file) => file,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         #[cfg(unix)]
@@ -92,6 +66,32 @@ pub(crate) fn open(path: &Path, trusted: &Trusted) -> Result<Option<(File, FileI
     }
     trusted.check_file(path, &metadata)?;
     Ok(Some((file, FileId::of(&metadata))))
+}
+
+#[cfg(not(windows))]
+fn open_to_read(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, libc::O_NOFOLLOW | libc::O_NONBLOCK);
+    options.open(path)
+}
+
+/// A section whose pages may run is made of a file that was opened to be executed. Marking a file as used takes the
+/// right to write its attributes: whoever has not got that may still read.
+#[cfg(windows)]
+fn open_to_read(path: &Path) -> io::Result<File> {
+    use std::os::windows::fs::OpenOptionsExt;
+    const READ_AND_EXECUTE: u32 = 0xa000_0000;
+    const WRITE_ATTRIBUTES: u32 = 0x100;
+    // A directory is opened, and so is a link, to find out that it is no file.
+    const BACKUP_SEMANTICS_AND_REPARSE_POINT: u32 = 0x0220_0000;
+    let mut options = OpenOptions::new();
+    options.custom_flags(BACKUP_SEMANTICS_AND_REPARSE_POINT);
+    match options.access_mode(READ_AND_EXECUTE | WRITE_ATTRIBUTES).open(path) {
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => options.access_mode(READ_AND_EXECUTE).open(path),
+        opened => opened,
+    }
 }
 
 /// Tells what a regular file is, or `None` if there is nothing of that name, or something else.
