@@ -3,10 +3,11 @@
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
+use crate::file::OfProcess;
 use crate::store::Store;
 use crate::words::Key;
 
@@ -20,8 +21,7 @@ pub(super) struct Processes {
 }
 
 /// Which thread compiles what.
-#[derive(Default)]
-pub(super) struct Flights(Mutex<State>);
+pub(super) struct Flights(OfProcess<State>);
 
 #[derive(Default)]
 struct State {
@@ -63,6 +63,10 @@ pub(super) struct Lead<'f> {
 }
 
 impl Flights {
+    pub(super) fn new() -> Self {
+        Self(OfProcess::new(State::default()))
+    }
+
     /// Waits for whoever compiles a key, until `find` has the module or this thread is to compile it.
     ///
     /// A thread compiles without waiting if the one that it would wait for waits for it - for one, if that is itself -,
@@ -89,7 +93,7 @@ impl Flights {
     /// Returns what this thread compiles with, or `None` after it has waited.
     fn lead_or_wait(&self, key: &Key, left: Duration) -> Option<Option<Lead<'_>>> {
         let (me, has_lead) = (thread::current().id(), LEADS.get() > 0);
-        let mut state = self.state();
+        let Some(mut state) = self.state() else { return Some(None) };
         if state.flights.try_reserve(1).is_err() || state.waiting.try_reserve(1).is_err() {
             return Some(None);
         }
@@ -114,16 +118,23 @@ impl Flights {
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        // Nothing that is done under the lock leaves half of it undone.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    /// A child of a fork has none of the threads that compile in its parent.
+    fn state(&self) -> Option<MutexGuard<'_, State>> {
+        self.0.lock(|state| *state = State::default())
     }
 }
 
 impl Processes {
     /// Returns whether they do over a store.
     pub(super) fn wait_over(&self, store: &Store) -> bool {
-        self.wait.unwrap_or_else(|| *self.is_local.get_or_init(|| store.has_local_locks()))
+        let is_local = || {
+            self.is_local.get().copied().or_else(|| {
+                // What cannot be found out now is asked again.
+                let is_local = store.has_local_locks()?;
+                Some(*self.is_local.get_or_init(|| is_local))
+            })
+        };
+        self.wait.or_else(is_local).unwrap_or(false)
     }
 }
 
@@ -173,7 +184,7 @@ impl Lead<'_> {
 impl Drop for Lead<'_> {
     fn drop(&mut self) {
         LEADS.set(LEADS.get().saturating_sub(1));
-        let mut state = self.flights.state();
+        let Some(mut state) = self.flights.state() else { return };
         if state.is_on(&self.key, &self.flight) {
             state.flights.remove(&self.key);
         }

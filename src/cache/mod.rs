@@ -1,7 +1,9 @@
 //! The whole: modules in memory, over entries on disk, over the compiler.
 
+mod behind;
 mod event;
 mod flight;
+mod flush;
 mod hook;
 mod kept;
 mod processes;
@@ -13,16 +15,18 @@ mod trouble;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, RefUnwindSafe, UnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::entry::{Builder, Identity, Recipe, Wanted};
 use crate::error::Error;
+use crate::file::OfProcess;
 use crate::load::{Linker, Location, Module};
 use crate::registry::Registry;
 use crate::store::{Explanation, Lookup, Statistics, Store};
 use crate::words::Key;
+use behind::Behind;
 use event::Counters;
 pub use event::Event;
 use flight::{Flights, Processes, Seat};
@@ -35,6 +39,10 @@ use trouble::Trouble;
 ///
 /// It never makes an engine fail: whatever is wrong with an entry or the directory, the engine compiles, and the reason
 /// goes to the hook of [`Cache::on_event`] and into the [`Statistics`]. Threads may share it.
+///
+/// A child of `fork` has its parent's modules, and compiles on its own; what waits for [`Cache::flush`] is left to the
+/// parent. If another thread was in the cache at the moment of the fork, the child may find nothing in memory and keep
+/// nothing there: it loads and compiles then, and waits for nobody.
 ///
 /// A module stays in memory until [`Cache::forget`] takes it out or [`Cache::with_memory_budget`] has it go. That a
 /// compiler failed is not kept: it is tried again each time. What a module costs in memory and mappings stands at
@@ -61,7 +69,7 @@ pub struct Cache {
     unopened: Option<Unopened>,
     /// Whether [`Event::NotInPlace`] was told.
     is_place_told: AtomicBool,
-    modules: Mutex<Kept>,
+    modules: OfProcess<Kept>,
     flights: Flights,
     patience: Duration,
     processes: Processes,
@@ -70,6 +78,7 @@ pub struct Cache {
     hook: Hook,
     counters: Counters,
     tallied: Tallied,
+    behind: Behind,
     /// How reading from the store goes, and how writing does.
     reads: Trouble,
     writes: Trouble,
@@ -155,8 +164,8 @@ impl Cache {
             linker: Linker::default(),
             unopened: None,
             is_place_told: AtomicBool::new(false),
-            modules: Mutex::default(),
-            flights: Flights::default(),
+            modules: OfProcess::new(Kept::default()),
+            flights: Flights::new(),
             patience: PATIENCE,
             processes: Processes::default(),
             is_strict: false,
@@ -164,6 +173,7 @@ impl Cache {
             hook: Hook::default(),
             counters: Counters::default(),
             tallied: Tallied::new(),
+            behind: Behind::new(),
             reads: Trouble::default(),
             writes: Trouble::default(),
         }
@@ -201,7 +211,8 @@ impl Cache {
 
     /// Sets whether [`Cache::get_or_compile`] also waits while another process compiles the same key. Otherwise it does
     /// where locks are to be relied upon: on Unix, if the directory of the store lies on a file system of this machine.
-    /// Nobody waits over a store that is read only, nor a process whose last put failed.
+    /// Nobody waits over a store that is read only, nor a process whose last put failed or that
+    /// [writes behind](Cache::with_write_behind): one after the other would compile what none finds.
     ///
     /// A process that compiles has a lock, of a byte of the file `tmp/lock` in the directory, which ends with the
     /// process, and which a child of `fork` does not have. The others try to get it, after pauses of 1 to 16 ms, and
@@ -220,7 +231,7 @@ impl Cache {
     /// a walk over all modules, once for an eighth of the budget that was added.
     #[must_use]
     pub fn with_memory_budget(mut self, bytes: u64) -> Self {
-        self.modules.get_mut().unwrap_or_else(PoisonError::into_inner).budget = bytes;
+        self.modules.get_mut().budget = bytes;
         self
     }
 
@@ -387,7 +398,7 @@ impl Cache {
     /// No program counter is found in it any more; its code is unmapped when the last [`Arc`] of it is dropped. For
     /// that of the cache see [`Registry`].
     pub fn forget(&self, key: &Key) -> Option<Arc<Module>> {
-        let module = self.modules().remove(key)?;
+        let module = self.modules()?.remove(key)?;
         self.registry.remove(&module);
         Some(module)
     }
@@ -398,7 +409,7 @@ impl Cache {
     ///
     /// Those of [`Store::remove`]; the module is out of memory then.
     pub fn remove(&self, key: &Key) -> Result<bool, Error> {
-        let was_kept = self.forget(key).is_some();
+        let was_kept = self.forget(key).is_some() | self.behind.discard(key, self.patience);
         Ok(self.store.as_ref().map_or(Ok(false), |store| store.remove(key))? || was_kept)
     }
 

@@ -24,14 +24,15 @@ impl Cache {
     /// waited for long enough.
     ///
     /// A thread that has another lead waits for no process. So no two processes wait for each other, through however
-    /// many threads. Nor does a process wait, or is waited for, whose last put failed: where nobody can publish, all
-    /// would compile one after the other.
+    /// many threads. Nor does a process wait, or is waited for, whose last put failed or whose puts wait: where nobody
+    /// publishes, all would compile one after the other.
     pub(super) fn look_up_or_lock(&self, key: &Key, lead: Option<&Lead<'_>>, since: Instant) -> Looked {
         let mut found = self.look_up(key);
         let (Some(store), Some(lead)) = (self.store_to_write(), lead) else {
             return Looked { found, lock: None, has_waited: false };
         };
-        let may_wait = is_to_publish(&found) && !self.patience.is_zero() && !self.writes.is_failing();
+        let may_wait =
+            is_to_publish(&found) && !self.patience.is_zero() && !self.writes.is_failing() && !self.behind.is_set();
         if !may_wait || !self.processes.wait_over(store) {
             return Looked { found, lock: None, has_waited: false };
         }

@@ -1,19 +1,17 @@
 //! What of a cache's counters is in the tally of its directory, in a process and its forks.
 
-use std::process;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, MutexGuard, TryLockError};
+use std::sync::MutexGuard;
 use std::time::{Duration, Instant};
 
 use super::event::Counters;
+use crate::file::OfProcess;
 use crate::store::{Statistics, Store};
 
 /// What of a cache's counters is in the tally.
 #[derive(Debug)]
 pub(super) struct Tallied {
-    /// Which process counts. A child of a fork has counted nothing of what its parent had.
-    process: AtomicU32,
-    state: Mutex<State>,
+    /// A child of a fork has counted nothing of what its parent had.
+    state: OfProcess<State>,
 }
 
 #[derive(Debug)]
@@ -32,29 +30,19 @@ const PATIENCE: Duration = Duration::from_millis(20);
 impl Tallied {
     /// Returns that of a cache that has counted nothing.
     pub(super) fn new() -> Self {
-        let state = State { counted: Statistics::default(), at: Instant::now() };
-        Self { process: AtomicU32::new(process::id()), state: Mutex::new(state) }
+        Self { state: OfProcess::here(State { counted: Statistics::default(), at: Instant::now() }) }
     }
 
     /// Leaves out what a parent has counted, in a child of a fork, which cannot tell it from its own until then.
     pub(super) fn notice_fork(&self, counters: &Counters) {
-        if self.process.load(Ordering::Relaxed) != process::id() {
+        if !self.state.is_here() {
             drop(self.state(counters));
         }
     }
 
     /// Returns what is in the tally, or `None` while another thread adds to it, or did when this process was forked.
     fn state(&self, counters: &Counters) -> Option<MutexGuard<'_, State>> {
-        let mut state = match self.state.try_lock() {
-            Ok(state) => state,
-            Err(TryLockError::Poisoned(state)) => state.into_inner(),
-            Err(TryLockError::WouldBlock) => return None,
-        };
-        let process = process::id();
-        if self.process.swap(process, Ordering::Relaxed) != process {
-            state.counted = counters.read();
-        }
-        Some(state)
+        self.state.try_lock(|state| state.counted = counters.read())
     }
 
     /// Adds what was counted to the tally of a store, unless that was done a moment ago.

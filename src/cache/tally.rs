@@ -42,9 +42,3 @@ impl Cache {
         Ok(store.tally()?.plus(&left))
     }
 }
-
-impl Drop for Cache {
-    fn drop(&mut self) {
-        self.tallied.add(&self.counters, self.store_to_write());
-    }
-}

@@ -1,14 +1,15 @@
 //! The way of a module through the tiers: memory, store, compiler; and what is told of it.
 
+use std::io::ErrorKind;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
 
 use super::Cache;
 use super::event::{Event, add, count};
 use super::kept::{self, Kept};
 use super::trouble::{Telling, Trouble, nanoseconds};
-use crate::entry::Builder;
+use crate::entry::{Builder, Entry};
 use crate::error::Error;
 use crate::load::Module;
 use crate::store::{Found, Lookup, Store, Trimmed};
@@ -17,29 +18,29 @@ use crate::words::Key;
 /// What came of a module that was compiled: whether it is in memory, and whether in the store.
 pub(super) struct Added {
     module: Result<Arc<Module>, Error>,
-    stored: Result<Option<Stored>, Error>,
+    stored: Option<Result<Stored, Error>>,
 }
 
-/// How many bytes were stored, and how long that took; and what was removed for them.
-struct Stored {
+/// How many bytes were stored, and how long that took.
+pub(super) struct Stored {
     bytes: u64,
     took: Duration,
-    trimmed: Option<(Trimmed, Duration)>,
 }
 
 impl Cache {
     /// Returns a module that is in memory.
     pub(super) fn kept(&self, key: &Key) -> Option<Arc<Module>> {
-        let module = self.modules().get(key)?;
+        let module = self.modules()?.get(key)?;
         count(&self.counters.memory_hits);
         Some(module)
     }
 
     /// Looks into the store, and keeps what is found there.
     pub(super) fn look_up(&self, key: &Key) -> Result<Found<Arc<Module>>, Error> {
-        let store = self.store.as_ref().filter(|_| !self.reads.is_left_alone());
-        let found = store.map_or(Ok((Lookup::Miss, None)), |store| store.find(key));
-        if store.is_some() && found.is_ok() {
+        let Some(store) = &self.store else { return Ok((Lookup::Miss, None)) };
+        let found = if self.reads.is_left_alone() { store.find_in_bases(key) } else { store.find(key) };
+        // What a base has says nothing about the store.
+        if !self.reads.is_left_alone() && !matches!(found, Err(_) | Ok((Lookup::Hit(_), None))) {
             self.reads.succeeded();
         }
         found.and_then(|(found, file)| Ok((found.try_map(|module| self.keep(key, module))?, file)))
@@ -86,26 +87,34 @@ impl Cache {
     pub(super) fn publish(&self, key: &Key, compiled: &mut Builder<'_>, is_storable: bool) -> Added {
         let entry = match compiled.finish_to_load(&self.identity, key) {
             Ok(entry) => entry,
-            Err(error) => return Added { module: Err(error), stored: Ok(None) },
+            Err(error) => return Added { module: Err(error), stored: None },
         };
-        let (store, since) = (self.store_to_write().filter(|_| is_storable), Instant::now());
-        let stored = store.map_or(Ok(None), |store| {
-            let trimmed = store.put_and_trim(key, &entry)?;
-            self.writes.succeeded();
-            let took = since.elapsed().saturating_sub(trimmed.map_or(Duration::ZERO, |(_, took)| took));
-            Ok(Some(Stored { bytes: entry.length(), took, trimmed }))
-        });
+        let waits = || self.behind.push(key, &entry, self.patience);
+        let store = self.writable().filter(|_| is_storable && !waits() && !self.writes.is_left_alone());
+        let stored = store.map(|store| self.put(store, key, &entry));
         Added { module: Module::load_with(&entry, &self.linker).and_then(|module| self.keep(key, module)), stored }
     }
 
-    /// Returns the store, unless nothing is to be written to it.
+    pub(super) fn put(&self, store: &Store, key: &Key, entry: &Entry<'_>) -> Result<Stored, Error> {
+        let since = Instant::now();
+        store.publish(key, entry)?;
+        self.writes.succeeded();
+        Ok(Stored { bytes: entry.length(), took: since.elapsed() })
+    }
+
+    /// Returns the store, unless it is read only.
+    pub(super) fn writable(&self) -> Option<&Store> {
+        self.store.as_ref().filter(|store| !store.is_read_only())
+    }
+
+    /// Returns the store, unless nothing is to be written to it now.
     pub(super) fn store_to_write(&self) -> Option<&Store> {
-        self.store.as_ref().filter(|store| !store.is_read_only() && !self.writes.is_left_alone())
+        self.writable().filter(|_| !self.writes.is_left_alone())
     }
 
     /// Keeps a module in memory, unless another thread was faster: then that thread's module is the one.
     fn keep(&self, key: &Key, module: Module) -> Result<Arc<Module>, Error> {
-        let mut modules = self.modules();
+        let Some(mut modules) = self.modules() else { return Ok(Arc::new(module)) };
         if let Some(kept) = modules.get(key) {
             return Ok(kept);
         }
@@ -118,7 +127,7 @@ impl Cache {
 
     /// Takes modules out of memory that are above the budget, and tells it.
     pub(super) fn trim(&self) {
-        let evicted = self.modules().trim();
+        let evicted = self.modules().map_or_else(Vec::new, |mut modules| modules.trim());
         for (_, module) in &evicted {
             self.registry.remove(module);
         }
@@ -129,9 +138,9 @@ impl Cache {
         }
     }
 
-    pub(super) fn modules(&self) -> MutexGuard<'_, Kept> {
-        // A thread that panicked here was about to return: the map is whole.
-        self.modules.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Returns the modules in memory. A child of a fork has those of its parent, unless another thread was here then.
+    pub(super) fn modules(&self) -> Option<MutexGuard<'_, Kept>> {
+        self.modules.lock(|_| ())
     }
 
     /// Tells what was found, once all is done about it.
@@ -176,38 +185,51 @@ impl Cache {
     /// Tells of a failure of the store, unless it is left alone for so many of them.
     fn tell_failure(&self, key: &Key, trouble: &Trouble, error: &Error, event: Event<'_>) {
         count(&self.counters.failures);
-        match if matches!(error, Error::Io { .. }) { trouble.failed() } else { Telling::Failure } {
+        match if is_trouble(error) { trouble.failed() } else { trouble.failed_once() } {
             Telling::Failure => self.hook.tell(key, event),
             Telling::LeftAlone => self.hook.tell(key, Event::LeftAlone(error)),
             Telling::Nothing => {}
         }
     }
 
-    /// Tells whether a module was stored, and returns it.
+    /// Tells whether a module was stored, if it was to be, and returns it.
     pub(super) fn tell_added(&self, key: &Key, added: Added) -> Result<Arc<Module>, Error> {
-        match added.stored {
-            Err(error) => self.tell_failure(key, &self.writes, &error, Event::Unwritten(&error)),
-            Ok(Some(Stored { bytes, took, trimmed })) => {
-                add(&self.counters.bytes_stored, bytes);
-                self.tell(&self.counters.stored, key, Event::Stored { bytes, took });
-                self.tell_trimmed(key, trimmed);
-            }
-            Ok(None) => {}
+        if let Some(stored) = added.stored {
+            self.tell_stored(key, stored);
         }
         self.trim();
         self.tallied.add_at_times(&self.counters, self.store_to_write());
         added.module
     }
 
-    fn tell_trimmed(&self, key: &Key, trimmed: Option<(Trimmed, Duration)>) {
-        let Some((Trimmed { entries: entries @ 1.., bytes, .. }, took)) = trimmed else { return };
+    pub(super) fn tell_stored(&self, key: &Key, stored: Result<Stored, Error>) {
+        match stored {
+            Err(error) => self.tell_failure(key, &self.writes, &error, Event::Unwritten(&error)),
+            Ok(Stored { bytes, took }) => {
+                add(&self.counters.bytes_stored, bytes);
+                self.tell(&self.counters.stored, key, Event::Stored { bytes, took });
+                self.keep_to_budget(key, bytes);
+            }
+        }
+    }
+
+    /// Makes room in the store for what was put, if it is time to: nobody who wants the module waits for that.
+    fn keep_to_budget(&self, key: &Key, put: u64) {
+        let since = Instant::now();
+        let trimmed = self.store.as_ref().and_then(|store| store.keep_to_budget(put));
+        let Some(Trimmed { entries: entries @ 1.., bytes, .. }) = trimmed else { return };
         add(&self.counters.trimmed, entries);
         add(&self.counters.bytes_trimmed, bytes);
-        self.hook.tell(key, Event::Trimmed { entries, bytes, took });
+        self.hook.tell(key, Event::Trimmed { entries, bytes, took: since.elapsed() });
     }
 
     fn tell(&self, counter: &AtomicU64, key: &Key, event: Event<'_>) {
         count(counter);
         self.hook.tell(key, event);
     }
+}
+
+/// Returns whether an error says something of the store, and not of one entry alone.
+fn is_trouble(error: &Error) -> bool {
+    matches!(error, Error::Io { source, .. } if !matches!(source.kind(), ErrorKind::IsADirectory | ErrorKind::FileTooLarge))
 }

@@ -1,7 +1,7 @@
 //! When a store that fails over and over is left alone, and for how long.
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// How reading from a store, or writing to it, has gone of late.
@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 pub(super) struct Trouble {
     /// Failures in a row, but for those while the store is left alone.
     failures: AtomicU32,
+    /// Whether the last try failed, for whatever reason.
+    has_failed: AtomicBool,
     /// Until when the store is left alone, in nanoseconds: zero if it is not.
     until: AtomicU64,
 }
@@ -39,18 +41,26 @@ impl Trouble {
 
     /// Returns whether the last try failed.
     pub(super) fn is_failing(&self) -> bool {
-        self.failures.load(Ordering::Relaxed) != 0
+        self.has_failed.load(Ordering::Relaxed)
     }
 
     pub(super) fn succeeded(&self) {
         // A hit only reads.
         if self.is_failing() {
+            self.has_failed.store(false, Ordering::Relaxed);
             self.failures.store(0, Ordering::Relaxed);
             self.until.store(0, Ordering::Relaxed);
         }
     }
 
+    /// Notes a failure that says nothing of the store.
+    pub(super) fn failed_once(&self) -> Telling {
+        self.has_failed.store(true, Ordering::Relaxed);
+        Telling::Failure
+    }
+
     pub(super) fn failed(&self) -> Telling {
+        self.has_failed.store(true, Ordering::Relaxed);
         // Those who were on their way when the pause began do not make it longer.
         if self.is_left_alone() {
             return Telling::Nothing;

@@ -3,7 +3,7 @@
 
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, ErrorKind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use super::modes::{self, Modes};
@@ -121,9 +121,10 @@ pub(crate) fn touch(file: &File, id: FileId) {
     {
         use rustix::fs::{Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, futimens};
         let time = |tv_nsec| Timespec { tv_sec: 0, tv_nsec };
-        let times = Timestamps { last_access: time(UTIME_OMIT), last_modification: time(UTIME_NOW) };
-        // Where the system does not let it, the file only looks older than it is.
-        let _ = futimens(file, &times);
+        let times = |access| Timestamps { last_access: time(access), last_modification: time(UTIME_NOW) };
+        // Who may write to the file and does not own it may set both times or none. Where the system does not let it
+        // either, the file only looks older than it is.
+        let _ = futimens(file, &times(UTIME_OMIT)).or_else(|_| futimens(file, &times(UTIME_NOW)));
     }
     #[cfg(not(unix))]
     let _ = file.set_modified(SystemTime::now());
@@ -174,6 +175,18 @@ pub(crate) fn create_directory(path: &Path, modes: Option<Modes>) -> Result<(), 
         Ok(()) => modes::set_of_directory(path, modes).map_err(failed("set the mode of", path)),
         Err(_) if path.is_dir() => Ok(()),
         Err(error) => Err(failed("create", path)(error)),
+    }
+}
+
+/// Returns the path of a directory without the links in that of the one above it, if that is there.
+pub(crate) fn resolved(directory: PathBuf) -> PathBuf {
+    if !cfg!(unix) {
+        return directory;
+    }
+    let above = directory.parent().and_then(|above| fs::canonicalize(above).ok());
+    match (above, directory.file_name()) {
+        (Some(above), Some(name)) => above.join(name),
+        _ => directory,
     }
 }
 

@@ -8,12 +8,11 @@
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::ErrorKind;
 use std::path::Path;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 use std::{process, thread};
 
 use super::call::{create_directory, failed};
+use super::forks::OfProcess;
 use super::modes::{self, Modes};
 use crate::error::{Error, heap};
 use crate::memory::{is_local, try_lock_byte, unlock_byte};
@@ -30,7 +29,6 @@ pub(crate) struct Lock {
 type Inode = (u64, u64);
 
 /// The files in which this process has locks.
-#[derive(Default)]
 struct Table(Vec<Opened>);
 
 struct Opened {
@@ -40,18 +38,17 @@ struct Opened {
     locked: Vec<u32>,
 }
 
-static TABLE: Mutex<Table> = Mutex::new(Table(Vec::new()));
-
-/// Which process the table is of: zero, until there is one.
-static PROCESS: AtomicU32 = AtomicU32::new(0);
+static TABLE: OfProcess<Table> = OfProcess::new(Table(Vec::new()));
 
 /// How long is waited before a lock is tried again.
 const PAUSE: Duration = Duration::from_millis(1);
 
-/// Returns whether locks in a directory are the kernel's of this machine, and those of a directory that cannot be
-/// opened are not.
-pub(crate) fn are_locks_local(directory: &Path) -> bool {
-    cfg!(unix) && File::open(directory).is_ok_and(|directory| is_local(&directory))
+/// Returns whether locks in a directory are the kernel's of this machine, or `None` if it cannot be opened.
+pub(crate) fn are_locks_local(directory: &Path) -> Option<bool> {
+    if !cfg!(unix) {
+        return Some(false);
+    }
+    File::open(directory).ok().map(|directory| is_local(&directory))
 }
 
 /// Locks a byte of the file at `path`, which is made if need be, or returns `None` if another process or thread has it.
@@ -61,13 +58,14 @@ pub(crate) fn are_locks_local(directory: &Path) -> bool {
 /// [`Error::Io`], [`Error::Memory`], and [`Error::NotAFile`] for a link and whatever is no regular file: then there is
 /// no lock to be had.
 pub(crate) fn try_lock(path: &Path, modes: Option<Modes>, byte: u32) -> Result<Option<Lock>, Error> {
-    let process = process::id();
-    let Some(mut table) = table(process) else { return Err(failed("lock", path)(ErrorKind::WouldBlock.into())) };
+    let Some(mut table) = TABLE.lock(Table::clear) else {
+        return Err(failed("lock", path)(ErrorKind::WouldBlock.into()));
+    };
     let opened = table.opened(path, modes)?;
     let inode = opened.inode;
     let locked = opened.try_lock(path, byte);
     table.close_unless_locked(inode);
-    Ok(locked?.then(|| Lock { inode, byte, process }))
+    Ok(locked?.then(|| Lock { inode, byte, process: process::id() }))
 }
 
 /// Does the same, over and over for as long as there is patience, if locks in a directory are the kernel's of this
@@ -79,7 +77,7 @@ pub(crate) fn lock_within(
     modes: Option<Modes>,
     byte: u32,
 ) -> Result<Option<Option<Lock>>, Error> {
-    if !are_locks_local(directory) {
+    if are_locks_local(directory) != Some(true) {
         return Ok(Some(None));
     }
     let since = Instant::now();
@@ -92,30 +90,12 @@ pub(crate) fn lock_within(
     }
 }
 
-/// Returns the table of a process, or `None` in a child of a fork that was made while another thread had it.
-///
-/// What stands in the table of a parent is no lock of a child's.
-fn table(process: u32) -> Option<MutexGuard<'static, Table>> {
-    let known = match PROCESS.compare_exchange(0, process, Ordering::Relaxed, Ordering::Relaxed) {
-        Ok(_) => process,
-        Err(known) => known,
-    };
-    // Nothing that is done under the lock leaves half of it undone.
-    if known == process {
-        return Some(TABLE.lock().unwrap_or_else(PoisonError::into_inner));
-    }
-    let mut table = match TABLE.try_lock() {
-        Ok(table) => table,
-        Err(TryLockError::Poisoned(table)) => table.into_inner(),
-        Err(TryLockError::WouldBlock) => return None,
-    };
-    if PROCESS.swap(process, Ordering::Relaxed) != process {
-        *table = Table::default();
-    }
-    Some(table)
-}
-
 impl Table {
+    /// A child of a fork has none of its parent's locks.
+    fn clear(&mut self) {
+        self.0.clear();
+    }
+
     /// Returns the descriptor of a file.
     fn opened(&mut self, path: &Path, modes: Option<Modes>) -> Result<&mut Opened, Error> {
         // A name may lead to another file than before.
@@ -159,8 +139,9 @@ impl Opened {
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        let process = process::id();
-        let Some(mut table) = (self.process == process).then(|| table(process)).flatten() else { return };
+        let Some(mut table) = (self.process == process::id()).then(|| TABLE.lock(Table::clear)).flatten() else {
+            return;
+        };
         if let Some(opened) = table.0.iter_mut().find(|opened| opened.inode == self.inode) {
             opened.locked.retain(|byte| *byte != self.byte);
             // Closing gives it up as well; if neither does, others wait for as long as they would for a process that is
@@ -235,7 +216,7 @@ mod tests {
         assert!(lock(&path, u32::MAX >> 1).is_none());
         drop((first, other));
         assert!(
-            TABLE.lock().unwrap().0.iter().all(|opened| !opened.locked.is_empty()),
+            TABLE.lock(Table::clear).unwrap().0.iter().all(|opened| !opened.locked.is_empty()),
             "a file stays open for nothing"
         );
         assert_eq!(fs::read(&path).unwrap(), b"");

@@ -2,6 +2,7 @@
 //! process.
 
 mod call;
+mod forks;
 mod lock;
 mod modes;
 mod publish;
@@ -10,7 +11,8 @@ mod tag;
 mod temporary;
 mod trust;
 
-pub(crate) use call::{FileId, create_directory, failed, is_directory, look, names, open, read_at, touch};
+pub(crate) use call::{FileId, create_directory, failed, is_directory, look, names, open, read_at, resolved, touch};
+pub(crate) use forks::OfProcess;
 pub(crate) use lock::{Lock, are_locks_local, lock_within, try_lock};
 #[cfg(not(unix))]
 pub(crate) use modes::Modes;

@@ -38,7 +38,11 @@ pub(crate) fn publish(
     let mut left = ATTEMPTS;
     loop {
         left = left.saturating_sub(1);
-        let published = write_aside(temporaries, modes, sync, length, &write).and_then(|aside| aside.rename(path));
+        let written = write_aside(temporaries, modes, sync, length, &write);
+        let published = written.and_then(|(aside, file)| {
+            drop(file);
+            aside.rename(path)
+        });
         match published {
             // The process was stopped until the file was swept, or somebody has removed the directories.
             Err(Error::Io { source, .. }) if left > 0 && source.kind() == ErrorKind::NotFound => {}
@@ -55,7 +59,7 @@ pub(crate) struct Aside {
     temporary: PathBuf,
 }
 
-/// Writes a file of `length` bytes under a name of its own in `temporaries`.
+/// Writes a file of `length` bytes under a name of its own in `temporaries`, and returns it open.
 ///
 /// # Errors
 ///
@@ -66,7 +70,7 @@ pub(crate) fn write_aside(
     sync: Sync,
     length: u64,
     write: impl Fn(&File) -> io::Result<()>,
-) -> Result<Aside, Error> {
+) -> Result<(Aside, File), Error> {
     if length > most_bytes_of_a_file() {
         // Writing on would be a signal that ends the process.
         return Err(failed("write", temporaries)(ErrorKind::FileTooLarge.into()));
@@ -75,7 +79,7 @@ pub(crate) fn write_aside(
     write(&file)
         .and_then(|()| if sync == Sync::Now { unless_not_offered(file.sync_all()) } else { Ok(()) })
         .map_err(failed("write", &aside.temporary))?;
-    Ok(aside)
+    Ok((aside, file))
 }
 
 /// Creates a file under a name of its own in a directory, for whoever writes it himself.
@@ -93,36 +97,47 @@ impl Aside {
 
     /// Gives the file its name, over whatever that led to.
     pub(crate) fn rename(mut self, path: &Path) -> Result<(), Error> {
-        let mut left = ATTEMPTS;
-        while let Err(error) = fs::rename(&self.temporary, path) {
-            left = left.saturating_sub(1);
-            if left == 0 || !self.made_room(path, &error) {
-                return Err(failed("rename", &self.temporary)(error));
-            }
-        }
+        replace(&self.temporary, path).map_err(failed("rename", &self.temporary))?;
         self.temporary.clear();
         Ok(())
     }
+}
 
-    /// Moves a file aside that may not be replaced, as somebody has it open, and returns whether renaming is worth
-    /// another attempt. For a moment there is nothing of that name then, a miss for whoever looks.
-    #[cfg(windows)]
-    fn made_room(&self, path: &Path, error: &io::Error) -> bool {
-        let aside = self.temporary.parent().and_then(|temporaries| temporary::new_name(temporaries).ok());
-        let Some(aside) = aside.filter(|_| error.kind() == ErrorKind::PermissionDenied && !path.is_dir()) else {
-            return false;
+/// A file that is open can be replaced.
+#[cfg(not(windows))]
+fn replace(from: &Path, path: &Path) -> io::Result<()> {
+    fs::rename(from, path)
+}
+
+/// A file that is open, or mapped, may not be replaced, but renamed: it is moved aside first, so that for a moment there
+/// is nothing of that name. If the new one cannot take its place, it goes back.
+#[cfg(windows)]
+fn replace(from: &Path, path: &Path) -> io::Result<()> {
+    const PAUSE: std::time::Duration = std::time::Duration::from_millis(1);
+    let mut left = ATTEMPTS;
+    loop {
+        left = left.saturating_sub(1);
+        let error = match fs::rename(from, path) {
+            Err(error) if error.kind() == ErrorKind::PermissionDenied && !path.is_dir() => error,
+            done => return done,
         };
-        if fs::rename(path, &aside).is_ok() {
-            // It goes once nobody has it open, or is swept later.
-            let _ = fs::remove_file(&aside);
+        let aside = from.parent().and_then(|temporaries| temporary::new_name(temporaries).ok());
+        if let Some(aside) = aside
+            && fs::rename(path, &aside).is_ok()
+        {
+            let replaced = fs::rename(from, path);
+            if replaced.is_ok() {
+                // It goes once nobody has it open, or is swept later.
+                let _ = fs::remove_file(&aside);
+                return replaced;
+            }
+            // Unless there is another one by now.
+            let _ = if path.exists() { fs::remove_file(&aside) } else { fs::rename(&aside, path) };
         }
-        true
-    }
-
-    /// A file that is open can be replaced.
-    #[cfg(not(windows))]
-    const fn made_room(&self, _: &Path, _: &io::Error) -> bool {
-        false
+        if left == 0 {
+            return Err(error);
+        }
+        std::thread::sleep(PAUSE);
     }
 }
 
@@ -135,24 +150,30 @@ impl Drop for Aside {
     }
 }
 
-/// Makes files that were written survive a power cut, before they are renamed.
+/// Makes files that were written survive a power cut, before they are renamed. The `first` of them is still open.
 ///
 /// On Linux that is one sync of the file system, whatever else it has to write: of a thousand files of 1 KB, each sync
-/// of its own would take thirty times as long, since each waits for the journal.
-pub(crate) fn sync_aside<'a>(asides: impl IntoIterator<Item = &'a Aside>, temporaries: &Path) -> Result<(), Error> {
-    let mut asides = asides.into_iter();
+/// of its own would take thirty times as long, since each waits for the journal. What the system could not write since
+/// the first was opened is an error, though somebody else may have been told.
+pub(crate) fn sync_aside<'a>(
+    asides: impl IntoIterator<Item = &'a Aside>,
+    first: File,
+    temporaries: &Path,
+) -> Result<(), Error> {
     #[cfg(target_os = "linux")]
-    if asides.next().is_some() {
-        let synced = File::open(temporaries)
-            .and_then(|directory| unless_not_offered(rustix::fs::syncfs(&directory).map_err(io::Error::from)));
-        return synced.map_err(failed("sync", temporaries));
+    {
+        drop(asides);
+        unless_not_offered(rustix::fs::syncfs(&first).map_err(io::Error::from)).map_err(failed("sync", temporaries))
     }
-    let _ = temporaries;
-    asides.try_for_each(|Aside { temporary }| {
-        // Windows syncs what may be written to.
-        let file = File::options().read(true).write(cfg!(windows)).open(temporary);
-        file.and_then(|file| unless_not_offered(file.sync_all())).map_err(failed("sync", temporary))
-    })
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = (first, temporaries);
+        asides.into_iter().try_for_each(|Aside { temporary }| {
+            // Windows syncs what may be written to.
+            let file = File::options().read(true).write(cfg!(windows)).open(temporary);
+            file.and_then(|file| unless_not_offered(file.sync_all())).map_err(failed("sync", temporary))
+        })
+    }
 }
 
 /// Makes what was renamed in a directory survive a power cut.

@@ -125,7 +125,8 @@ fn sweep_one(path: &Path, directory: &Path, modes: Option<Modes>, now: &mut Opti
     };
     let now = match *now {
         Some(now) => now,
-        None => *now.insert(time(directory, modes)?),
+        // On a full disk no file can be made to ask.
+        None => *now.insert(time(directory, modes).unwrap_or_else(|_| SystemTime::now())),
     };
     // A time that is to come was a clock's that went wrong.
     let age = now.duration_since(modified).unwrap_or_else(|ahead| ahead.duration());

@@ -1,6 +1,8 @@
 //! Putting many entries with one sync.
 
 use super::{Store, Trimmed, write};
+use std::fs::File;
+
 use crate::entry::Entry;
 use crate::error::Error;
 use crate::file::{self, Aside, Sync};
@@ -28,8 +30,10 @@ use crate::words::Key;
 #[must_use = "nothing is published before it is finished"]
 pub struct Batch<'s> {
     store: &'s Store,
-    written: Vec<(Key, Aside)>,
-    bytes: u64,
+    /// What is written, with its length.
+    written: Vec<(Key, Aside, u64)>,
+    /// The first of them, open: through it the file system tells every error of writing since then.
+    first: Option<File>,
 }
 
 impl Batch<'_> {
@@ -41,11 +45,12 @@ impl Batch<'_> {
     pub fn put(&mut self, key: &Key, entry: &Entry<'_>) -> Result<(), Error> {
         let store = self.store;
         store.prepare(key, entry)?;
-        let aside = file::write_aside(&store.temporaries(), store.modes, Sync::Later, entry.length(), |file| {
-            write(entry, file)
-        })?;
-        self.bytes = self.bytes.saturating_add(entry.length());
-        self.written.push((*key, aside));
+        let (aside, file) =
+            file::write_aside(&store.temporaries(), store.modes, Sync::Later, entry.length(), |file| {
+                write(entry, file)
+            })?;
+        self.first.get_or_insert(file);
+        self.written.push((*key, aside, entry.length()));
         Ok(())
     }
 
@@ -54,28 +59,31 @@ impl Batch<'_> {
     /// [`budget`](crate::StoreOptions::budget), if it was time to count, of which no [`Event`](crate::Event) tells: a
     /// batch is the store's, and no cache's.
     ///
-    /// On Linux that waits for all that the file system has to write, other programs' files included. An entry that was
-    /// written more than an hour ago may have been swept by another process, which is an error.
+    /// On Linux that waits for all that the file system has to write, other programs' files included. If more than an
+    /// hour passes between [`Batch::put`] and this, another process may have swept the file, which is an error.
     ///
     /// # Errors
     ///
     /// [`Error::Io`] from the system. If it is the sync that fails, nothing is published; otherwise all is that can be.
     pub fn finish(self) -> Result<Option<Trimmed>, Error> {
         let store = self.store;
-        file::sync_aside(self.written.iter().map(|(_, aside)| aside), &store.temporaries())?;
-        let mut result = Ok(());
-        for (key, aside) in self.written {
-            result = result.and(aside.rename(&store.path(&key)));
+        if let Some(first) = self.first {
+            file::sync_aside(self.written.iter().map(|(_, aside, _)| aside), first, &store.temporaries())?;
         }
-        let result = result.and(file::sync_directory(&store.directory));
-        let trimmed = store.keep_to_budget(self.bytes);
-        result.map(|()| trimmed)
+        let (mut result, mut trimmed) = (Ok(()), None::<Trimmed>);
+        for (key, aside, length) in self.written {
+            result = result.and(aside.rename(&store.path(&key)));
+            if let Some(more) = store.keep_to_budget(length) {
+                trimmed = Some(trimmed.unwrap_or_default().and(more));
+            }
+        }
+        result.and(file::sync_directory(&store.directory)).map(|()| trimmed)
     }
 }
 
 impl Store {
     /// Begins to put many entries, of which none is seen before [`Batch::finish`] has synced them all at once.
     pub const fn batch(&self) -> Batch<'_> {
-        Batch { store: self, written: Vec::new(), bytes: 0 }
+        Batch { store: self, written: Vec::new(), first: None }
     }
 }

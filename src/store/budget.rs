@@ -8,7 +8,7 @@ use crate::error::Error;
 
 impl Store {
     /// Makes room if it is time to, after so many bytes were put, and returns what was removed, if anybody counted.
-    pub(super) fn keep_to_budget(&self, put: u64) -> Option<Trimmed> {
+    pub(crate) fn keep_to_budget(&self, put: u64) -> Option<Trimmed> {
         let (budget, since) = (self.budget.as_ref().filter(|budget| budget.put(put))?, Instant::now());
         let (above, most) = budget.bounds();
         // The entry is there; what cannot be removed now is tried again later. `trim_to` tells why.

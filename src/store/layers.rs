@@ -47,6 +47,11 @@ impl Store {
         Ok(self)
     }
 
+    /// Loads from the bases alone, as if there were nothing here.
+    pub(crate) fn find_in_bases(&self, key: &Key) -> Result<Found<Module>, Error> {
+        self.or_in_bases(Ok((Lookup::Miss, None)), |base| base.load_with(key, self.linker()))
+    }
+
     /// Asks the bases for what was not found here. If none has it, what was found here is told, or of a miss the first
     /// other outcome of a base; the file is one of this store in any case.
     pub(super) fn or_in_bases<T>(

@@ -21,7 +21,6 @@ mod verified;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
 
 use crate::entry::{Entry, Identity, Sealing};
 use crate::error::{Bound, Error, Field};
@@ -222,7 +221,8 @@ impl Store {
                 if matches!(found, Lookup::Hit(_)) && !self.is_read_only {
                     file.touch();
                 }
-                Ok((found, Some(file.id)))
+                // What is only too long for this reader is not this one's to remove.
+                Ok((found, (file.id.length <= self.access.limit).then_some(file.id)))
             }
             Err(error) => Ok((Lookup::of(Err(error))?, None)),
         }
@@ -245,21 +245,21 @@ impl Store {
     /// entry is in place, and may not survive a power cut. An entry that is longer than the process may write,
     /// `RLIMIT_FSIZE`, is one of them. What the store would reject when it reads is not written: [`Error::Invalid`] for
     /// an entry of another magic, version, sealing, MAC key or, if it is plain, target; [`Error::Unwritable`] for one
-    /// that is larger than [`Access::with_limit`] has it or has try tables in a store of
+    /// that is larger than [`Access::with_limit`] or the budget has it, or has try tables in a store of
     /// [`Revision::Unknown`](crate::Revision::Unknown); and whatever else reading would call it, such as
     /// [`Error::Target`], [`Error::CpuFeatures`], [`Error::BuildId`], [`Error::UnknownSection`] and [`Error::Key`].
     pub fn put(&self, key: &Key, entry: &Entry<'_>) -> Result<(), Error> {
-        self.put_and_trim(key, entry).map(drop)
+        self.publish(key, entry)?;
+        self.keep_to_budget(entry.length());
+        Ok(())
     }
 
-    /// Publishes an entry, and tells what was removed to make room for it, and how long that took, if it was time to.
-    pub(crate) fn put_and_trim(&self, key: &Key, entry: &Entry<'_>) -> Result<Option<(Trimmed, Duration)>, Error> {
+    /// Publishes an entry, and leaves the budget to whoever calls this.
+    pub(crate) fn publish(&self, key: &Key, entry: &Entry<'_>) -> Result<(), Error> {
         self.prepare(key, entry)?;
         file::publish(&self.path(key), &self.temporaries(), self.modes, self.sync(), entry.length(), |file| {
             write(entry, file)
-        })?;
-        let since = Instant::now();
-        Ok(self.keep_to_budget(entry.length()).map(|trimmed| (trimmed, since.elapsed())))
+        })
     }
 
     /// Checks what is to be put, and sweeps once.
@@ -267,7 +267,8 @@ impl Store {
         self.check_writable()?;
         entry.check_identity(&self.identity)?;
         entry.check_key(key)?;
-        let (limit, found) = (self.access.limit, entry.length());
+        let most = self.budget.as_ref().map_or(u64::MAX, |budget| budget.bounds().1);
+        let (limit, found) = (self.access.limit.min(most), entry.length());
         if found > limit {
             return Err(Error::Unwritable { field: Field::File, expected: Bound::AtMost(limit), found });
         }

@@ -18,7 +18,8 @@ impl StoreOptions {
     /// Opens the directory of the identity under `root`, and creates it if need be, unless it is opened for reading
     /// alone.
     ///
-    /// A root that is relative is that of now, whatever directory the process changes to. If the directory vanishes,
+    /// A root that is relative is that of now, whatever directory the process changes to, and so is one that links lead
+    /// to, whatever becomes of them. If the directory vanishes,
     /// the next put makes it again. A root that is made gets a `CACHEDIR.TAG`, by which programs know that it need not
     /// be kept or copied. A directory that is there may be one that this user cannot write to: then its entries are
     /// found, and a put is an error.
@@ -40,11 +41,13 @@ impl StoreOptions {
         if !self.is_read_only {
             let new_root = directory.parent().filter(|root| !root.exists());
             file::create_directory(&directory, modes)?;
-            trusted.check_directory(&directory)?;
             if let Some(root) = new_root {
                 file::tag(root, modes);
             }
         }
+        // Whoever can exchange a link in the path that was given leads nobody elsewhere from here on.
+        let directory = file::resolved(directory);
+        trusted.check_directory(&directory)?;
         Ok(Store {
             directory,
             identity: self.identity,

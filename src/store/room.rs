@@ -22,6 +22,17 @@ pub struct Trimmed {
     pub left: u64,
 }
 
+impl Trimmed {
+    /// Returns what was removed by one and then the other.
+    pub(super) const fn and(self, then: Self) -> Self {
+        Self {
+            entries: self.entries.saturating_add(then.entries),
+            bytes: self.bytes.saturating_add(then.bytes),
+            left: then.left,
+        }
+    }
+}
+
 /// The directory of another version of the engine, or of another target. Returned by
 /// [`Store::other_versions`](crate::Store::other_versions).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -126,7 +137,7 @@ struct Counted {
 impl Room<'_> {
     /// Removes entries until `most` bytes are left, if there are more than `above`: those of other versions first, and
     /// of each kind the least recently used. Returns `None` if another process is about it, and still is after
-    /// `patience`. After `longest` it removes no more.
+    /// `patience`; without a lock, where none can be had, several do it at a time. After `longest` it removes no more.
     pub(super) fn trim(
         &self,
         above: u64,
@@ -135,20 +146,21 @@ impl Room<'_> {
         longest: Duration,
     ) -> Result<Option<Trimmed>, Error> {
         let path = self.root.join(format!("{}.lock", self.identity.name()));
-        let Some(_lock) = file::lock_within(patience, self.root, &path, self.modes, 0)? else { return Ok(None) };
+        let lock = file::lock_within(patience, self.root, &path, self.modes, 0).unwrap_or(Some(None));
+        let Some(_lock) = lock else { return Ok(None) };
         let (mut trimmed, since) = (Trimmed::default(), Instant::now());
         let is_over = || since.elapsed() >= longest;
         // Once more for what others have put meanwhile.
-        for _ in 0..ROUNDS {
+        for round in 0..ROUNDS {
+            if round > 0 && is_over() {
+                break;
+            }
             let counted = self.count()?;
             trimmed.left = counted.bytes;
             if counted.bytes <= above {
                 break;
             }
             self.remove_least_used(counted, most, is_over, &mut trimmed)?;
-            if is_over() {
-                break;
-            }
         }
         Ok(Some(trimmed))
     }
@@ -160,11 +172,14 @@ impl Room<'_> {
         is_over: impl Fn() -> bool,
         trimmed: &mut Trimmed,
     ) -> Result<(), Error> {
-        let now = file::time(&self.own.join("tmp"), self.modes)?;
+        // On a full disk no file can be made to ask for the time.
+        let now = file::time(&self.own.join("tmp"), self.modes).unwrap_or_else(|_| SystemTime::now());
         let own = counted.directories.iter().position(|directory| directory == self.own);
         counted.entries.sort_unstable_by_key(|entry| {
             let used = entry.file.modified.filter(|used| !used.duration_since(now).is_ok_and(|ahead| ahead > AHEAD));
-            (Some(entry.directory) == own, used)
+            // What is too long to stay goes first: removing others would be in vain.
+            let may_stay = entry.file.length <= most;
+            (may_stay, may_stay && Some(entry.directory) == own, used)
         });
         let mut result = Ok(());
         for entry in &counted.entries {
@@ -172,11 +187,16 @@ impl Room<'_> {
                 break;
             }
             let Some(directory) = counted.directories.get(entry.directory) else { continue };
+            let path = directory.join(entry.key.to_string());
             // One that was used or replaced since it was counted stays.
-            match file::remove_unchanged(&directory.join(entry.key.to_string()), entry.file) {
+            match file::remove_unchanged(&path, entry.file) {
                 Ok(true) => {
                     trimmed.entries = trimmed.entries.saturating_add(1);
                     trimmed.bytes = trimmed.bytes.saturating_add(entry.file.length);
+                    trimmed.left = trimmed.left.saturating_sub(entry.file.length);
+                }
+                // Somebody else has removed it.
+                Ok(false) if matches!(file::look(&path), Ok(None)) => {
                     trimmed.left = trimmed.left.saturating_sub(entry.file.length);
                 }
                 Ok(false) => {}
@@ -267,7 +287,8 @@ impl Room<'_> {
         file::is_directory(directory, self.trusted)
     }
 
-    /// Counts the entries of a directory, unless it is none, a link, or not one of those who are trusted.
+    /// Counts the entries of a directory, unless it is none, a link, or not one of those who are trusted. What cannot be
+    /// looked at does not count: it cannot be removed either.
     fn count_in(&self, directory: &Path, counted: &mut Counted) -> Result<(), Error> {
         if !self.is_taken(directory)? {
             return Ok(());
@@ -275,9 +296,10 @@ impl Room<'_> {
         let place = counted.directories.len();
         heap::reserve(&mut counted.directories, 1)?;
         counted.directories.push(directory.to_owned());
-        for name in file::names(directory)? {
+        let Ok(names) = file::names(directory) else { return Ok(()) };
+        for name in names {
             let Ok(key) = name?.parse::<Key>() else { continue };
-            if let Some(file) = file::look(&directory.join(key.to_string()))? {
+            if let Ok(Some(file)) = file::look(&directory.join(key.to_string())) {
                 heap::reserve(&mut counted.entries, 1)?;
                 counted.entries.push(Candidate { directory: place, key, file });
                 counted.bytes = counted.bytes.saturating_add(file.length);
@@ -302,6 +324,26 @@ mod tests {
         assert!(store.trim_to(0).unwrap().is_none());
         drop(lock);
         assert_eq!(store.trim_to(0).unwrap(), Some(Trimmed::default()));
+        std::fs::remove_dir_all(root).unwrap();
+    }
+
+    #[test]
+    fn what_somebody_else_has_removed_meanwhile_counts_as_removed() {
+        let root = std::env::temp_dir().join(format!("jitcache-room-two-{}", std::process::id()));
+        let identity = Identity::new("room", *b"ROOMS\0", "1").unwrap();
+        let store = Store::open(&root, identity.clone()).unwrap();
+        for n in 0..8 {
+            let key = Key::from_bytes([n; 32]);
+            store.put(&key, &Builder::new().finish(&identity, &key).unwrap()).unwrap();
+        }
+        let counted = || store.room().count().unwrap();
+        let (first, second) = (counted(), counted());
+        let most = first.bytes / 2;
+        for (counted, removed) in [(first, 4), (second, 0)] {
+            let mut trimmed = Trimmed { left: counted.bytes, ..Trimmed::default() };
+            store.room().remove_least_used(counted, most, || false, &mut trimmed).unwrap();
+            assert_eq!((trimmed.entries, trimmed.left), (removed, most));
+        }
         std::fs::remove_dir_all(root).unwrap();
     }
 
