@@ -5,6 +5,8 @@ use std::io::Write;
 use std::path::Path;
 
 use super::modes::{self, Modes};
+use crate::memory::most_bytes_of_a_file;
+use crate::words::size;
 
 /// What every tag begins with, by its specification.
 const TAG: &[u8] = b"Signature: 8a477f597d28d172789f06886806bc55
@@ -12,8 +14,12 @@ const TAG: &[u8] = b"Signature: 8a477f597d28d172789f06886806bc55
 # For information about cache directory tags, see https://bford.info/cachedir/
 ";
 
-/// Tags a directory that was just made, unless somebody else has. Without a tag it is a cache all the same.
+/// Tags a directory that was just made, unless somebody else has, or this process may not write that much. Without a tag
+/// it is a cache all the same.
 pub(crate) fn tag(directory: &Path, modes: Option<Modes>) {
+    if size(TAG) > most_bytes_of_a_file() {
+        return;
+    }
     let mut options = OpenOptions::new();
     options.write(true).create_new(true);
     #[cfg(unix)]

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 ///
 /// Elsewhere - on another machine, or on what a program of a user offers - a file that is replaced, or a connection
 /// that is lost, takes pages away that are mapped, and the next look at one is a signal. Where the system does not
-/// tell, a file counts as local, except on Linux.
+/// tell, a file counts as local, except on Linux and Android.
 pub(crate) fn is_local(file: &File) -> bool {
     imp::is_local(file)
 }
@@ -33,7 +33,7 @@ fn is_known_or(disk: &AtomicU64, device: u64, ask: impl FnOnce() -> bool) -> boo
     is_local
 }
 
-#[cfg(target_os = "linux")]
+#[cfg(any(target_os = "linux", target_os = "android"))]
 mod imp {
     use std::fs::File;
     use std::mem::MaybeUninit;
@@ -112,7 +112,7 @@ mod imp {
     }
 }
 
-#[cfg(not(any(target_os = "linux", target_vendor = "apple", target_os = "freebsd")))]
+#[cfg(not(any(target_os = "linux", target_os = "android", target_vendor = "apple", target_os = "freebsd")))]
 mod imp {
     pub(super) const fn is_disk(_: u64) -> bool {
         false
