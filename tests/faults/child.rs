@@ -211,6 +211,7 @@ fn main() {
         "soak" => soak::child(root, argument).exit(),
         "fork" => fork::child(root, argument).exit(),
         "fork-counts" => fork::child_that_counts(root).exit(),
+        "fork-behind" => fork::child_that_writes_behind(root).exit(),
         "fork-in-flight" => fork::child_in_flight().exit(),
         action if action.starts_with("flight-") => flight::child(action, root).exit(),
         "limits" => return limits::child(root, argument),

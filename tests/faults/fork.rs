@@ -76,7 +76,8 @@ pub fn child(root: &Path, rounds: u64) -> Outcome {
 /// Forks while another thread compiles: in the fork there is no such thread, and nobody who would end its flight.
 pub fn child_in_flight() -> Outcome {
     child::hangs_after(20);
-    let cache = &Cache::in_memory(identity()).with_patience(Duration::from_millis(50));
+    // With all its patience, which the fork must not need.
+    let cache = &Cache::in_memory(identity()).with_patience(Duration::from_secs(15));
     let ((starts, started), (release, released)) = (channel(), channel::<()>());
     thread::scope(|scope| {
         scope.spawn(move || {
@@ -151,6 +152,39 @@ pub fn child_that_counts(root: &Path) -> Outcome {
         return Outcome::Wrong;
     }
     Outcome::Done
+}
+
+/// Forks a process in which entries wait to be stored, and looks which of them its fork stores.
+pub fn child_that_writes_behind(root: &Path) -> Outcome {
+    child::hangs_after(20);
+    let cache = Cache::open(root, identity()).unwrap().with_write_behind(1 << 20);
+    for n in 1..4 {
+        drop(compiled(&cache, n, 0).unwrap());
+    }
+    // SAFETY: the fork compiles, drops its cache and exits; there is no other thread whose locks it may find taken.
+    let pid = unsafe { libc::fork() };
+    if pid == 0 {
+        drop(compiled(&cache, 4, 0).unwrap());
+        drop(cache);
+        // SAFETY: nothing of the fork is needed any more.
+        unsafe { libc::_exit(0) };
+    }
+    let mut status = -1;
+    // SAFETY: the status is there to be written to.
+    assert_eq!(unsafe { libc::waitpid(pid, &raw mut status, 0) }, pid);
+    let store = cache.store().unwrap();
+    let stored = |n| store.load(&key(n)).unwrap().hit().is_some();
+    if status != 0 || [1, 2, 3, 4].map(stored) != [false, false, false, true] {
+        return Outcome::Wrong;
+    }
+    if (cache.flush(), [1, 2, 3, 4].map(stored)) == (3, [true; 4]) { Outcome::Done } else { Outcome::Wrong }
+}
+
+#[test]
+fn a_fork_stores_what_it_has_compiled_and_leaves_what_waits_to_its_parent() {
+    let scratch = Scratch::in_memory();
+    let output = child::command("fork-behind", scratch.path()).output().unwrap();
+    assert_eq!(Outcome::of(output.status), Outcome::Done, "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 #[test]

@@ -64,6 +64,11 @@ fn executable_memory(root: &Path) {
 }
 
 fn file_size(root: &Path) {
+    // Not even the tag of a new root is written.
+    limit(libc::RLIMIT_FSIZE, 0);
+    let opened = Store::open(root.join("new"), identity());
+    limit(libc::RLIMIT_FSIZE, u64::MAX);
+    assert!(matches!(opened.unwrap().load(&key(1)), Ok(Lookup::Miss)));
     let names = |store: &Store| files(store.directory()).len();
     let (mut done, mut failed) = (0, 0);
     for n in [1, LARGE] {

@@ -12,6 +12,7 @@
 #![allow(unsafe_code, reason = "loaded code is called, and files are mapped; every block carries its proof")]
 #![allow(unreachable_pub, reason = "a test binary exports nothing")]
 
+mod behind;
 mod cache;
 mod damage;
 mod flight;

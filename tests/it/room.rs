@@ -303,6 +303,63 @@ fn room_is_made_on_demand_and_what_is_loaded_meanwhile_stays_in_use() {
 }
 
 #[test]
+fn what_is_longer_than_what_may_stay_is_not_put_and_nothing_goes_for_it() {
+    let scratch = Scratch::new();
+    let store = open(scratch.path(), "1");
+    let most = BUDGET - BUDGET / 4;
+    let put_long = |store: &Store, length: u64| {
+        let (identity, mut builder) = (store.identity(), Builder::new());
+        builder.code(vec![0xcc; usize::try_from(length).unwrap()]).function(0);
+        let key = key(identity, 1000 + length);
+        store.put(&key, &builder.finish(identity, &key).unwrap())
+    };
+    (0..4).for_each(|n| put(&store, n));
+    let before = entries(scratch.path());
+    let refused = put_long(&store, most);
+    let is_told = |error: &Error| matches!(error, Error::Unwritable { found, .. } if *found > most);
+    assert!(refused.as_ref().is_err_and(is_told), "{refused:?}");
+    // What somebody has put who has no budget is the first to go.
+    put_long(&Store::open(scratch.path(), identity("1")).unwrap(), BUDGET).unwrap();
+    (0..20).for_each(|n| put(&store, n));
+    let after = entries(scratch.path());
+    assert!(before.keys().all(|path| after.contains_key(path)) && bytes(&after) < BUDGET);
+}
+
+#[test]
+fn a_batch_holds_the_budget_however_much_it_puts_at_once() {
+    let scratch = Scratch::new();
+    let store = open(scratch.path(), "1");
+    let mut batch = store.batch();
+    let mut total = 0;
+    for n in 0..200 {
+        let (identity, mut builder) = (store.identity(), Builder::new());
+        builder.code(code(n)).function(0);
+        let entry = builder.finish(identity, &key(identity, n)).unwrap();
+        total += entry.length();
+        batch.put(&key(identity, n), &entry).unwrap();
+    }
+    let trimmed = batch.finish().unwrap().unwrap();
+    let left = bytes(&entries(scratch.path()));
+    assert!(total > 4 * BUDGET && left <= BUDGET + BUDGET / 16 + LONGEST, "{left} of {total}");
+    assert_eq!(trimmed.bytes + left, total);
+}
+
+#[test]
+fn a_lock_that_cannot_be_had_and_a_disk_without_room_keep_nobody_from_making_room() {
+    let scratch = Scratch::new();
+    let store = open(scratch.path(), "1");
+    (0..10).for_each(|n| put(&store, n));
+    // Whoever may write to the root can take the name of the lock; and no file is made where one is in the way.
+    let lock = scratch.path().join("room.lock");
+    let _ = fs::remove_file(&lock);
+    fs::create_dir(&lock).unwrap();
+    fs::remove_dir_all(store.directory().join("tmp")).unwrap();
+    fs::write(store.directory().join("tmp"), "in the way").unwrap();
+    let trimmed = store.trim_to(20_000).unwrap().unwrap();
+    assert!(trimmed.entries > 0 && trimmed.left <= 20_000 && trimmed.left == bytes(&entries(scratch.path())));
+}
+
+#[test]
 fn processes_that_put_one_small_entry_each_hold_the_budget_together() {
     let (scratch, mut total) = (Scratch::new(), 0);
     for round in 0.. {

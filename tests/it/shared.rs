@@ -99,6 +99,13 @@ fn main() {
             assert!(matches!(cache.get(&key(3)), Lookup::Rejected(_)));
             assert!(matches!(cache.get(&key(3)), Lookup::Miss));
         }
+        "fourth" => {
+            let store = Store::options(identity()).trust(Trust::Group).open(root.join("group")).unwrap();
+            let used = || fs::metadata(store.path(&key(1))).unwrap().modified().unwrap();
+            let before = used();
+            assert_eq!(constant(&store, 1), 11);
+            assert!(used() > before, "another member's hit leaves no mark");
+        }
         "third" => {
             let store = Store::options(identity()).trust(Trust::Group).open(root.join("group")).unwrap();
             assert_eq!(constant(&store, 1), 9);
@@ -238,6 +245,9 @@ fn two_users_of_a_group_share_a_directory() {
         run(action, scratch.path(), Some(user));
     }
     let store = Store::options(identity()).trust(Trust::Anyone).read_only().open(&group).unwrap();
+    let entry = fs::File::options().write(true).open(store.path(&key(1))).unwrap();
+    entry.set_modified(SystemTime::now() - Duration::from_secs(2 * 3600)).unwrap();
+    run("fourth", scratch.path(), Some(USERS[1]));
     assert_eq!((constant(&store, 1), store.list().unwrap().count()), (11, 1));
     assert_eq!((mode(store.directory()), fs::metadata(store.directory()).unwrap().gid()), (0o2770, GROUP));
     assert_eq!((mode(&store.path(&key(1))), fs::metadata(store.path(&key(1))).unwrap().gid()), (0o660, GROUP));

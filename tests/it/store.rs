@@ -400,6 +400,34 @@ fn a_relative_root_is_that_of_the_directory_in_which_the_store_was_opened() {
 
 #[test]
 #[cfg(unix)]
+fn a_link_in_the_root_leads_nowhere_else_once_the_store_is_open() {
+    let scratch = Scratch::new();
+    let [link, here, elsewhere] = ["link", "here", "elsewhere"].map(|name| scratch.path().join(name));
+    fs::create_dir(&here).unwrap();
+    fs::create_dir(&elsewhere).unwrap();
+    std::os::unix::fs::symlink(&here, &link).unwrap();
+    let store = Store::open(link.join("root"), identity()).unwrap();
+    fs::remove_file(&link).unwrap();
+    std::os::unix::fs::symlink(&elsewhere, &link).unwrap();
+    store.put(&key(1), &machine::builder(7).finish(&identity(), &key(1)).unwrap()).unwrap();
+    assert_eq!(constant(&store, &key(1)), 7);
+    assert_eq!(fs::read_dir(&elsewhere).unwrap().count(), 0);
+    assert!(store.directory().starts_with(fs::canonicalize(&here).unwrap()));
+}
+
+#[test]
+fn an_entry_that_is_only_too_long_for_one_reader_stays_for_the_others() {
+    let scratch = Scratch::new();
+    let store = Store::open(scratch.path(), identity()).unwrap();
+    store.put(&key(1), &machine::builder(7).finish(&identity(), &key(1)).unwrap()).unwrap();
+    let short = Store::open(scratch.path(), identity()).unwrap().with_access(jitcache::Access::READ.with_limit(10));
+    let cache = jitcache::Cache::over(short);
+    assert!(matches!(cache.get(&key(1)), Lookup::Rejected(_)) && matches!(cache.verify(&key(1)), Lookup::Rejected(_)));
+    assert_eq!(constant(&store, &key(1)), 7);
+}
+
+#[test]
+#[cfg(unix)]
 fn a_put_takes_the_place_of_what_is_no_regular_file_which_nobody_else_removes() {
     let scratch = Scratch::new();
     let store = Store::open(scratch.path(), identity()).unwrap();
