@@ -16,11 +16,13 @@ pub enum Event<'a> {
     /// There is no store, because it could not be opened, for the reason given. Told of the first key that is missed
     /// for it.
     Unopened(&'a Error),
-    /// The entry was of another version, which is given here. What was compiled has taken its place, or it was removed;
-    /// it stays if an [`Event::Unwritten`] or [`Event::Unremoved`] follows, the compiler failed, or the store is read
-    /// only.
+    /// The entry was of another version, which is given here. What was compiled has taken its place, or it was removed.
+    /// It stays if an [`Event::Unwritten`] or [`Event::Unremoved`] follows, the compiler failed, or it is not to be
+    /// replaced now: the store is read only or left alone, the entry is a base's, or what was compiled
+    /// [waits](crate::Cache::with_write_behind).
     Stale(&'a Version),
-    /// The entry was wrong, for the reason given. What became of it is the same.
+    /// The entry was wrong, for the reason given. What became of it is the same; one that is not to be trusted is never
+    /// removed.
     Rejected(&'a Error),
     /// The entry is of an unknown layout, as the error tells, and was left as it is.
     UnknownLayout(&'a Error),
@@ -47,8 +49,8 @@ pub enum Event<'a> {
     },
     /// The store had no entry.
     Miss,
-    /// Somebody else compiled the module meanwhile, a thread or a process, and was waited for: in vain, if a
-    /// compilation is told, too.
+    /// This thread waited for another thread or process that compiled the module. If [`Event::Compiled`] follows, it
+    /// waited in vain.
     Waited {
         /// How long.
         took: Duration,

@@ -71,7 +71,8 @@ impl Flights {
     ///
     /// A thread compiles without waiting if the one that it would wait for waits for it - for one, if that is itself -,
     /// and once it has waited `since` then for so long as its `patience`: then it takes the lead over. Nor does a
-    /// thread that has a lead wait for one that waits for another process, where somebody may wait for the former.
+    /// thread that has a lead wait for one that waits for another process, where somebody may wait for the former; and
+    /// one that has a lead in another cache waits for nobody, as here is not seen who waits for that.
     pub(super) fn join<T>(
         &self,
         key: &Key,
@@ -94,11 +95,15 @@ impl Flights {
     fn lead_or_wait(&self, key: &Key, left: Duration) -> Option<Option<Lead<'_>>> {
         let (me, has_lead) = (thread::current().id(), LEADS.get() > 0);
         let Some(mut state) = self.state() else { return Some(None) };
+        let leads_here = || state.flights.values().filter(|flight| flight.leader == me).count();
+        let leads_elsewhere = has_lead && LEADS.get() > leads_here();
         if state.flights.try_reserve(1).is_err() || state.waiting.try_reserve(1).is_err() {
             return Some(None);
         }
         match state.flights.get(key).map(Arc::clone) {
-            Some(flight) if state.waits_for(key, me) || has_lead && flight.is_held_up() => Some(None),
+            Some(flight) if state.waits_for(key, me) || leads_elsewhere || has_lead && flight.is_held_up() => {
+                Some(None)
+            }
             Some(flight) if !left.is_zero() => {
                 state.waiting.insert(me, *key);
                 let is_on = |state: &mut State| state.is_on(key, &flight) && !(has_lead && flight.is_held_up());

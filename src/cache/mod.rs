@@ -98,7 +98,7 @@ impl Cache {
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] if the directory cannot be created. [`Cache::open_or_in_memory`] goes on without it.
+    /// Those of [`Store::open`]. [`Cache::open_or_in_memory`] goes on without the directory.
     pub fn open(root: impl AsRef<Path>, identity: Identity) -> Result<Self, Error> {
         Store::open(root, identity).map(Self::over)
     }
@@ -236,6 +236,8 @@ impl Cache {
     }
 
     /// Returns a cache that never compiles and never writes, for a store that was filled before, such as in an image.
+    /// [`Cache::open`] has made the directory by then; [`StoreOptions::read_only`](crate::StoreOptions::read_only) makes
+    /// none.
     ///
     /// [`Cache::get_or_compile`] returns [`Error::NotCompiled`] where it would compile: the events tell why. Whatever
     /// would change the store is an [`Error::ReadOnly`]. [`Cache::add`] keeps a module in memory alone.
@@ -263,8 +265,8 @@ impl Cache {
     /// `compile` hands its results to the builder it is given, which has the recipe. Of the threads that ask for the
     /// same key at the same time, one looks into the store and compiles, and the others wait for it, for as long as
     /// [`Cache::with_patience`] has it; if its compiler fails or panics, the next one tries. Processes do the same: see
-    /// [`Cache::with_waiting_for_processes`]. A compiler may ask for other modules, and compiles one itself that
-    /// somebody else compiles who waits for this one; so it does with one that another process compiles.
+    /// [`Cache::with_waiting_for_processes`]. A compiler may ask for other modules. It compiles such a module itself if
+    /// its compiler waits for this one, or might: it is in another process, or this thread compiles for another cache.
     ///
     /// What was compiled is stored first and made executable then, so that an engine which is refused executable memory
     /// finds it in its next process. A module stays in memory alone if its try tables have no known layout, or those of
@@ -337,8 +339,8 @@ impl Cache {
 
     /// Returns the module of a key from memory, or else from the store.
     ///
-    /// What is stale or rejected is removed, if it is a regular file and still the one that was read; what is of an
-    /// unknown layout is left. Where the system fails, the outcome is a miss. Nobody is waited for, not even who
+    /// What is stale or rejected is removed, if it is a regular file of somebody who is trusted and still the one that
+    /// was read; what is of an unknown layout is left, and so is what is only too long for this store. Where the system fails, the outcome is a miss. Nobody is waited for, not even who
     /// compiles it.
     pub fn get(&self, key: &Key) -> Lookup<Arc<Module>> {
         if let Some(module) = self.kept(key) {
@@ -374,7 +376,8 @@ impl Cache {
         }
     }
 
-    /// Adds a module that was compiled, to the store and to memory, and returns it.
+    /// Adds a module that was compiled, to the store and to memory, and returns it. If the key has a module in memory,
+    /// that one stays there and is returned: see [`Cache::forget`].
     ///
     /// # Errors
     ///

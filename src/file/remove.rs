@@ -22,8 +22,8 @@ pub(crate) fn remove(path: &Path) -> Result<bool, Error> {
     }
 }
 
-/// Removes a file that is still the one that was looked at, and returns whether it was. One that takes its name between
-/// the second look and the removal goes with it.
+/// Removes a file that is still the one that was looked at, and returns whether it was. A file
+/// that takes the name between the look and the removal is removed as well.
 pub(crate) fn remove_unchanged(path: &Path, seen: FileId) -> Result<bool, Error> {
     Ok(is_the_same(path, seen)? && unlink(path)?)
 }

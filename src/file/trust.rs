@@ -21,7 +21,9 @@ use crate::error::Error;
 /// one in which anybody makes files if it has the sticky bit, as `/tmp` has it: nobody can exchange there what is
 /// another's.
 ///
-/// A group of the same number as the owner is taken for the owner: many systems give every user such a group.
+/// A group of the same number as the owner is taken for the owner: many systems give every user such a group. Access
+/// control lists are not looked at. In a user namespace that has no root, as some sandboxes are, the root of the file
+/// system belongs to nobody who is trusted: such an engine says [`Trust::Anyone`], or has its cache in memory.
 #[cfg(unix)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Trust {
@@ -35,7 +37,7 @@ pub enum Trust {
 }
 
 /// A [`Trust`] with the user and the groups that this process had when its store was opened.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Trusted {
     #[cfg(unix)]
     whom: Option<Whom>,
@@ -100,8 +102,8 @@ impl Trusted {
         self.check(path, false)
     }
 
-    /// Checks the directories that a single file lies in, whose name others may not take: the sticky bit is enough for
-    /// all of them.
+    /// Checks the directories that a single file lies in. Nobody can take the file's name in a sticky directory, so the
+    /// sticky bit is enough for all of them.
     pub(crate) fn check_above(&self, file: &Path) -> Result<(), Error> {
         file.parent().map_or(Ok(()), |directory| self.check(directory, true))
     }

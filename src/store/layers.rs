@@ -14,8 +14,8 @@ impl Store {
     /// many, the first is asked first.
     ///
     /// A base is only read, even if it could be written to. What is stale or damaged in one is looked for in the next,
-    /// and compiled if none has it; what is compiled is put here, and found here from then on. Whatever a base has: a
-    /// put, a removal, a list, a budget and [`Store::write_pack`] are of this store alone. What is bad here and sound
+    /// and compiled if none has it; what is compiled is put here, and found here from then on. Putting,
+    /// removing, listing, the budget and [`Store::write_pack`] concern this store alone, never a base. What is bad here and sound
     /// in a base is a hit, and stays.
     ///
     /// ```

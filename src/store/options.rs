@@ -58,9 +58,9 @@ impl StoreOptions {
 
     /// Opens what somebody else has put there, such as in an image.
     ///
-    /// Nothing is created, written or removed, by [`Cache`](crate::Cache) neither, and nothing need be there: all
-    /// entries of a directory that is not there are missed. What is read must be readable for this user, and what is
-    /// changed is an [`Error::ReadOnly`](crate::Error::ReadOnly).
+    /// Nothing is created, written or removed, not by a [`Cache`](crate::Cache) either. The directory need not exist:
+    /// then every entry is missed. This user must be able to read the files. A call that would change something returns
+    /// [`Error::ReadOnly`](crate::Error::ReadOnly).
     pub const fn read_only(mut self) -> Self {
         self.is_read_only = true;
         self
@@ -97,12 +97,17 @@ impl StoreOptions {
     /// chance, a sixty-fourth at most: counting looks at every entry, and of many processes that put little few have
     /// to. If there is more than the budget, it removes entries until three quarters of it are left: those of other
     /// versions first, then the least recently used. A hit marks its entry as used by the modification time, once an
-    /// hour at most. A put removes for a second at most; if more than the budget is left then, the next one goes on.
-    /// One process at a time removes; another whose turn it is waits for it, for 50 ms at most. So no more than the
-    /// budget is there, and for each process that puts a sixteenth more, and one entry; beyond that only what is put
-    /// while removing takes longer, and by processes that end before they count, of which a sixty-fourth has come
-    /// together when one does, as a rule. Temporary files, and what a file takes on the disk beyond its length, are not
-    /// counted.
+    /// hour at most. An entry that is longer than three quarters of the budget is not put, and goes first if it is
+    /// there.
+    ///
+    /// A put removes for a second at most; if more than the budget is left then, the next one goes on. Nobody who waits
+    /// for the module waits for that. One process at a time removes; another whose turn it is waits for it, for 50 ms at
+    /// most. Where no lock can be had, several remove at a time, the same entries.
+    ///
+    /// The entries take at most the budget, and for each process that puts a sixteenth of it and one entry more. They
+    /// take more than that only while a removal runs longer than its second. Processes that end before they count add
+    /// about a sixty-fourth of the budget before one of them does. Temporary files, and what a file takes on the disk
+    /// beyond its length, are not counted; nor is what this user cannot look at.
     ///
     /// Nothing else is removed than regular files that have the name of an entry, in directories that have a name of
     /// this engine's and belong to those who are trusted, and such directories, with their locks and their tally, when

@@ -63,6 +63,22 @@ fn of_64_threads_that_want_a_module_one_compiles_it() {
 }
 
 #[test]
+fn compilers_of_two_caches_that_want_each_others_modules_do_not_wait_for_each_other() {
+    let (caches, ready) = ([patient(), patient()], Barrier::new(2));
+    thread::scope(|scope| {
+        for (mine, others) in [(&caches[0], &caches[1]), (&caches[1], &caches[0])] {
+            let ready = &ready;
+            scope.spawn(move || {
+                get(mine, 1, || {
+                    ready.wait();
+                    drop(get(others, 1, || ()));
+                })
+            });
+        }
+    });
+}
+
+#[test]
 fn if_a_compiler_fails_or_panics_the_next_one_tries() {
     let (cache, compiled, ready) = (patient(), AtomicU32::new(0), Barrier::new(8));
     let outcomes: Vec<_> = thread::scope(|scope| {

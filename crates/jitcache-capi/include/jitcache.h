@@ -21,7 +21,7 @@
 #include <stdlib.h>
 
 /*
- The function that compiles returned another number than 0.
+ The function that compiles returned another number than 0, or is null.
  */
 #define JITCACHE_NOT_COMPILED 1000
 
@@ -139,9 +139,9 @@ typedef struct jitcache_key {
  */
 typedef struct jitcache_place {
   /*
-   The part.
+   A `jitcache_part`. With any other number there is no such place, which finishing tells.
    */
-  enum jitcache_part part;
+  uint32_t part;
   /*
    Offset in bytes, or number of the import.
    */
@@ -177,6 +177,14 @@ typedef struct jitcache_options {
    Bytes of code in memory above which modules go that nobody has; 0 for any number.
    */
   uint64_t memory_budget;
+  /*
+   Bytes that the entries of this engine may take in the directory, all its versions together; 0 for any number.
+   */
+  uint64_t budget;
+  /*
+   Bytes of compiled entries that may wait in memory for `jitcache_flush`; 0 if each is stored at once.
+   */
+  uint64_t write_behind;
   /*
    How long one waits for another thread or process that compiles, in milliseconds; 0 for ten seconds.
    */
@@ -291,8 +299,7 @@ uint32_t jitcache_identity_set_mac_key(struct jitcache_identity *identity, const
 void jitcache_identity_free(struct jitcache_identity *identity);
 
 /*
- Begins the key of something that an engine compiles; null if there is no memory. It is freed by
- `jitcache_key_finish`.
+ Begins the key of something that an engine compiles. It is freed by `jitcache_key_finish`.
 
  # Safety
 
@@ -392,7 +399,8 @@ struct jitcache_place jitcache_builder_data(struct jitcache_builder *builder,
                                             bool is_writable);
 
 /*
- Has the address of `target` written at `at`, `addend` added.
+ Has the address of `target` written at `at`, `addend` added, by a `jitcache_relocation`; finishing tells of any other
+ number.
 
  # Safety
 
@@ -400,7 +408,7 @@ struct jitcache_place jitcache_builder_data(struct jitcache_builder *builder,
  */
 void jitcache_builder_relocate(struct jitcache_builder *builder,
                                struct jitcache_place at,
-                               enum jitcache_relocation kind,
+                               uint32_t kind,
                                struct jitcache_place target,
                                int64_t addend);
 
@@ -445,7 +453,8 @@ const uint8_t *jitcache_module_code(const struct jitcache_module *module, size_t
 
  # Safety
 
- As told at the top, and none of its code runs if the cache was freed or has removed it.
+ As told at the top, and none of its code runs, unless another handle of it is kept, or the cache, which has no memory
+ budget, still has it.
  */
 void jitcache_module_free(struct jitcache_module *module);
 
@@ -485,6 +494,16 @@ uint32_t jitcache_get_or_compile(const struct jitcache_cache *cache,
                                  jitcache_compile compile,
                                  void *data,
                                  struct jitcache_module **module);
+
+/*
+ Stores the entries that wait for it, and returns how many were stored. To be called by a thread that has nothing
+ better to do; freeing the cache does it, too.
+
+ # Safety
+
+ As told at the top.
+ */
+uint64_t jitcache_flush(const struct jitcache_cache *cache);
 
 /*
  Returns the module of a key from memory or from the directory, or null. Nobody is waited for.

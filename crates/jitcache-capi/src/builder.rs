@@ -28,32 +28,35 @@ pub enum Part {
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct Place {
-    /// The part.
-    pub part: Part,
+    /// A `jitcache_part`. With any other number there is no such place, which finishing tells.
+    pub part: u32,
     /// Offset in bytes, or number of the import.
     pub at: u64,
 }
 
 impl From<jitcache::Place> for Place {
     fn from(place: jitcache::Place) -> Self {
-        let (part, at) = match place {
+        let (part, at): (Part, u64) = match place {
             jitcache::Place::Code(at) => (Part::Code, at),
             jitcache::Place::ReadOnly(at) => (Part::ReadOnly, at),
             jitcache::Place::Writable(at) => (Part::Writable, at),
             jitcache::Place::Import(import) => (Part::Import, import.into()),
         };
-        Self { part, at }
+        Self { part: part as u32, at }
     }
 }
+
+/// There is no import of that number, which finishing tells.
+const NOWHERE: jitcache::Place = jitcache::Place::Import(u32::MAX);
 
 impl From<Place> for jitcache::Place {
     fn from(Place { part, at }: Place) -> Self {
         match part {
-            Part::Code => Self::Code(at),
-            Part::ReadOnly => Self::ReadOnly(at),
-            Part::Writable => Self::Writable(at),
-            // There is no import of such a number, which finishing tells.
-            Part::Import => Self::Import(u32::try_from(at).unwrap_or(u32::MAX)),
+            0 => Self::Code(at),
+            1 => Self::ReadOnly(at),
+            2 => Self::Writable(at),
+            3 => u32::try_from(at).map_or(NOWHERE, Self::Import),
+            _ => NOWHERE,
         }
     }
 }
@@ -82,21 +85,18 @@ pub enum Relocation {
     Arm64AddAbsLo12Nc,
 }
 
-impl From<Relocation> for RelocationKind {
-    fn from(kind: Relocation) -> Self {
-        match kind {
-            Relocation::Abs8 => Self::Abs8,
-            Relocation::X86PcRel4 => Self::X86PCRel4,
-            Relocation::X86CallPcRel4 => Self::X86CallPCRel4,
-            Relocation::X86GotPcRel4 => Self::X86GOTPCRel4,
-            Relocation::Arm64Call => Self::Arm64Call,
-            Relocation::Arm64AdrGotPage21 => Self::Aarch64AdrGotPage21,
-            Relocation::Arm64Ld64GotLo12Nc => Self::Aarch64Ld64GotLo12Nc,
-            Relocation::Arm64AdrPrelPgHi21 => Self::Aarch64AdrPrelPgHi21,
-            Relocation::Arm64AddAbsLo12Nc => Self::Aarch64AddAbsLo12Nc,
-        }
-    }
-}
+/// The kinds by their numbers.
+const KINDS: [RelocationKind; 9] = [
+    RelocationKind::Abs8,
+    RelocationKind::X86PCRel4,
+    RelocationKind::X86CallPCRel4,
+    RelocationKind::X86GOTPCRel4,
+    RelocationKind::Arm64Call,
+    RelocationKind::Aarch64AdrGotPage21,
+    RelocationKind::Aarch64Ld64GotLo12Nc,
+    RelocationKind::Aarch64AdrPrelPgHi21,
+    RelocationKind::Aarch64AddAbsLo12Nc,
+];
 
 /// Sets the machine code, which is copied.
 ///
@@ -189,7 +189,8 @@ pub unsafe extern "C" fn jitcache_builder_data(
     place.into()
 }
 
-/// Has the address of `target` written at `at`, `addend` added.
+/// Has the address of `target` written at `at`, `addend` added, by a `jitcache_relocation`; finishing tells of any other
+/// number.
 ///
 /// # Safety
 ///
@@ -198,10 +199,12 @@ pub unsafe extern "C" fn jitcache_builder_data(
 pub unsafe extern "C" fn jitcache_builder_relocate(
     builder: *mut Builder,
     at: Place,
-    kind: Relocation,
+    kind: u32,
     target: Place,
     addend: i64,
 ) {
+    let kind = usize::try_from(kind).ok().and_then(|kind| KINDS.get(kind));
+    let (kind, target) = kind.map_or((RelocationKind::Abs8, NOWHERE), |kind| (*kind, target.into()));
     // SAFETY: as the caller promises.
-    unsafe { &mut (*builder).0 }.relocate(at.into(), kind.into(), target.into(), addend);
+    unsafe { &mut (*builder).0 }.relocate(at.into(), kind, target, addend);
 }

@@ -4,7 +4,7 @@ use std::ffi::{CString, c_char, c_void};
 use std::ptr;
 use std::time::Duration;
 
-use jitcache::{Linker, Lookup};
+use jitcache::{Linker, Lookup, Store, StoreOptions};
 
 use crate::builder::Builder;
 use crate::error::{Failure, call, text};
@@ -35,6 +35,10 @@ pub struct Options {
     pub is_strict: bool,
     /// Bytes of code in memory above which modules go that nobody has; 0 for any number.
     pub memory_budget: u64,
+    /// Bytes that the entries of this engine may take in the directory, all its versions together; 0 for any number.
+    pub budget: u64,
+    /// Bytes of compiled entries that may wait in memory for `jitcache_flush`; 0 if each is stored at once.
+    pub write_behind: u64,
     /// How long one waits for another thread or process that compiles, in milliseconds; 0 for ten seconds.
     pub patience: u64,
     /// Told of every event, by whatever thread; may be null.
@@ -82,9 +86,14 @@ pub unsafe extern "C" fn jitcache_cache_open(
         } else {
             // SAFETY: as the caller promises.
             let root = unsafe { text(root)? };
+            let store = match options {
+                Some(options) => stored(&identity, options),
+                None => Store::options(identity.clone()),
+            };
+            let store = store.open(root);
             match options.is_some_and(|options| options.or_in_memory) {
-                true => jitcache::Cache::open_or_in_memory(root, identity),
-                false => jitcache::Cache::open(root, identity)?,
+                true => jitcache::Cache::over_or_in_memory(store, identity),
+                false => jitcache::Cache::over(store?),
             }
         };
         let opened = match options {
@@ -97,6 +106,17 @@ pub unsafe extern "C" fn jitcache_cache_open(
     })
 }
 
+fn stored(identity: &jitcache::Identity, options: &Options) -> StoreOptions {
+    let mut store = Store::options(identity.clone());
+    if options.is_strict {
+        store = store.read_only();
+    }
+    if options.budget > 0 {
+        store = store.budget(options.budget);
+    }
+    store
+}
+
 fn configured(mut cache: jitcache::Cache, options: &Options) -> jitcache::Cache {
     let data = Data(options.data);
     if options.is_strict {
@@ -105,6 +125,7 @@ fn configured(mut cache: jitcache::Cache, options: &Options) -> jitcache::Cache 
     if options.memory_budget > 0 {
         cache = cache.with_memory_budget(options.memory_budget);
     }
+    cache = cache.with_write_behind(options.write_behind);
     if options.patience > 0 {
         cache = cache.with_patience(Duration::from_millis(options.patience));
     }
@@ -157,7 +178,7 @@ pub unsafe extern "C" fn jitcache_get_or_compile(
         // SAFETY: as the caller promises.
         let (cache, key) = unsafe { (&(*cache).0, (*key).key()) };
         let found = cache.get_or_compile(&key, |builder| {
-            let compile = compile.ok_or(Failure::NotCompiled(0))?;
+            let compile = compile.ok_or(Failure::NoCompiler)?;
             let mut handed = Builder(std::mem::take(builder));
             // SAFETY: the engine promises that it may be called so, and uses the builder until it returns.
             let number = unsafe { compile(data, &mut handed) };
@@ -168,6 +189,23 @@ pub unsafe extern "C" fn jitcache_get_or_compile(
         unsafe { module.write(Box::into_raw(Box::new(Module(found)))) };
         Ok(())
     })
+}
+
+/// Stores the entries that wait for it, and returns how many were stored. To be called by a thread that has nothing
+/// better to do; freeing the cache does it, too.
+///
+/// # Safety
+///
+/// As told at the top.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn jitcache_flush(cache: *const Cache) -> u64 {
+    let mut stored = 0;
+    call(|| {
+        // SAFETY: as the caller promises.
+        stored = unsafe { &(*cache).0 }.flush();
+        Ok(())
+    });
+    stored
 }
 
 /// Returns the module of a key from memory or from the directory, or null. Nobody is waited for.

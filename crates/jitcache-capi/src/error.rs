@@ -7,7 +7,7 @@ use std::slice;
 
 use jitcache::Error;
 
-/// The function that compiles returned another number than 0.
+/// The function that compiles returned another number than 0, or is null.
 pub const NOT_COMPILED: u32 = 1000;
 /// Something panicked: a defect of this library.
 pub const PANICKED: u32 = 1001;
@@ -28,6 +28,7 @@ pub extern "C" fn jitcache_error_text() -> *const c_char {
 pub(crate) enum Failure {
     Error(Error),
     NotCompiled(i32),
+    NoCompiler,
     NotText,
 }
 
@@ -42,6 +43,7 @@ impl Failure {
         match self {
             Self::Error(error) => (error.number().into(), format!("{error}. {}", error.explain())),
             Self::NotCompiled(number) => (NOT_COMPILED, format!("the engine's function returned {number}")),
+            Self::NoCompiler => (NOT_COMPILED, "there is no function that compiles".to_owned()),
             Self::NotText => (NOT_TEXT, "a text is not UTF-8".to_owned()),
         }
     }

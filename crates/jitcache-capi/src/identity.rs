@@ -133,8 +133,7 @@ pub unsafe extern "C" fn jitcache_identity_free(identity: *mut Identity) {
     }
 }
 
-/// Begins the key of something that an engine compiles; null if there is no memory. It is freed by
-/// `jitcache_key_finish`.
+/// Begins the key of something that an engine compiles. It is freed by `jitcache_key_finish`.
 ///
 /// # Safety
 ///

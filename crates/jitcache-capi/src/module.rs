@@ -87,7 +87,8 @@ pub unsafe extern "C" fn jitcache_module_code(module: *const Module, length: *mu
 ///
 /// # Safety
 ///
-/// As told at the top, and none of its code runs if the cache was freed or has removed it.
+/// As told at the top, and none of its code runs, unless another handle of it is kept, or the cache, which has no memory
+/// budget, still has it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn jitcache_module_free(module: *mut Module) {
     if !module.is_null() {

@@ -38,6 +38,7 @@ static int32_t compile(void *data, jitcache_builder *builder) {
 #else
 #error no code for this machine
 #endif
+    if (strcmp(data, "wrong") == 0) jitcache_builder_relocate(builder, at, 99, at, 0);
     jitcache_builder_code(builder, (const uint8_t *)code, sizeof code);
     jitcache_builder_source(builder, 0, 100);
     return (int32_t)jitcache_builder_function_named(builder, 0, sizeof code, "main");
@@ -69,6 +70,8 @@ int main(int count, char **arguments) {
     check(jitcache_identity_set_cpu(identity, "baseline"), "cpu");
     options.on_event = on_event;
     options.resolve = resolve;
+    options.budget = 1 << 20;
+    options.write_behind = 1 << 16;
     check(jitcache_cache_open(arguments[1], identity, &options, &cache), "open");
 
     builder = jitcache_key_of(identity);
@@ -78,6 +81,7 @@ int main(int count, char **arguments) {
 
     module = jitcache_get(cache, &key);
     if (module == NULL) check(jitcache_get_or_compile(cache, &key, compile, "", &module), "compile");
+    if (jitcache_flush(cache) != (uint64_t)compilations) return 10;
     printf("compiled %d times: %zu function\n", compilations, jitcache_module_functions(module));
     printf("main(20) = %d\n", ((int (*)(int))jitcache_module_function(module, 0))(20));
     if (jitcache_module_symbol(module, "main") != jitcache_module_function(module, 0)) return 4;
@@ -91,6 +95,7 @@ int main(int count, char **arguments) {
     jitcache_module *none;
     if (jitcache_get_or_compile(cache, &key, compile, "fails", &none) != JITCACHE_NOT_COMPILED) return 9;
     printf("another: %s\n", jitcache_error_text());
+    if (jitcache_get_or_compile(cache, &key, compile, "wrong", &none) == 0) return 11;
     key.bytes[0] ^= 1;
 
     jitcache_cache_free(cache);
