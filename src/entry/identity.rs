@@ -314,7 +314,8 @@ impl Identity {
     }
 
     /// Returns the name of the engine.
-    pub(crate) const fn name(&self) -> &str {
+    #[must_use]
+    pub const fn name(&self) -> &str {
         &self.name
     }
 

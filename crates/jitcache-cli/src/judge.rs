@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use clap::ValueEnum;
 use jitcache::error::Field;
-use jitcache::{CpuFeatures, Entry, Error, Identity, Key, MacKey, Sealing, Target};
+use jitcache::{CpuFeatures, Entry, Error, Identity, Key, MacKey, Revision, Sealing, Target};
 
 use crate::out::Paint;
 
@@ -24,7 +24,7 @@ pub(crate) enum State {
     Foreign,
     /// Another version of the engine wrote it
     Stale,
-    /// It has try tables in a layout that is not known
+    /// Its layout is not known, or not for certain
     UnknownLayout,
     /// It is damaged, or no entry
     Unsound,
@@ -69,12 +69,14 @@ impl State {
     }
 }
 
+type Fields = Vec<(Field, Range<u64>)>;
+
 /// What was found out about an entry; `None` in its place if the entry has vanished.
 pub(crate) struct Judged {
     pub(crate) state: State,
     pub(crate) error: Option<Error>,
     pub(crate) identity: Option<Identity>,
-    pub(crate) fields: Vec<(Field, Range<u64>)>,
+    pub(crate) fields: Fields,
 }
 
 impl Judged {
@@ -108,18 +110,43 @@ pub(crate) fn judge(directory: &str, file: &[u8], key: &Key, mac_key: Option<&Ma
     let Some(identity) = identify(directory, file, mac_key) else {
         return Judged { state: State::Unreadable, error: None, identity: None, fields: Vec::new() };
     };
-    let checked = Entry::parse(file, &identity).and_then(|entry| {
-        entry.check_key(key)?;
-        match entry.verify() {
-            // Without the key there is nothing to compare the MAC with.
-            Err(Error::Forged { .. }) if mac_key.is_none() => Ok((State::Unverified, entry.fields())),
-            Err(error) => Err(error),
-            Ok(()) if runs_here(&identity) => Ok((State::Sound, entry.fields())),
-            Ok(()) => Ok((State::Foreign, entry.fields())),
-        }
-    });
+    let checked = match check(file, &identity, key, mac_key) {
+        Err(error) if error.is_rejection() => in_another_revision(file, &identity, key, mac_key).ok_or(error),
+        checked => checked,
+    };
     match checked {
         Ok((state, fields)) => Judged { state, error: None, identity: Some(identity), fields },
         Err(error) => Judged::failed(error, Some(identity)),
     }
+}
+
+fn check(file: &[u8], identity: &Identity, key: &Key, mac_key: Option<&MacKey>) -> Result<(State, Fields), Error> {
+    let entry = Entry::parse(file, identity)?;
+    entry.check_key(key)?;
+    match entry.verify() {
+        // Without the key there is nothing to compare the MAC with.
+        Err(Error::Forged { .. }) if mac_key.is_none() => Ok((State::Unverified, entry.fields())),
+        Err(error) => Err(error),
+        Ok(()) if runs_here(identity) => Ok((State::Sound, entry.fields())),
+        Ok(()) => Ok((State::Foreign, entry.fields())),
+    }
+}
+
+/// Checks what is rejected in the other revisions: of engines but wazero's releases, no name tells theirs.
+///
+/// A seal vouches for the revision under which it fits. A plain entry may be cut so that it is whole in another one.
+fn in_another_revision(
+    file: &[u8],
+    identity: &Identity,
+    key: &Key,
+    mac_key: Option<&MacKey>,
+) -> Option<(State, Fields)> {
+    if identity.name() == "wazero" && identity.revision() != Revision::Unknown {
+        return None;
+    }
+    [Revision::SourceMap, Revision::CatchClauses, Revision::Locals].into_iter().find_map(|revision| {
+        let (state, fields) = check(file, &identity.clone().with_revision(revision), key, mac_key).ok()?;
+        let is_plain = *identity.sealing() == Sealing::Plain;
+        Some((if is_plain { State::UnknownLayout } else { state }, fields))
+    })
 }

@@ -5,7 +5,9 @@ use std::path::Path;
 use std::process::Output;
 use std::time::{Duration, SystemTime};
 
-use jitcache::{Arch, CpuFeatures, Entry, Identity, Key, Sealing, Store};
+use jitcache::entry::Locals;
+use jitcache::{Arch, Builder, CpuFeatures, Entry, Identity, Key, Revision, Sealing, Store};
+use jitcache_testkit::generate::add_try_table;
 use jitcache_testkit::scratch::Scratch;
 use serde_json::Value;
 
@@ -36,6 +38,32 @@ fn pruning_removes_what_was_announced_and_nothing_else() {
     for goes in [0x02, 0x03, 0x04, 0x06, 0x07, 0x08, 0x09, 0x0b, 0xa1] {
         assert!(removed.contains(&digits(goes)), "{goes:x}");
     }
+}
+
+#[test]
+fn entries_whose_revision_no_name_tells_are_not_unsound() {
+    let scratch = Scratch::new();
+    let locals = Locals { count: 3, reuse: false };
+    for (n, version, sealing, revision, tables) in [
+        (1, "1", Sealing::Plain, Revision::SourceMap, &[][..]),
+        (2, "2", Sealing::Plain, Revision::Locals, &[Some(locals)]),
+        (3, "3", Sealing::Checksum, Revision::Locals, &[Some(locals), Some(locals)]),
+    ] {
+        let identity = Identity::new("engine", *b"ENGINE", version).unwrap();
+        let identity = identity.with_sealing(sealing).with_revision(revision);
+        let (key, mut builder) = (Key::from_bytes([n; 32]), Builder::new());
+        builder.code(vec![0xc3; 40]).function(0).source(0, 7);
+        tables.iter().for_each(|locals| add_try_table(&mut builder, *locals, &[]));
+        let store = Store::open(scratch.path(), identity.clone()).unwrap();
+        store.put(&key, &builder.finish(&identity, &key).unwrap()).unwrap();
+    }
+    let before = files(scratch.path());
+    let output = jitcache(&["prune", scratch.path().to_str().unwrap(), "--unsound"]);
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(files(scratch.path()), before);
+    let output = jitcache(&["verify", "--all", "--json", scratch.path().to_str().unwrap()]);
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert!(!told.contains("unsound\"") && told.contains("unknown-layout"), "{told}");
 }
 
 #[test]
