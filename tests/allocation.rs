@@ -475,3 +475,22 @@ fn a_builder_says_when_it_is_finished_that_memory_ran_out() {
         assert!(strikes > 8, "{strikes}");
     }
 }
+
+#[test]
+fn adding_or_removing_one_of_many_modules_copies_little_of_what_is_known_of_the_others() {
+    let identity = identity();
+    let mut builder = Builder::new();
+    builder.code(vec![0xcc; 64]).function(0);
+    let entry = builder.finish(&identity, &KEY).unwrap();
+    let registry = Registry::new();
+    let modules: Vec<_> = (0..8192).map(|_| Arc::new(Module::load(&entry).unwrap())).collect();
+    let mut most = 0;
+    for module in &modules {
+        let module = Arc::clone(module);
+        most = most.max(allocated(|| registry.insert(module).unwrap()));
+    }
+    for module in modules.iter().rev() {
+        most = most.max(allocated(|| assert!(registry.remove(module))));
+    }
+    assert!(most > 0 && most < 16 << 10, "{most}");
+}

@@ -143,7 +143,8 @@ impl Image {
         if length == 0 || !identity.may_run_in_place() {
             return Ok(None);
         }
-        if is_checked && length <= SHORT {
+        // Unless every file has its code aligned, the start of this one tells.
+        if is_checked && length <= SHORT && identity.alignment().in_file {
             let map = FileMap::to_run(file, &(0..length), promise, check).ok();
             return Ok(map.map(|map| Self::whole(FileBytes(Bytes::Mapped(Arc::new(map), Some(check))))));
         }

@@ -40,6 +40,7 @@ pub fn child(root: &Path, _: u64) {
     unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_DFL) };
     file_size(root);
     descriptors(root);
+    left_open(root);
     address_space(root);
     executable_memory(root);
 }
@@ -97,6 +98,30 @@ fn file_size(root: &Path) {
         }
     }
     println!("RLIMIT_FSIZE: {done} puts done, {failed} refused");
+}
+
+/// Modules whose source maps are left in their files keep few of these open, so that everybody else can open some.
+fn left_open(root: &Path) {
+    let (store, mut built) = (Store::open(root, identity()).unwrap(), builder(LARGE, 0));
+    for code in 9..65_700 {
+        built.source(code, code);
+    }
+    store.put(&key(LARGE), &built.finish(&identity(), &key(LARGE)).unwrap()).unwrap();
+    limit(libc::RLIMIT_NOFILE, 64);
+    let modules: Vec<_> = (0..200).map(|_| store.load(&key(LARGE)).map(Lookup::hit)).collect();
+    let (host, maps) = (
+        fs::File::open("/proc/self/status"),
+        modules.iter().flatten().flatten().map(|module| module.source_map().map(|map| map.len())),
+    );
+    let maps: Vec<_> = maps.collect();
+    limit(libc::RLIMIT_NOFILE, 1024);
+    assert!(host.is_ok(), "{host:?}");
+    assert!(
+        modules.iter().all(|module| matches!(module, Ok(Some(_)))),
+        "{:?}",
+        modules.iter().find(|module| module.is_err())
+    );
+    assert_eq!(maps, vec![Some(65_692); 200]);
 }
 
 fn descriptors(root: &Path) {

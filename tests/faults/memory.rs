@@ -81,6 +81,7 @@ pub fn child(action: &str, root: &Path) {
         "memory-again" => again(),
         "memory-file-size" => file_size(),
         "memory-full" => full(),
+        "memory-huge" => huge(),
         "memory-share" => share(root),
         other => panic!("no action {other}"),
     }
@@ -314,6 +315,46 @@ impl Filler {
         }
         Self(pages)
     }
+}
+
+#[test]
+fn of_the_last_huge_page_of_code_no_more_than_a_third_is_unused() {
+    run("memory-huge");
+}
+
+fn huge() {
+    const COUNT: usize = 32;
+    let resident = || {
+        let pages = fs::read_to_string("/proc/self/statm").unwrap();
+        pages.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * region::page::size()
+    };
+    if !is_huge_pages_on() {
+        return println!("huge pages: skipped, the kernel gives none");
+    }
+    // Lengths, and how much of their memory may be resident, in per cent: all but the ones of which two thirds of a huge page are
+    // the end take what they have.
+    for (length, most) in [
+        (1_040_000, 110),
+        (1_060_000, 110),
+        (1_101_005, 110),
+        (1_390_000, 110),
+        (1_500_000, 150),
+        (3_200_000, 110),
+        (3_600_000, 125),
+    ] {
+        let (file, identity) = (file(1, length), identity());
+        let entry = Entry::parse(&file, &identity).unwrap();
+        let before = resident();
+        let modules: Vec<_> = (0..COUNT).map(|_| Module::load(&entry).unwrap()).collect();
+        let taken = (resident() - before) * 100 / (COUNT * length);
+        assert!(taken <= most, "{length}: {taken} %");
+        assert!(modules.iter().all(|module| call(module) == 1));
+    }
+}
+
+fn is_huge_pages_on() -> bool {
+    let setting = fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled").unwrap_or_default();
+    ["[madvise]", "[always]"].iter().any(|on| setting.contains(on))
 }
 
 #[test]

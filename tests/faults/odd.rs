@@ -4,11 +4,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use jitcache::{Access, Lookup, Store};
+use jitcache::{Access, Cache, Lookup, Store};
 
 use crate::child::{self, Outcome};
 use crate::content::{LARGE, LEFT_OVER, age, code, file, files, identity, key, put};
@@ -109,14 +109,30 @@ fn entries_are_put_found_and_removed_on_odd_file_systems() {
         let store = Store::open(odd.root(), identity()).unwrap();
         let path = store.path(&key(LARGE));
         assert_eq!(fs::read(&path).unwrap(), file(LARGE, 1), "{habit}");
-        // SAFETY: nobody changes the file in place while the module is there.
-        let in_place = Store::open(odd.root(), identity()).unwrap().with_access(unsafe { Access::in_place() });
-        let module = in_place.load(&key(LARGE)).unwrap().hit().unwrap();
-        assert!(!module.is_in_place() && module.code() == code(LARGE, 1), "{habit}: what may vanish is not mapped");
-        maps::each(|mapping| {
-            assert!(!mapping.file.starts_with(odd.root().to_str().unwrap()), "{habit}: {}", mapping.file)
-        });
-        drop(module);
+        // SAFETY: nobody changes the file in place while it is mapped.
+        let map = unsafe { Access::map() };
+        // SAFETY: the same.
+        let in_place = unsafe { Access::in_place() };
+        // SAFETY: the same, and it is sound.
+        let unchecked = unsafe { Access::in_place_unchecked() };
+        for (access, expected) in [(map, 0), (in_place, 1), (unchecked, 1)] {
+            let told = Arc::new(Mutex::new(Vec::new()));
+            let noted = Arc::clone(&told);
+            let store = Store::open(odd.root(), identity()).unwrap().with_access(access);
+            let cache = Cache::over(store).on_event(move |_, event| {
+                if event.is_trouble() {
+                    noted.lock().unwrap().push(event.to_string());
+                }
+            });
+            let bytes = cache.store().unwrap().get(&key(LARGE)).unwrap().hit().unwrap();
+            let module = cache.get(&key(LARGE)).hit().unwrap();
+            assert!(!module.is_in_place() && module.code() == code(LARGE, 1), "{habit}: what may vanish is not mapped");
+            maps::each(|mapping| {
+                assert!(!mapping.file.starts_with(odd.root().to_str().unwrap()), "{habit}: {}", mapping.file)
+            });
+            assert_eq!(*told.lock().unwrap(), vec!["code copied: it cannot run in place"; expected], "{habit}");
+            drop((bytes, module));
+        }
         fs::write(&path, "bad").unwrap();
         assert_eq!(odd.run("judge"), Some(Outcome::Done), "{habit}");
         assert!(!path.exists(), "{habit}: a bad entry stays");

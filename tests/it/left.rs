@@ -94,6 +94,7 @@ fn a_large_source_map_is_left_in_its_file_which_stays_open_and_nothing_else_is()
             assert_eq!((source(&module, 0), source(&module, last)), (Some(0), Some(rows * 3 - 3)));
             assert_eq!(module.source_map().unwrap().len(), last + 1);
             module.check_source_map().unwrap();
+            assert!(!is_open(&store.path(&KEY)), "what was read stays open");
             drop(module);
             assert!(!is_open(&store.path(&KEY)));
         }

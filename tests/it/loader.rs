@@ -38,6 +38,74 @@ fn accesses() -> [(Access, bool); 4] {
 }
 
 #[test]
+#[cfg(target_arch = "x86_64")]
+fn constants_in_code_are_aligned_by_every_door_though_its_identity_asks_for_nothing() {
+    // movaps xmm0, [rip + 9]; mov eax, 42; ret; and the constant, at 16.
+    let code = [&[0x0f, 0x28, 0x05, 9, 0, 0, 0, 0xb8, 42, 0, 0, 0, 0xc3][..], &[0xcc; 3], &[1; 16]].concat();
+    let scratch = Scratch::new();
+    for identity in [
+        identity(),
+        identity().with_function_alignment(1).unwrap(),
+        identity().with_alignment_in_file(1).unwrap(),
+        identity().with_alignment_in_file(8).unwrap(),
+        identity().with_sealing(Sealing::Plain).with_function_alignment(4).unwrap(),
+    ] {
+        // Each function more moves the code by 8 bytes; and each size that is treated in its own way.
+        for (functions, length) in [(1, 0), (2, 0), (3, 0), (1, 70_000), (2, 70_000), (2, 3 << 20)] {
+            let mut builder = Builder::new();
+            builder.code([&code[..], &vec![0xcc; length]].concat());
+            (0..functions).for_each(|function| _ = builder.function(function * 8));
+            let store = Store::open(scratch.path(), identity.clone()).unwrap();
+            let entry = builder.finish(&identity, &KEY).unwrap();
+            fs::write(store.path(&KEY), entry.to_vec()).unwrap();
+            let loads = accesses().map(|(access, _)| {
+                let store = Store::open(scratch.path(), identity.clone()).unwrap().with_access(access);
+                store.load(&KEY).unwrap().hit().unwrap()
+            });
+            for module in loads.into_iter().chain([Module::load(&entry).unwrap()]) {
+                let address = module.function(0).unwrap();
+                assert!((address as usize).is_multiple_of(16), "{identity:?} {functions} {length} {address:?}");
+                // SAFETY: the function takes nothing and returns an int, in the C calling convention.
+                let function: extern "C" fn() -> i32 = unsafe { std::mem::transmute(address) };
+                assert_eq!(function(), 42);
+            }
+        }
+    }
+}
+
+/// Returns how many bytes this thread has read.
+#[cfg(target_os = "linux")]
+fn bytes_read() -> u64 {
+    let io = fs::read_to_string("/proc/thread-self/io").unwrap();
+    io.lines().find_map(|line| line.strip_prefix("rchar: ")).unwrap().parse().unwrap()
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn what_never_runs_in_place_is_read_and_not_mapped() {
+    let scratch = Scratch::new();
+    let [.., (in_place, _), (unchecked, _)] = accesses();
+    for (version, access) in
+        ["v1.9.0", "v1.12.0"].into_iter().flat_map(|version| [(version, in_place), (version, unchecked)])
+    {
+        let identity = Identity::wazero(version).unwrap();
+        let store = Store::open(scratch.path(), identity.clone()).unwrap().with_access(access);
+        for length in [2000, 50_000, 300_000, 3 << 20] {
+            let mut code = machine::code(7);
+            code.resize(code.len() + length, 0xcc);
+            let mut builder = machine::builder(7);
+            builder.code(code);
+            fs::write(store.path(&KEY), builder.finish(&identity, &KEY).unwrap().to_vec()).unwrap();
+            let before = bytes_read();
+            let module = store.load(&KEY).unwrap().hit().unwrap();
+            let read = bytes_read() - before;
+            assert!(!module.is_in_place() && read >= length as u64, "{version} {access:?}: {read} bytes of {length}");
+            assert_eq!(machine::next(&module), 8);
+        }
+    }
+}
+
+#[test]
 fn code_runs_after_loading_by_every_door() {
     let scratch = Scratch::new();
     let from_view = Module::load(&Entry::parse(&file(41), &identity()).unwrap()).unwrap();
