@@ -36,13 +36,14 @@ pub struct Place {
 
 impl From<jitcache::Place> for Place {
     fn from(place: jitcache::Place) -> Self {
-        let (part, at): (Part, u64) = match place {
-            jitcache::Place::Code(at) => (Part::Code, at),
-            jitcache::Place::ReadOnly(at) => (Part::ReadOnly, at),
-            jitcache::Place::Writable(at) => (Part::Writable, at),
-            jitcache::Place::Import(import) => (Part::Import, import.into()),
+        // The numbers of the parts, as below.
+        let (part, at) = match place {
+            jitcache::Place::Code(at) => (0, at),
+            jitcache::Place::ReadOnly(at) => (1, at),
+            jitcache::Place::Writable(at) => (2, at),
+            jitcache::Place::Import(import) => (3, import.into()),
         };
-        Self { part: part as u32, at }
+        Self { part, at }
     }
 }
 
