@@ -12,7 +12,10 @@ impl Store {
         let (budget, since) = (self.budget.as_ref().filter(|budget| budget.put(put))?, Instant::now());
         let (above, most) = budget.bounds();
         // The entry is there; what cannot be removed now is tried again later. `trim_to` tells why.
-        let trimmed = self.room().trim(above, most, PATIENCE, LONGEST).ok().flatten()?;
+        let Some(trimmed) = self.room().trim(above, most, PATIENCE, LONGEST).ok()? else {
+            budget.look_soon();
+            return None;
+        };
         if trimmed.left > above && since.elapsed() >= LONGEST {
             budget.look_again();
         }

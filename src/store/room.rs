@@ -102,6 +102,12 @@ impl Budget {
         self.put.store(self.bytes, Ordering::Relaxed);
     }
 
+    /// Has a put count again before long, though not the next one: who removes now may be stopped.
+    pub(super) fn look_soon(&self) {
+        let [first, every] = [COUNT_FIRST, COUNT_EVERY].map(|part| self.bytes.checked_div(part).unwrap_or(0));
+        self.put.store(every.saturating_sub(first), Ordering::Relaxed);
+    }
+
     /// Returns the length above which is trimmed, and that which is left then, in bytes.
     pub(super) const fn bounds(&self) -> (u64, u64) {
         (self.bytes, self.bytes.saturating_sub(self.bytes.div_ceil(4)))
@@ -373,6 +379,8 @@ mod tests {
         }
         assert!([0, 1, 63].map(Budget::new).iter().all(|budget| budget.put(1)));
         let budget = Budget::by_chance(1600, 24);
+        budget.look_soon();
+        assert_eq!([25, 1, 100].map(|put| budget.put(put)), [false, true, false]);
         budget.look_again();
         assert!(budget.put(1) && !budget.put(1));
     }
