@@ -146,8 +146,15 @@ impl Held {
 /// Makes calls that do nothing, so that those of the operation have numbers of their own, and the one that marks where
 /// it begins.
 fn begin() {
-    let files =
-        [libc::SYS_openat, libc::SYS_newfstatat, libc::SYS_fstat, libc::SYS_statx, libc::SYS_mkdir, libc::SYS_rename];
+    let files = [
+        libc::SYS_openat,
+        libc::SYS_newfstatat,
+        libc::SYS_fstat,
+        libc::SYS_statx,
+        libc::SYS_readlink,
+        libc::SYS_mkdir,
+        libc::SYS_rename,
+    ];
     let data = [
         libc::SYS_read,
         libc::SYS_pread64,
