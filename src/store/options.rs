@@ -67,7 +67,8 @@ impl StoreOptions {
     }
 
     /// Sets the modes of what the store makes, now and later, for several users. Otherwise it is for this user alone,
-    /// or with [`Trust::Group`] for a group, [`Modes::GROUP`].
+    /// or with [`Trust::Group`] for a group, [`Modes::GROUP`]. Modes do not change who is trusted: where a group may
+    /// write, nothing is taken without [`Trust::Group`].
     ///
     /// ```no_run
     /// use jitcache::{Identity, Modes, Store};
