@@ -94,15 +94,20 @@ impl Image {
         Self { tables: Tables { whole: Some(file), ..Tables::default() }, code, sum: None, length }
     }
 
-    /// Reads a file of which the code gets pages of its own, and sums that while it is at hand.
+    /// Reads a file of which the code gets pages of its own, and sums that while it is at hand. No byte stays in memory
+    /// twice.
     fn read(source: &Source<'_>, identity: &Identity) -> Result<Self, Error> {
         let mut tables = Tables::default();
         tables.read_start(source, START, identity)?;
         let Some(code) = tables.read_to_code(source, u64::MAX)? else {
             return FileBytes::read(source).map(Self::whole);
         };
+        tables.parts.keep_head(code.start);
         let length = source.length();
         let rows = tables.read_to_rows(source, code.end)?;
+        if rows.is_none() {
+            tables.parts.keep_head(code.start);
+        }
         let rest = rows.as_ref().map_or(code.end, |rows| rows.end)..length;
         let is_long = rest.end.saturating_sub(rest.start) > MOST;
         tables.rest_at = is_long.then_some(rest.start);
@@ -294,5 +299,54 @@ impl Tables {
             Some(Bytes::Mapped(map, _)) => code.is_in_place() || !map.is_executable(),
             Some(Bytes::Pages(..)) | None => true,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::entry::Builder;
+    use crate::file::Trusted;
+    use crate::words::Key;
+
+    #[test]
+    fn no_byte_of_a_file_that_is_read_is_in_memory_twice_so_that_what_is_used_is_what_was_checked() {
+        let path = std::env::temp_dir().join(format!("jitcache-image-{}", std::process::id()));
+        let identity = Identity::new("image", *b"IMAGES", "1").unwrap().with_function_alignment(1).unwrap();
+        // Functions, bytes of code, rows, bytes of metadata: what is in front of the code, it, and what is behind it may
+        // each end within what is read first.
+        for (functions, code, rows, metadata) in [
+            (1, 100, 0, 100_000),
+            (1, 1000, 10, 70_000),
+            (1, 5000, 5000, 9),
+            (1, 100_000, 1, 10),
+            (1, 100_000, 100_000, 10),
+            (2000, 2000, 10, 100_000),
+            (2000, 100_000, 70_000, 30_000),
+            (2000, 3000, 3000, 9),
+            (1, 100, 0, 2_000_000),
+        ] {
+            let mut builder = Builder::new();
+            builder.code(vec![0xcc; code]).metadata(&vec![5; metadata]);
+            for offset in 0..functions {
+                builder.function(offset);
+            }
+            for row in 0..rows {
+                builder.source(row, row);
+            }
+            let key = Key::from_bytes([1; 32]);
+            std::fs::write(&path, builder.finish(&identity, &key).unwrap().to_vec()).unwrap();
+            let source = Source::open(&path, &Trusted::ANYONE).unwrap().unwrap();
+            let image = Image::of(&source, Access::READ, &identity).unwrap();
+            let mut places = image.pieces().map(|(at, bytes)| at..at + size(bytes)).to_vec();
+            places.retain(|place| !place.is_empty());
+            places.sort_by_key(|place| place.start);
+            let case = (functions, code, rows, metadata);
+            assert!(!image.is_whole() && places.len() > 2, "{case:?}");
+            assert!(places.is_sorted_by(|before, after| before.end <= after.start), "{case:?}: {places:?}");
+            assert_eq!(places.first().map(|place| place.start), Some(0), "{case:?}: {places:?}");
+            assert_eq!(places.last().map(|place| place.end), Some(source.length()), "{case:?}: {places:?}");
+        }
+        std::fs::remove_file(&path).unwrap();
     }
 }

@@ -72,6 +72,18 @@ impl Parts {
         self.pieces().into_iter().find_map(|(at, bytes)| within(bytes, part.start.checked_sub(at)?, length))
     }
 
+    /// Keeps the file up to `end` alone. So nothing is there twice, which somebody might change between two reads: then
+    /// one would be checked, and the other used.
+    pub(super) fn keep_head(&mut self, end: u64) {
+        let is_other = |(at, bytes): &Piece<'_>| *at > 0 || within(bytes, 0, end).is_none();
+        let others = self.pieces().into_iter().take_while(is_other);
+        let before = others.map(|(_, bytes)| bytes.len()).fold(0, usize::saturating_add);
+        self.bytes.drain(..before);
+        self.bytes.truncate(usize::try_from(end).unwrap_or(usize::MAX));
+        let mut head = Some(0..size(&self.bytes));
+        self.places = self.places.each_ref().map(|_| head.take().unwrap_or_default());
+    }
+
     /// Returns how many bytes were read.
     pub(super) fn length(&self) -> u64 {
         size(&self.bytes)
