@@ -21,7 +21,9 @@ use crate::memory::CodeMemory;
 /// memory that is given back once no module of its part, of 1 to 16 MiB, is left; larger code takes whole pages, and a
 /// mapping or two; code that runs in place takes one to four mappings. Of mappings the process may have some ten
 /// thousands: modules take no more than half of them, and beyond that run in place no longer, but are copied to memory
-/// that they share. Where written memory may not be made executable, code is copied to memory files.
+/// that they share. Code of more than 8 MiB and code with data beside it are not counted in that: the latter takes three
+/// mappings or more, wherever it lies. Where written memory may not be made executable, code is copied to memory files;
+/// code with data beside it then runs in place alone.
 ///
 /// After a fork each process has its modules as they were. That is not so after a fork by a system call of the caller's
 /// own, which is not noticed.

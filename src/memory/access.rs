@@ -44,8 +44,8 @@ impl Access {
     /// Files are read, and code runs in pages of its own. Whatever happens to a file meanwhile, an entry is sound or
     /// rejected.
     ///
-    /// On Unix, [`Store::load`](crate::Store::load) leaves a source map of more than 65536 rows in its file, which the
-    /// module keeps open until the map was read: see [`Module::check_source_map`](crate::Module::check_source_map). At
+    /// [`Store::load`](crate::Store::load) leaves a source map of more than 65536 rows in its file, which the module keeps
+    /// open until the map was read: see [`Module::check_source_map`](crate::Module::check_source_map). At
     /// most 64 files, and no more than an eighth of those that the process may open, are kept so; of others the map is
     /// read at once. A plain entry's source map, which has no digest, is what stands in the file when it is read.
     pub const READ: Self = Self::of(Mode::Read);
@@ -90,7 +90,7 @@ impl Access {
     /// Files are mapped, and code runs from the map as it is: neither the code nor the function offsets are looked at.
     ///
     /// Loading takes the same time for every size, because a page of the map is first looked at when it is used. What a
-    /// load looks at itself, lengths, key and machine, it reads from the file. On Unix,
+    /// load looks at itself, lengths, key and machine, it reads from the file.
     /// [`Store::load`](crate::Store::load) leaves a source map of more than 65536 rows in its file as [`Access::READ`]
     /// does, and maps it when it is first used.
     ///

@@ -85,7 +85,7 @@ impl Room {
         // What a fork has left empty is not used again.
         slabs.retain(|slab| slab.live > 0 || slab.file.is_some());
         slabs.try_reserve(1).map_err(|_| ErrorKind::OutOfMemory)?;
-        let all = slabs.iter().fold(0, |all, slab| slab.length.saturating_add(all));
+        let all = slabs.iter().filter(|slab| slab.file.is_some()).fold(0, |all, slab| slab.length.saturating_add(all));
         let least = code.len().saturating_add(CHUNK).checked_next_power_of_two().unwrap_or(LONGEST);
         let mut slab = Slab::new(all.next_power_of_two().clamp(FIRST, LONGEST).max(least))?;
         let room = slab.put(code, start)?;

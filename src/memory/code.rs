@@ -139,6 +139,9 @@ impl WritableCode {
         }
         let (code, rest) = (self.code, self.rest);
         let Some(pages) = self.pages else { return Ok(CodeMemory::none()) };
+        if code.is_empty() {
+            return Ok(CodeMemory { pages: Some(pages.seal()?), rest, ..CodeMemory::none() });
+        }
         let pages = pages.freeze();
         let mut refused = None;
         if !IS_REFUSED.load(Ordering::Relaxed) {

@@ -87,10 +87,10 @@ impl WritableImage {
 
     /// Makes the code executable, and all but the writable data impossible to write to.
     pub(crate) fn publish(mut self) -> Result<PublishedImage, Error> {
-        let ImageParts { code, read_only, writable } = self.parts;
+        let ImageParts { code, writable, .. } = self.parts;
+        let page = region::page::size();
+        let (first, end) = (code.start & page.wrapping_neg(), code.end.next_multiple_of(page));
         if !self.is_in_place {
-            let page = region::page::size();
-            let (first, end) = (code.start & page.wrapping_neg(), code.end.next_multiple_of(page));
             for traps in [first..code.start, code.end..end] {
                 self.pages.part_mut(traps).fill(Arch::host().trap());
             }
@@ -101,7 +101,9 @@ impl WritableImage {
             coherence::clean(addresses.start.addr()..addresses.end.addr());
             pages.protect(code.clone(), region::Protection::READ_EXECUTE)?;
         }
-        pages.protect(read_only, region::Protection::READ)?;
+        for around in [0..first, end..pages.bytes().len()] {
+            pages.protect(around, region::Protection::READ)?;
+        }
         coherence::synchronize();
         let (is_in_place, counted) = (self.is_in_place, Mappings::new(MAPPINGS));
         Ok(PublishedImage { unwinding: None, code, is_in_place, pages, _counted: counted })

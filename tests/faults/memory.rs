@@ -139,6 +139,16 @@ fn refused(root: &Path) {
             }
         }
     }
+    let cache = Cache::open(root, identity.clone()).unwrap();
+    let nothing = cache.get_or_compile(&key(9), |entry: &mut Builder<'_>| {
+        entry.metadata(&vec![1; 100_000]);
+        Ok::<(), Error>(())
+    });
+    assert!(nothing.is_ok_and(|module| module.code().is_empty()), "tables without code");
+    for access in accesses.map(|(access, _)| access) {
+        let store = Store::open(root, identity.clone()).unwrap().with_access(access);
+        assert!(matches!(store.load(&key(9)), Ok(Lookup::Hit(_))), "{access:?}");
+    }
     maps::each(|maps::Mapping { protection, file, .. }| {
         assert!(!(protection.contains('w') && protection.contains('x')), "{file}");
     });
@@ -219,6 +229,28 @@ fn after_a_fork_both_processes_have_the_code_they_had_whatever_the_other_one_doe
 
 fn fork() {
     child::hangs_after(30);
+    // Each process goes on in memory of its own, of which a fork does not make more be taken than the last one did.
+    let addresses = || {
+        let mut length = 0;
+        maps::each(|mapping| length += mapping.addresses.len());
+        length
+    };
+    let before = addresses();
+    let mut small = Vec::new();
+    for n in 0..40 {
+        small.push(load(n, 700).unwrap());
+        // SAFETY: no other thread of this process holds a lock.
+        let pid = unsafe { libc::fork() };
+        if pid == 0 {
+            // SAFETY: the process ends here.
+            unsafe { libc::_exit(0) };
+        }
+        // SAFETY: nobody asks how it ended.
+        assert_eq!(unsafe { libc::waitpid(pid, std::ptr::null_mut(), 0) }, pid);
+    }
+    let taken = addresses() - before;
+    assert!(taken < 50 * (1 << 20), "{taken} bytes of addresses");
+    drop(small);
     let mut kept: Vec<_> = (0..200).map(|n| Some((n, load(n, 700).unwrap()))).collect();
     let change = |kept: &mut Vec<Option<(u32, Module)>>, from: usize, to: u32| {
         kept.iter_mut().skip(from).step_by(3).for_each(|module| *module = None);
