@@ -99,7 +99,7 @@ impl Error {
                 "Free memory, allow the process to have executable memory, or more mappings (vm.max_map_count).",
             ),
             Self::UnsupportedMachine => {
-                (102, "unsupported-machine", "Run on x86-64 or arm64, or use the format alone.")
+                (102, "unsupported-machine", "Run on a machine whose code the crate can load, or use the format alone.")
             }
             Self::Invalid { .. } => (103, "invalid", "The caller has to give another value."),
             Self::Unwritable { .. } => {
@@ -130,6 +130,11 @@ impl Error {
                 115,
                 "not-compiled",
                 "Fill the cache with what this program asks for, or leave it a cache that compiles: see what its events tell.",
+            ),
+            Self::LesserProcessor { .. } => (
+                116,
+                "lesser-processor",
+                "Give the identity the features that all its machines have, and compile for them.",
             ),
             Self::ReadOnly { .. } => (107, "read-only", "Open the store with `Store::open` to write to it."),
         }

@@ -216,6 +216,11 @@ pub enum Error {
         /// The target of the identity that the entry was read or built with.
         found: Target,
     },
+    /// The code needs features that the identity has, and this machine does not: it cannot run here.
+    LesserProcessor {
+        /// The features that are missing.
+        missing: CpuFeatures,
+    },
     /// The entry imports a name that the engine has no address for: see [`Linker`](crate::Linker).
     UnboundImport {
         /// The name; what is no text in it is escaped.
@@ -331,6 +336,9 @@ impl fmt::Display for Error {
             Self::UnsupportedMachine => f.write_str("code cannot be made executable on this machine"),
             Self::Foreign { expected, found } => {
                 write!(f, "target: expected that of this program, {expected}, found {found}")
+            }
+            Self::LesserProcessor { missing } => {
+                write!(f, "CPU features: expected those of this machine, which has no {missing}")
             }
             Self::UnboundImport { name } => write!(f, "import \"{name}\": expected an address, the engine gave none"),
             Self::Relocation { at, kind, target, rule } => {

@@ -15,7 +15,7 @@ use crate::error::{Bound, Error, Field, heap};
 use crate::file::Trusted;
 use crate::format::Body;
 use crate::memory::{Access, Check, CodeMemory, WritableCode, WritableImage};
-use crate::words::{Key, Target, size};
+use crate::words::{CpuFeatures, Key, Target, size};
 
 impl Module {
     /// Copies the code of an entry into executable memory, and its tables beside it.
@@ -27,8 +27,9 @@ impl Module {
     /// # Errors
     ///
     /// Any rejection for the entry: see [`Error::is_rejection`]; [`Error::Foreign`] if its identity is for another
-    /// target than this program's; [`Error::UnboundImport`] if it imports anything; [`Error::Memory`] and
-    /// [`Error::UnsupportedMachine`] for the machine.
+    /// target than this program's; [`Error::LesserProcessor`] if it is sealed and needs features that this machine does
+    /// not have; [`Error::UnboundImport`] if it imports anything; [`Error::Memory`] and [`Error::UnsupportedMachine`] for
+    /// the machine.
     pub fn load(entry: &Entry<'_>) -> Result<Self, Error> {
         Self::load_with(entry, &Linker::default())
     }
@@ -195,8 +196,8 @@ impl Module {
             return check(entry, || Ok((Some(sum), WritableImage::copy(pages.code(), parts(linkage), |_| {})?)));
         }
         let Code::Mapped(map, access) = &image.code else { return copy_image(entry, linkage) };
-        if image.is_whole() {
-            map.make_readable()?;
+        if image.is_whole() && map.make_readable().is_err() {
+            return copy_image(entry, linkage);
         }
         let in_place = file.and_then(|file| WritableImage::in_place(file, map, linkage.layout.at, parts(linkage)));
         match in_place {
@@ -243,9 +244,10 @@ fn check_place(read: &Range<u64>, place: &Range<u64>) -> Result<(), Error> {
     if read == place {
         return Ok(());
     }
-    // The place of the code was told from the same bytes before and after all of them were read.
-    let (expected, found) = (Bound::Exactly(read.end), place.end);
-    Err(Error::Value { field: Field::Code, at: place.start, expected, found })
+    // The file was changed between the reads.
+    let length = |place: &Range<u64>| place.end.saturating_sub(place.start);
+    let (at, expected) = (place.start.saturating_sub(8), Bound::Exactly(length(read)));
+    Err(Error::Value { field: Field::CodeLength, at, expected, found: length(place) })
 }
 
 /// Copies the code of an entry to an image, and checks the copy.
@@ -261,10 +263,15 @@ fn copy_image(entry: &Entry<'_>, linkage: &Linkage<'_>) -> Result<WritableImage,
     })
 }
 
-/// Checks that the code is for this program's target.
+/// Checks that the code is for this program's target, and, if it is sealed, for a processor like this machine's.
 fn check_target(entry: &Entry<'_>) -> Result<(), Error> {
     let (expected, found) = (Target::host(), entry.target());
-    if expected == found { Ok(()) } else { Err(Error::Foreign { expected, found }) }
+    if expected != found {
+        return Err(Error::Foreign { expected, found });
+    }
+    let needed = entry.sealed.as_ref().map_or(0, |sealed| sealed.seal.cpu_features);
+    let missing = CpuFeatures::from_bits(found.arch, needed).missing_here();
+    if missing.is_empty() { Ok(()) } else { Err(Error::LesserProcessor { missing }) }
 }
 
 /// Copies the code of an entry, and checks the copy.

@@ -1,6 +1,7 @@
 //! The features of a processor that code may need beyond the baseline of its architecture.
 
 use std::fmt;
+use std::sync::LazyLock;
 
 use super::target::Arch;
 
@@ -81,6 +82,17 @@ impl CpuFeatures {
     #[must_use]
     pub fn host() -> Self {
         Self { arch: Arch::host(), bits: host_bits() }
+    }
+
+    /// Returns those of these features that this machine does not have; a bit without a name cannot be looked for, and is
+    /// left out.
+    #[must_use]
+    pub fn missing_here(self) -> Self {
+        static HOST: LazyLock<CpuFeatures> = LazyLock::new(CpuFeatures::host);
+        let missing = self.missing_from(*HOST);
+        let unnamed =
+            u32::try_from(known(self.arch).0.len()).map_or(0, |names| u128::MAX.checked_shl(names).unwrap_or(0));
+        Self { bits: missing.bits & !unnamed, ..missing }
     }
 
     /// Returns what every processor of `arch` has, which no bit stands for: an empty set.

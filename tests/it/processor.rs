@@ -3,7 +3,7 @@
 use std::env;
 use std::process::Command;
 
-use jitcache::{Cache, Error, Identity, Key, Store};
+use jitcache::{Access, Arch, Builder, Cache, CpuFeatures, Error, Identity, Key, Lookup, Module, Store};
 
 use crate::scratch::Scratch;
 use crate::skip::skip;
@@ -64,4 +64,35 @@ fn code_for_a_better_processor_is_not_run_on_a_lesser_one_and_both_keep_their_en
         );
     }
     assert_eq!(Store::open(scratch.path(), identity()).unwrap().list().unwrap().count(), 2);
+}
+
+#[test]
+fn an_entry_for_features_that_only_the_identity_has_is_neither_run_nor_removed() {
+    let names = ["avx512er", "tbm", "kl", "sm4"];
+    let there = CpuFeatures::host();
+    let missing = names.iter().map(|name| CpuFeatures::of(Arch::Amd64, &[name]).unwrap());
+    let missing = missing.filter(|feature| !feature.missing_from(there).is_empty()).last().unwrap();
+    let identity = identity().with_cpu(missing);
+    let scratch = Scratch::new();
+    let store = Store::open(scratch.path(), identity.clone()).unwrap();
+    let key = Key::of(&identity).finish();
+    let mut builder = Builder::new();
+    builder.code(vec![0xc3]).function(0);
+    let entry = builder.finish(&identity, &key).unwrap();
+    let is_refused = |error| matches!(error, Error::LesserProcessor { missing: told } if told == missing);
+    assert!(is_refused(Module::load(&entry).unwrap_err()));
+    store.put(&key, &entry).unwrap();
+    // SAFETY: nobody changes files in place here.
+    for access in [Access::READ, unsafe { Access::in_place() }, unsafe { Access::in_place_unchecked() }] {
+        let cache = Cache::over(Store::open(scratch.path(), identity.clone()).unwrap().with_access(access));
+        assert!(is_refused(cache.store().unwrap().load(&key).unwrap_err()), "{access:?}");
+        assert!(matches!(cache.get(&key), Lookup::Miss));
+        // What needs less can run.
+        let module = cache.get_or_compile(&Key::of(&identity).flag("for", "all").finish(), |builder| {
+            builder.code(vec![0xc3]).function(0).cpu(CpuFeatures::baseline(Arch::Amd64));
+            Ok::<(), Error>(())
+        });
+        assert!(module.is_ok());
+    }
+    assert!(store.path(&key).exists());
 }
