@@ -262,7 +262,7 @@ impl<'a> From<&Entry<'a>> for Builder<'a> {
             for section in sealed.sections().map_while(Result::ok) {
                 let added = match section.tag {
                     ..=METADATA => append(&mut builder.sections, &section),
-                    IMPORTS..=UNWIND_TABLES => builder.links.take(&section, entry.code_range().start),
+                    IMPORTS..=UNWIND_TABLES => builder.links.take(&section, entry.engine_range()),
                     RECIPE => Recipe::of_entry(sealed.key(), section.bytes.bytes())
                         .map(|recipe| builder.recipe = Some((recipe, section.flags))),
                     _ => append(&mut builder.unknown, &section),

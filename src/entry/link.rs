@@ -1,6 +1,7 @@
 //! Linking what an engine hands in: every reference within the image is resolved, and what is left is noted.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use super::append::append as write;
 use super::layout::{Data, Layout};
@@ -23,8 +24,15 @@ pub(super) struct Links {
     pub(super) unwind: Option<UnwindTables>,
     /// Whether an alignment was asked for that pages do not have.
     is_misaligned: bool,
-    /// The sections of an entry that was taken apart, and where its code lies in its file.
-    taken: Option<(Vec<u8>, u64)>,
+    taken: Option<Taken>,
+}
+
+/// What an entry was linked to that was taken apart.
+#[derive(Clone, Debug)]
+struct Taken {
+    sections: Vec<u8>,
+    /// Where the engine's code lies in its file.
+    code: Range<u64>,
 }
 
 /// An address that code or data want.
@@ -96,16 +104,15 @@ impl Links {
         Ok(offset)
     }
 
-    /// Takes over what an entry is linked to, whose code lies at `at` in its file.
-    pub(super) fn take(&mut self, section: &Section<'_>, at: u64) -> Result<(), Error> {
-        let (sections, _) = self.taken.get_or_insert((Vec::new(), at));
-        write(sections, section)
+    /// Takes over what an entry is linked to, whose engine's code lies at `code` in its file.
+    pub(super) fn take(&mut self, section: &Section<'_>, code: Range<u64>) -> Result<(), Error> {
+        write(&mut self.taken.get_or_insert(Taken { sections: Vec::new(), code }).sections, section)
     }
 
     /// Resolves everything within the image of `code`, which lies at `site`.
     pub(super) fn link(&self, code: &[u8], site: Site) -> Result<Linked, Error> {
         if self.is_empty() {
-            return Ok(self.taken_for(site)?.unwrap_or_default());
+            return Ok(self.taken_for(code, site)?.unwrap_or_default());
         }
         if let Some((what, rule)) = self.broken_rule(code, site) {
             return Err(Error::Invalid { what, rule });
@@ -127,12 +134,16 @@ impl Links {
             && self.symbols.is_empty()
     }
 
-    fn taken_for(&self, site: Site) -> Result<Option<Linked>, Error> {
-        let Some((sections, at)) = &self.taken else { return Ok(None) };
-        if at.checked_rem(site.arch.largest_page()) != site.at.checked_rem(site.arch.largest_page()) {
+    fn taken_for(&self, code: &[u8], site: Site) -> Result<Option<Linked>, Error> {
+        let Some(Taken { sections, code: before }) = &self.taken else { return Ok(None) };
+        let start = site.at.saturating_add(site.padding);
+        let in_page = |at: u64| at.checked_rem(site.arch.largest_page());
+        let length = before.end.saturating_sub(before.start);
+        let is_moved = in_page(before.start) != in_page(start) || length != size(code).saturating_sub(site.padding);
+        if is_moved || !site.is_in_file {
             let (what, rule) = (
                 "entry that was taken apart",
-                "is linked to what lies beside it: its code must stay where it was in its page",
+                "is linked to what lies beside it: its code must stay where it was in its page, and as long",
             );
             return Err(Error::Invalid { what, rule });
         }
@@ -240,14 +251,7 @@ impl<'l> Linking<'l> {
     fn resolve(&mut self, reference: &Reference) -> Result<(), Error> {
         let Reference { at, kind, target, addend } = *reference;
         let refused = |rule| Error::Relocation { at, kind, target, rule };
-        let is_arm = !matches!(
-            kind,
-            RelocationKind::X86PCRel4
-                | RelocationKind::X86CallPCRel4
-                | RelocationKind::X86CallPLTRel4
-                | RelocationKind::X86GOTPCRel4
-        );
-        if kind != RelocationKind::Abs8 && is_arm != (self.site.arch == Arch::Arm64) {
+        if kind != RelocationKind::Abs8 && kind.arch() != Some(self.site.arch) {
             return Err(refused("must be of the architecture that the entry is for"));
         }
         if let Place::Import(import) = target

@@ -249,20 +249,13 @@ impl<'a> Linkage<'a> {
         Ok(Some((tables, read_only.start.saturating_add(start))))
     }
 
-    /// Returns the unwind tables, after a look at their records, and where in the image they begin.
-    pub(crate) fn checked_unwind_tables(&self) -> Result<Option<(Run<'a>, u64)>, Error> {
-        let found = self.unwind_tables()?;
-        found.as_ref().map_or(Ok(()), |(tables, _)| unwind::check(*tables))?;
-        Ok(found)
-    }
-
     /// Checks that all of it is sound.
     pub(crate) fn check(&self) -> Result<(), Error> {
         self.check_relocations()?;
         if let Some(run) = self.symbols {
             Symbols::read(run)?.check(self.layout.offset(self.layout.end()))?;
         }
-        self.checked_unwind_tables().map(drop)
+        self.unwind_tables()?.map_or(Ok(()), |(tables, _)| unwind::check(tables))
     }
 
     /// Checks that addresses lie in the data, one behind the other, and that what they are the addresses of is there.

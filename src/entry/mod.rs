@@ -43,5 +43,6 @@ pub use recipe::{Recipe, RecipeBuilder, Wanted};
 pub(crate) use seal::{METADATA, SYMBOLS, Sections, SourceMapDigest};
 pub use symbols::{Symbol, Symbols};
 pub use tables::{Clauses, FunctionOffsets, Locals, SourceMap, SourceRow, TryTable, TryTables};
+pub(crate) use unwind::check as check_records;
 pub use view::Entry;
 pub(crate) use view::read_header;

@@ -9,7 +9,7 @@ const LONG: u32 = u32::MAX;
 
 /// Checks that records follow each other up to one of length 0, with which the tables end, and that each of a function
 /// refers to a common one in front of it.
-pub(super) fn check(tables: Run<'_>) -> Result<(), Error> {
+pub(crate) fn check(tables: Run<'_>) -> Result<(), Error> {
     let bytes = tables.bytes();
     let mut at = 0;
     loop {

@@ -179,6 +179,12 @@ impl<'a> Entry<'a> {
         self.body.code.range()
     }
 
+    /// Returns the extent of the engine's code in the file, in bytes, without the padding.
+    pub(super) fn engine_range(&self) -> Range<u64> {
+        let code = self.code_range();
+        code.start.saturating_add(self.padding())..code.end
+    }
+
     /// Returns the CRC-32C that the entry gives for its code.
     #[must_use]
     pub const fn code_checksum(&self) -> u32 {

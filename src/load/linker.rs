@@ -4,8 +4,9 @@ use std::fmt;
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::Arc;
 
-use crate::entry::Linkage;
+use crate::entry::{Linkage, check_records};
 use crate::error::Error;
+use crate::format::Run;
 use crate::memory::{CodeMemory, ImageParts, WritableImage};
 use crate::words::size;
 
@@ -84,7 +85,7 @@ impl Linker {
         }
         let slot = |import: u64| layout.slots.start.saturating_add(import.saturating_mul(8));
         for (import, name) in (0..).zip(linkage.imports.clone()) {
-            write(&mut image, slot(import), &self.address(name)?.to_le_bytes())?;
+            write(&mut image, slot(import), &self.address(name)?.to_ne_bytes())?;
         }
         linkage.check_relocations()?;
         for relocation in linkage.relocations() {
@@ -92,17 +93,21 @@ impl Linker {
                 None => engine,
                 Some(import) => {
                     let slot = image.data_mut(part(slot(import), 8));
-                    slot.first_chunk().map_or(0, |address| u64::from_le_bytes(*address))
+                    slot.first_chunk().map_or(0, |address| u64::from_ne_bytes(*address))
                 }
             };
             let at = layout.engine.saturating_add(relocation.place);
-            write(&mut image, at, &target.wrapping_add(relocation.addend).to_le_bytes())?;
+            write(&mut image, at, &target.wrapping_add(relocation.addend).to_ne_bytes())?;
+        }
+        let tables = if self.unwinds { linkage.unwind_tables()? } else { None };
+        let tables = tables.map(|(tables, at)| (tables.at(), part(at, tables.length())));
+        if let Some((at, place)) = &tables {
+            // As they are now: addresses were written to them.
+            check_records(Run::new_at(*at, image.data_mut(place.clone())))?;
         }
         let mut image = image.publish()?;
-        if self.unwinds
-            && let Some((tables, at)) = linkage.checked_unwind_tables()?
-        {
-            image.register_unwinding(part(at, tables.length()));
+        if let Some((_, place)) = tables {
+            image.register_unwinding(place);
         }
         Ok(CodeMemory::of_image(image))
     }

@@ -1,5 +1,7 @@
 //! How code and data refer to each other and to what is outside.
 
+use super::target::Arch;
+
 /// A place in the image that an entry becomes when it is loaded: see [`Builder::relocate`](crate::Builder::relocate).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Place {
@@ -60,6 +62,21 @@ pub enum RelocationKind {
 }
 
 impl RelocationKind {
+    /// Returns whose instructions it is for; `None` if those of any.
+    pub(crate) const fn arch(self) -> Option<Arch> {
+        match self {
+            Self::Abs8 => None,
+            Self::X86PCRel4 | Self::X86CallPCRel4 | Self::X86CallPLTRel4 | Self::X86GOTPCRel4 => Some(Arch::Amd64),
+            Self::Arm64Call
+            | Self::Aarch64AdrPrelPgHi21
+            | Self::Aarch64AddAbsLo12Nc
+            | Self::Aarch64LdStAbsLo12Nc
+            | Self::Aarch64AdrGotPage21
+            | Self::Aarch64Ld64GotLo12Nc
+            | Self::Aarch64Prel32 => Some(Arch::Arm64),
+        }
+    }
+
     /// Returns whether it is a call, which may go by way of a stub.
     pub(crate) const fn is_call(self) -> bool {
         matches!(self, Self::X86CallPCRel4 | Self::X86CallPLTRel4 | Self::Arm64Call)

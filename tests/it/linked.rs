@@ -10,9 +10,10 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock};
 
+use jitcache::error::Field;
 use jitcache::{
-    Access, Builder, Cache, Entry, Error, FileBytes, Identity, Key, Linker, Lookup, Module, Place, RelocationKind,
-    Store,
+    Access, Arch, Builder, Cache, Entry, Error, FileBytes, Identity, Key, Linker, Lookup, Module, Place,
+    RelocationKind, Store, Target,
 };
 
 use crate::generate::UNWIND_TABLES;
@@ -199,10 +200,41 @@ fn a_linked_entry_that_is_taken_apart_is_put_together_as_it_was_or_not_at_all() 
     let entry = builder.finish(identity(), &key()).unwrap();
     assert_eq!(Builder::from(&entry).finish(identity(), &key()).unwrap(), entry);
     let longer = Identity::new("linked", *b"LINKED", &"1".repeat(100)).unwrap();
-    assert!(matches!(Builder::from(&entry).finish(&longer, &key()), Err(Error::Invalid { .. })));
+    // The padding is longer, or not in the file, or the code is.
+    let aligned = identity().clone().with_alignment_in_file(64).unwrap();
+    let beside = identity().clone().with_function_alignment(16).unwrap();
+    for (identity, grows) in [(&longer, false), (&aligned, false), (&beside, false), (identity(), true)] {
+        let mut builder = Builder::from(&entry);
+        if grows {
+            builder.code([entry.code(), &[0x90; 16]].concat());
+        }
+        let moved = builder.finish(identity, &key());
+        assert!(matches!(moved, Err(Error::Invalid { .. })), "{identity:?}");
+    }
     // What was handed in is linked anew.
     let entry = builder.finish(&longer, &key()).unwrap();
     check(&Module::load_with(&entry, &linker(three_times)).unwrap(), 3, "anew");
+}
+
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn unwind_tables_are_registered_as_they_are_in_memory_or_not_at_all() {
+    let mut builder = Builder::new();
+    builder.code(vec![0xc3; 16]).function(0);
+    let tables = builder.eh_frame(&UNWIND_TABLES);
+    let function = tables.behind(24);
+    let import = builder.import("times");
+    // The address of a function stands in its record; over the record's length, it would lead the unwinder astray.
+    for (behind, is_sound) in [(8, true), (0, false)] {
+        let mut builder = builder.clone();
+        builder.relocate(function.behind(behind), RelocationKind::Abs8, import, 0);
+        let entry = builder.finish(identity(), &key()).unwrap();
+        entry.verify().unwrap();
+        let loaded = Module::load_with(&entry, &linker(three_times).with_unwinding());
+        let is_refused = matches!(loaded, Err(Error::Value { field: Field::UnwindTables, .. }));
+        assert_eq!((loaded.is_ok(), is_refused), (is_sound, !is_sound), "{behind}");
+        assert!(Module::load_with(&entry, &linker(three_times)).is_ok());
+    }
 }
 
 #[test]
@@ -260,6 +292,17 @@ fn what_cannot_be_linked_is_refused_with_the_rule_that_it_breaks() {
         assert_eq!(builder.data(&[0; 8], 8), Place::ReadOnly(0));
         let refused = builder.relocate(at, kind, target, 0).finish(identity(), &key()).map(drop);
         assert!(matches!(refused, Err(Error::Relocation { .. })), "{at:?} {kind:?} {target:?}: {refused:?}");
+    }
+    // Instructions are known of two architectures.
+    for arch in [Arch::X86, Arch::Riscv64, Arch::S390x, Arch::Arm, Arch::Ppc64le] {
+        let identity = identity().clone().with_target(Target { arch, ..Target::host() });
+        for kind in [Kind::X86PCRel4, Kind::X86CallPLTRel4, Kind::X86GOTPCRel4, Kind::Arm64Call] {
+            let mut builder = Builder::new();
+            builder.code(vec![0; 16]).function(0);
+            let target = if kind == Kind::X86PCRel4 { Place::Code(0) } else { builder.import("name") };
+            let refused = builder.relocate(Place::Code(4), kind, target, 0).finish(&identity, &key()).map(drop);
+            assert!(matches!(refused, Err(Error::Relocation { .. })), "{arch:?} {kind:?}: {refused:?}");
+        }
     }
     let refused = |change: fn(&mut Builder<'_>) -> Place, identity: &Identity| {
         let mut builder = Builder::new();
