@@ -45,6 +45,8 @@ pub struct Builder<'a> {
     pub(super) linked: Linked,
     /// And the flags of its section.
     pub(super) recipe: Option<(Recipe, u8)>,
+    /// Whether it is that of an entry that was taken apart, and stays out of one that has another key.
+    pub(super) is_recipe_taken: bool,
     /// Sections with reserved tags that nobody knew when this was written, of an entry that was taken apart.
     pub(super) unknown: Vec<u8>,
     /// How many bytes in front of the engine's code every offset counts, which align it in the file.
@@ -158,7 +160,7 @@ impl<'a> Builder<'a> {
     /// [`Store::explain`]: crate::Store::explain
     pub fn recipe(&mut self, recipe: &Recipe) -> &mut Self {
         self.missing = self.missing.or(recipe.missing);
-        self.recipe = Some((recipe.clone(), 0));
+        (self.recipe, self.is_recipe_taken) = (Some((recipe.clone(), 0)), false);
         self
     }
 
@@ -263,8 +265,9 @@ impl<'a> From<&Entry<'a>> for Builder<'a> {
                 let added = match section.tag {
                     ..=METADATA => append(&mut builder.sections, &section),
                     IMPORTS..=UNWIND_TABLES => builder.links.take(&section, entry.engine_range()),
-                    RECIPE => Recipe::of_entry(sealed.key(), section.bytes.bytes())
-                        .map(|recipe| builder.recipe = Some((recipe, section.flags))),
+                    RECIPE => Recipe::of_entry(sealed.key(), section.bytes.bytes()).map(|recipe| {
+                        (builder.recipe, builder.is_recipe_taken) = (Some((recipe, section.flags)), true)
+                    }),
                     _ => append(&mut builder.unknown, &section),
                 };
                 builder.note(added);

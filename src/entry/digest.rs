@@ -10,7 +10,8 @@ use zeroize::Zeroize;
 
 /// The key of a message authentication code: 32 bytes that whoever writes to the directory must not know.
 ///
-/// It is never written anywhere, printing it shows nothing, and its bytes are wiped when it is dropped.
+/// It is never written anywhere, printing it shows nothing, and its bytes are wiped when it is dropped. The states of
+/// digests that are made of it are not wiped.
 #[derive(Clone)]
 pub struct MacKey([u8; 32]);
 

@@ -9,6 +9,7 @@ use super::builder::{Builder, moved};
 use super::digest::crc32c;
 use super::identity::Identity;
 use super::link::Site;
+use super::recipe::Recipe;
 use super::seal::{METADATA, RECIPE, Sealed, Sections};
 use super::sealing::sealed;
 use super::view::Entry;
@@ -114,6 +115,10 @@ impl Builder<'_> {
         }
         let sections = entry.sealed.as_ref().map_or(Ok(()), |sealed| sealed.check_sections(|_| true));
         sections.and_then(|()| entry.check_tables()).map_err(|error| match error {
+            // Of offsets in code as the engine counts them.
+            Error::Value { field: field @ (Field::FunctionOffsets | Field::SourceMap), expected, found, .. } => {
+                unwritable(field, expected.behind(padding), found.saturating_sub(padding))
+            }
             Error::Value { field, expected, found, .. } => unwritable(field, expected, found),
             Error::Trailing { expected, found, .. } => unwritable(Field::CatchClauses, Bound::Exactly(expected), found),
             error => error,
@@ -124,7 +129,8 @@ impl Builder<'_> {
     /// Puts the sections of the engine in front of those that follow from what else it handed in, and others behind
     /// them.
     fn add_sections(&mut self, is_sealed: bool, key: &Key) -> Result<(), Error> {
-        let recipe = self.recipe.as_ref().filter(|_| is_sealed);
+        let is_left_out = |(recipe, _): &&(Recipe, u8)| self.is_recipe_taken && recipe.key() != key;
+        let recipe = self.recipe.as_ref().filter(|recipe| is_sealed && !is_left_out(recipe));
         if recipe.is_some_and(|(recipe, _)| recipe.key() != key) {
             return Err(Error::Invalid { what: "recipe", rule: "must be that of the key" });
         }

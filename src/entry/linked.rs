@@ -15,8 +15,9 @@ impl Linking<'_> {
             append(&mut imports, &Import { name: Run::new(name.as_bytes()) })?;
         }
         let mut data = Vec::new();
-        let bytes = [&self.read_only[..], &self.writable].concat();
-        let read_only = size(&self.read_only);
+        let (mut bytes, read_only) = (Vec::new(), size(&self.read_only));
+        heap::append(&mut bytes, &self.read_only)?;
+        heap::append(&mut bytes, &self.writable)?;
         if !bytes.is_empty() {
             append(&mut data, &format::Data { read_only, bytes: Run::new(&bytes) })?;
         }

@@ -192,6 +192,19 @@ pub enum Bound {
     MultipleOf(u64),
 }
 
+impl Bound {
+    /// Returns what is allowed of values that are counted from `start` on.
+    pub(crate) const fn behind(self, start: u64) -> Self {
+        match self {
+            Self::Exactly(value) => Self::Exactly(value.saturating_sub(start)),
+            Self::AtMost(value) => Self::AtMost(value.saturating_sub(start)),
+            Self::Below(value) => Self::Below(value.saturating_sub(start)),
+            Self::Above(value) => Self::Above(value.saturating_sub(start)),
+            Self::MultipleOf(value) => Self::MultipleOf(value),
+        }
+    }
+}
+
 impl fmt::Display for Bound {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

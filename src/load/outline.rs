@@ -6,7 +6,7 @@ use std::path::Path;
 use super::parts::Parts;
 use super::source::Source;
 use crate::entry::{Entry, Identity, MacKey, Recipe, kept_recipe};
-use crate::error::{Error, Field};
+use crate::error::{Bound, Error, Field};
 use crate::file::Trusted;
 use crate::format::Run;
 use crate::words::{Key, Magic, size};
@@ -31,13 +31,16 @@ impl Outline {
     const START: u64 = 8192;
     /// How much of its end.
     const END: u64 = 512;
+    /// How much of it is read at once, whatever its lengths say, in bytes.
+    const MOST: u64 = 64 << 20;
     /// How long try tables, or what stands in their place, may be to be looked at.
     const TABLES: u64 = 1 << 20;
 
     /// Reads the outline of an entry in a directory of that name; `None` if there is no file or no engine's directory
     /// has the name.
     ///
-    /// Checked is what [`Entry::parse`] checks, and that nothing is behind the try tables. Nothing is written, and no
+    /// Checked is what [`Entry::parse`] checks, and that nothing is behind the try tables, unless these are longer than
+    /// 1 MiB or found in too many steps. No more than 64 MiB are read of one part. Nothing is written, and no
     /// time of the file is set.
     ///
     /// # Errors
@@ -47,7 +50,7 @@ impl Outline {
     pub fn open(path: &Path, directory: &str, mac_key: &MacKey) -> Result<Option<Self>, Error> {
         let Some(source) = Source::open(path, &Trusted::ANYONE)? else { return Ok(None) };
         let length = source.length();
-        let mut parts = Parts::of_ends(&source, Self::START, Self::END, u64::MAX)?;
+        let mut parts = Parts::of_ends(&source, Self::START, Self::END, Self::MOST)?;
         let Some(identity) = Identity::of_run(directory, Run::in_pieces(length, &parts.pieces()), mac_key) else {
             return Ok(None);
         };
@@ -67,9 +70,13 @@ impl Outline {
                     tables
                 }
                 // Not cut, only not read yet.
-                Err(Error::Truncated { at, expected, .. })
+                Err(Error::Truncated { field, at, expected, .. })
                     if reads < Parts::MOST && at.checked_add(expected).is_some_and(|end| end <= length) =>
                 {
+                    if expected > Self::MOST {
+                        let expected_at_most = Bound::AtMost(Self::MOST);
+                        return Err(Error::Value { field, at, expected: expected_at_most, found: expected });
+                    }
                     at..at.saturating_add(expected.max(64))
                 }
                 Err(error) => return Err(error),
@@ -104,6 +111,8 @@ const SEAL_WITH_RECIPE: u64 = 2048;
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Seek, SeekFrom, Write};
+
     use super::*;
     use crate::entry::{Builder, Sealing};
 
@@ -139,6 +148,18 @@ mod tests {
                 }
             }
         }
+        // A file with a hole, of which all is said to be a seal.
+        let identity = Identity::new("a", *b"ABCDEF", "1").unwrap();
+        let mut start = Builder::new().finish(&identity, &key).unwrap().to_vec();
+        let mut footer = start.split_off(start.len() - 89);
+        let length = 1_u64 << 33;
+        footer.splice(..16, [length.to_le_bytes(), length.to_le_bytes()].concat());
+        let mut file = std::fs::File::create(&path).unwrap();
+        file.write_all(&start).unwrap();
+        file.seek(SeekFrom::Start(length - 89)).unwrap();
+        file.write_all(&footer).unwrap();
+        let error = Outline::open(&path, &identity.directory_name(), &mac_key).unwrap_err();
+        assert!(error.is_rejection(), "{error:?}");
         std::fs::remove_file(&path).unwrap();
         assert!(Outline::open(&path, "a-1-amd64-linux", &mac_key).unwrap().is_none());
     }

@@ -278,7 +278,8 @@ static FORKING: Forking = Forking(UnsafeCell::new(None));
 /// Has every slab set aside when the process forks: its memory is shared then, and code that one process lets go of may
 /// still run in the other. No room is taken or given back meanwhile.
 ///
-/// A fork that is made by a system call, past the C library, is not noticed.
+/// A fork that is made by a system call, past the C library, is not noticed. One that is made in a signal handler which
+/// has interrupted this file waits for itself: no C library allows it there.
 fn notice_forks() -> io::Result<()> {
     extern "C" fn before() {
         let guard = slabs();

@@ -1,7 +1,7 @@
 //! Giving mappings back, also those that the system will not take back at once.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, TryLockError};
 
 /// What the system would not take back.
 static LEFT: Mutex<Vec<Left>> = Mutex::new(Vec::new());
@@ -29,8 +29,13 @@ pub(super) unsafe fn give_back(start: *mut u8, length: usize) {
     }
     // SAFETY: the pages are the caller's, who gives them up. Their contents go, and no mapping has to be split for it.
     unsafe { libc::madvise(start.cast(), length, libc::MADV_DONTNEED) };
-    let mut left = LEFT.lock().unwrap_or_else(PoisonError::into_inner);
-    // Addresses are lost if there is no memory to remember them.
+    // Addresses are lost if there is no memory to remember them, or another thread is here: in a child of a fork, it may
+    // have been so for ever.
+    let mut left = match LEFT.try_lock() {
+        Ok(left) => left,
+        Err(TryLockError::Poisoned(left)) => left.into_inner(),
+        Err(TryLockError::WouldBlock) => return,
+    };
     if left.try_reserve(1).is_ok() {
         left.push(Left(start, length));
         LEFT_COUNT.store(left.len(), Ordering::Relaxed);

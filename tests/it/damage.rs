@@ -193,24 +193,26 @@ fn what_no_reader_would_accept_is_not_written() {
     };
     let mut code = Builder::new();
     code.code(vec![0xcc; 32]);
-    let identity = identity();
-    for (found, expected) in [
-        (unwritable(code.clone().function(32), &identity), (Field::FunctionOffsets, Bound::Below(32), 32)),
-        (unwritable(code.clone().function(4).function(4), &identity), (Field::FunctionOffsets, Bound::Above(4), 4)),
-        (unwritable(code.clone().function(5), &identity), (Field::FunctionOffsets, Bound::MultipleOf(4), 5)),
-        (unwritable(code.clone().source(40, 0), &identity), (Field::SourceMap, Bound::Below(32), 40)),
-        (unwritable(Builder::new().with_source_map(), &identity), (Field::SourceMapFlag, Bound::AtMost(0), 1)),
-        (unwritable(Builder::new().function(0), &identity), (Field::FunctionOffsets, Bound::Below(0), 0)),
-        (
-            unwritable(code.clone().try_table(&[CatchClause { kind: 4, tag: 0 }]), &identity),
-            (Field::CatchClauses, Bound::AtMost(3), 4),
-        ),
-        (
-            unwritable(code.clone().try_table(&[]), &identity.clone().with_revision(Revision::SourceMap)),
-            (Field::TryTableCount, Bound::Exactly(0), 1),
-        ),
-    ] {
-        assert_eq!(found, expected);
+    // With and without padding in front of the code, which the engine does not count.
+    for identity in [identity(), identity().with_alignment_in_file(4).unwrap()] {
+        for (found, expected) in [
+            (unwritable(code.clone().function(32), &identity), (Field::FunctionOffsets, Bound::Below(32), 32)),
+            (unwritable(code.clone().function(4).function(4), &identity), (Field::FunctionOffsets, Bound::Above(4), 4)),
+            (unwritable(code.clone().function(5), &identity), (Field::FunctionOffsets, Bound::MultipleOf(4), 5)),
+            (unwritable(code.clone().source(40, 0), &identity), (Field::SourceMap, Bound::Below(32), 40)),
+            (unwritable(Builder::new().with_source_map(), &identity), (Field::SourceMapFlag, Bound::AtMost(0), 1)),
+            (unwritable(Builder::new().function(0), &identity), (Field::FunctionOffsets, Bound::Below(0), 0)),
+            (
+                unwritable(code.clone().try_table(&[CatchClause { kind: 4, tag: 0 }]), &identity),
+                (Field::CatchClauses, Bound::AtMost(3), 4),
+            ),
+            (
+                unwritable(code.clone().try_table(&[]), &identity.clone().with_revision(Revision::SourceMap)),
+                (Field::TryTableCount, Bound::Exactly(0), 1),
+            ),
+        ] {
+            assert_eq!(found, expected);
+        }
     }
 }
 
