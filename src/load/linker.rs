@@ -76,6 +76,7 @@ impl Linker {
     }
 
     /// Fills data and slots of an image, and makes its code executable.
+    #[expect(clippy::host_endian_bytes, reason = "the code of this machine reads the addresses")]
     pub(super) fn link(&self, linkage: &Linkage<'_>, mut image: WritableImage) -> Result<CodeMemory, Error> {
         let layout = &linkage.layout;
         let start = u64::try_from(image.address()).unwrap_or(0);

@@ -70,8 +70,8 @@ fn code_for_a_better_processor_is_not_run_on_a_lesser_one_and_both_keep_their_en
 fn an_entry_for_features_that_only_the_identity_has_is_neither_run_nor_removed() {
     let names = ["avx512er", "tbm", "kl", "sm4"];
     let there = CpuFeatures::host();
-    let missing = names.iter().map(|name| CpuFeatures::of(Arch::Amd64, &[name]).unwrap());
-    let missing = missing.filter(|feature| !feature.missing_from(there).is_empty()).last().unwrap();
+    let mut missing = names.iter().map(|name| CpuFeatures::of(Arch::Amd64, &[name]).unwrap());
+    let missing = missing.find(|feature| !feature.missing_from(there).is_empty()).unwrap();
     let identity = identity().with_cpu(missing);
     let scratch = Scratch::new();
     let store = Store::open(scratch.path(), identity.clone()).unwrap();
