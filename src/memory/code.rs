@@ -371,7 +371,7 @@ mod tests {
 }
 
 #[cfg(test)]
-#[cfg(any(target_arch = "arm", target_arch = "powerpc64"))]
+#[cfg(target_arch = "powerpc64")]
 mod elsewhere {
     use super::*;
 
