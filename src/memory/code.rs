@@ -258,6 +258,7 @@ impl fmt::Debug for CodeMemory {
 }
 
 #[cfg(test)]
+#[cfg(not(target_arch = "powerpc64"))]
 mod tests {
     use super::super::pages::HUGE;
     use super::*;
