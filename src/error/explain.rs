@@ -98,9 +98,11 @@ impl Error {
                 "memory",
                 "Free memory, allow the process to have executable memory, or more mappings (vm.max_map_count).",
             ),
-            Self::UnsupportedMachine => {
-                (102, "unsupported-machine", "Run on a machine whose code the crate can load, or use the format alone.")
-            }
+            Self::UnsupportedMachine => (
+                102,
+                "unsupported-machine",
+                "Run on x86-64, x86, arm64, armv7, riscv64 or s390x, or use the format alone.",
+            ),
             Self::Invalid { .. } => (103, "invalid", "The caller has to give another value."),
             Self::Unwritable { .. } => {
                 (104, "unwritable", "The engine has to hand over other parts: no reader would accept these.")

@@ -261,6 +261,7 @@ impl fmt::Debug for CodeMemory {
 }
 
 #[cfg(test)]
+#[cfg(not(target_arch = "powerpc64"))]
 mod tests {
     use super::super::pages::HUGE;
     use super::*;
@@ -374,7 +375,7 @@ mod tests {
 }
 
 #[cfg(test)]
-#[cfg(any(target_arch = "arm", target_arch = "powerpc64"))]
+#[cfg(target_arch = "powerpc64")]
 mod elsewhere {
     use super::*;
 

@@ -9,6 +9,7 @@ pub(super) const IS_SUPPORTED: bool = cfg!(any(
     target_arch = "aarch64",
     target_arch = "s390x",
     all(target_arch = "riscv64", target_os = "linux"),
+    all(target_arch = "arm", target_endian = "little", target_os = "linux"),
 ));
 
 /// Lets instructions be fetched from addresses at which code was written, which are mapped and readable.
@@ -18,7 +19,7 @@ pub(super) fn clean(code: Range<usize>) {
 
 /// Makes every other thread of the process refetch before it can run code that was written, and [`clean`]ed.
 pub(super) fn synchronize() {
-    #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
+    #[cfg(all(target_os = "linux", any(target_arch = "aarch64", target_arch = "arm")))]
     {
         use std::sync::Once;
         static REGISTERED: Once = Once::new();
@@ -35,9 +36,21 @@ pub(super) fn synchronize() {
 }
 
 /// x86 and z/Architecture keep their instruction caches coherent with what was written.
-#[cfg(not(any(target_arch = "aarch64", all(target_arch = "riscv64", target_os = "linux"))))]
+#[cfg(not(any(target_arch = "aarch64", all(any(target_arch = "arm", target_arch = "riscv64"), target_os = "linux"))))]
 mod imp {
     pub(super) fn clean(_: std::ops::Range<usize>) {}
+}
+
+/// Only the system may clean caches here, and it does so on every processor.
+#[cfg(all(target_arch = "arm", target_os = "linux"))]
+mod imp {
+    /// `cacheflush`, as the kernel's headers number it.
+    const FLUSH: libc::c_long = 0x000f_0002;
+
+    pub(super) fn clean(code: std::ops::Range<usize>) {
+        // SAFETY: the call changes no data. The last argument has to be 0.
+        unsafe { libc::syscall(FLUSH, code.start, code.end, 0) };
+    }
 }
 
 /// A fence reaches the hart that it runs on; the system has it run on all that threads of the process are on, and on

@@ -113,3 +113,13 @@ fn unsafe_code_stands_on_one_floor() {
         assert!(!has_unsafe || floor(&name) == floor("memory"), "{name}");
     }
 }
+
+#[test]
+fn what_runs_where_is_told_alike_in_both_texts() {
+    let [readme, specification] = [include_str!("../../README.md"), include_str!("../../SPEC.md")].map(|text| {
+        let rows = text.lines().skip_while(|line| !line.starts_with("| platform |"));
+        rows.take_while(|line| line.starts_with('|')).collect::<Vec<_>>()
+    });
+    assert_eq!(readme, specification);
+    assert!(readme.len() > 2);
+}

@@ -463,13 +463,18 @@ fn small_files_are_read_and_large_ones_are_read_into_pages_or_mapped_as_their_ac
 #[test]
 #[cfg(target_os = "linux")]
 fn beside_code_that_was_read_only_traps_are_executable_and_what_was_read_with_it_is_not_writable() {
+    use jitcache::Arch;
     let protection = |address| maps::protection(address).expect("the page is mapped");
     let (scratch, page) = (Scratch::new(), region::page::size());
     let tells = tells_executable_parts(&scratch);
     if !tells {
         skip("executable pages", "the system does not tell which they are");
     }
-    let trap = if cfg!(any(target_arch = "x86_64", target_arch = "x86")) { 0xcc } else { 0 };
+    let trap = match Arch::host() {
+        Arch::Amd64 | Arch::X86 => 0xcc,
+        Arch::Arm => 0xff,
+        _ => 0,
+    };
     for sealing in [Sealing::Plain, Sealing::Checksum] {
         let identity = identity().with_sealing(sealing);
         // A file that is read whole, and those of which the code is read into pages, alone and with a rest.

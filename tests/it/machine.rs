@@ -33,6 +33,16 @@ pub fn code(constant: u16) -> Vec<u8> {
             words(&[0xa9bf_7bfd, 0x97ff_fffb, 0x1100_0400, 0xa8c1_7bfd, 0xd65f_03c0]),
             // stp x29, x30, [sp, -16]!; bl constant; add w0, w0, 1; ldp x29, x30, [sp], 16; ret
         ]
+    } else if cfg!(target_arch = "arm") {
+        let words = |words: &[u32]| words.iter().flat_map(|word| word.to_le_bytes()).collect();
+        let constant = u32::from(constant);
+        let (upper, lower) = ((constant & 0xf000) << 4, constant & 0x0fff);
+        [
+            words(&[0xe080_0001, 0xe12f_ff1e]),                 // add r0, r0, r1; bx lr
+            words(&[0xe300_0000 | upper | lower, 0xe12f_ff1e]), // movw r0, constant; bx lr
+            words(&[0xe92d_4010, 0xebff_fff9, 0xe280_0001, 0xe8bd_8010]),
+            // push {r4, lr}; bl constant; add r0, r0, 1; pop {r4, pc}
+        ]
     } else if cfg!(target_arch = "riscv64") {
         let words = |words: &[u32]| words.iter().flat_map(|word| word.to_le_bytes()).collect();
         let constant = u32::from(constant);

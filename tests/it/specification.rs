@@ -1,7 +1,11 @@
 //! The byte table of SPEC.md is the schema: every field is where the table puts it, and as long.
 
 use jitcache::entry::{CatchClause, Locals};
-use jitcache::{Arch, Builder, CpuFeatures, Entry, Error, Identity, Os, Revision, Sealing, Target};
+use jitcache::{
+    Arch, Builder, CpuFeatures, Entry, Error, Identity, Key, MacKey, Os, Place, Recipe, RelocationKind, Revision,
+    Sealing, Target,
+};
+use sha2::{Digest, Sha256};
 
 use crate::generate::{KNOWN, add_try_table};
 use crate::machine::KEY;
@@ -111,6 +115,68 @@ fn fields(chapter: &str, heading: &str) -> Vec<(String, u64, u64)> {
         row
     });
     rows.collect()
+}
+
+/// Returns the file of each of the worked examples, byte by byte as SPEC.md has them.
+fn examples() -> Vec<Vec<u8>> {
+    let examples = include_str!("../../SPEC.md").split("let file = [").skip(1);
+    let rows = examples.map(|example| example.split("];").next().unwrap().lines());
+    let bytes = rows.map(|rows| rows.flat_map(|row| row.split("//").next().unwrap().split(',')));
+    let digits = bytes.map(|bytes| bytes.filter_map(|byte| byte.trim().strip_prefix("0x")));
+    digits.map(|digits| digits.map(|byte| u8::from_str_radix(byte, 16).unwrap()).collect()).collect()
+}
+
+fn myjit(arch: Arch, features: &[&str]) -> Identity {
+    let features = CpuFeatures::of(arch, features).unwrap();
+    let identity = Identity::new("myjit", *b"MYJIT\0", "1").unwrap();
+    identity.with_target(Target { arch, os: Os::Linux }).with_cpu(features)
+}
+
+#[test]
+fn every_machine_writes_the_examples_as_they_stand_there() {
+    let mut plain = Builder::new();
+    plain.code([&[0xc3][..], &[0xcc; 15], &[0xc3]].concat()).function(0).function(16).source(16, 42);
+    let plain = plain.finish(&Identity::wazero("v1.9.0").unwrap(), &KEY).unwrap().to_vec();
+
+    let identity = myjit(Arch::Amd64, &["sse3"]);
+    let mut sealed = Builder::new();
+    sealed.code(vec![0xc3]).function(0).source(0, 7).metadata(b"hi");
+    let sealed = sealed.finish(&identity, &Key::from_bytes([0x11; 32])).unwrap().to_vec();
+
+    let recipe = Recipe::of(&identity).source(b"answer()").flag("opt", "2").finish();
+    let mut linked = Builder::new();
+    linked.code(vec![0xff, 0x25, 0, 0, 0, 0]).function_named(0, 6, "main").recipe(&recipe);
+    let (answer, data) = (linked.import("answer"), linked.data(&[0; 8], 8));
+    linked.relocate(Place::Code(2), RelocationKind::X86GOTPCRel4, answer, -4);
+    linked.relocate(data, RelocationKind::Abs8, Place::Code(0), 0);
+    let linked = linked.finish(&identity, recipe.key()).unwrap().to_vec();
+
+    assert_eq!(examples(), [plain, sealed, linked]);
+}
+
+#[test]
+fn every_machine_writes_the_same_file_for_another_with_everything_in_it() {
+    use RelocationKind as Kind;
+    let identity = myjit(Arch::Arm64, &["lse"]).with_sections(&KNOWN).with_build_id(b"abc").unwrap();
+    let identity = identity.with_sealing(Sealing::Mac(MacKey::new([3; 32])));
+    let recipe = Recipe::of(&identity).source(b"more()").flag("opt", "2").finish();
+    let mut builder = Builder::new();
+    // adrp x0, table; add x0, x0, table; b more; brk
+    let words: [u32; 4] = [0x9000_0000, 0x9100_0000, 0x1400_0000, 0xd420_0000];
+    builder.code(words.map(u32::to_le_bytes).concat()).function_named(0, 12, "main").source(0, 7).source(8, 5);
+    add_try_table(&mut builder, None, &[CatchClause { kind: 0, tag: 1 }]);
+    builder.section(KNOWN[1], true, b"xy").metadata(b"hi").recipe(&recipe);
+    let (more, table, count) = (builder.import("more"), builder.data(&[0; 16], 16), builder.writable_data(&[5; 9], 1));
+    builder
+        .relocate(Place::Code(0), Kind::Aarch64AdrPrelPgHi21, table, 0)
+        .relocate(Place::Code(4), Kind::Aarch64AddAbsLo12Nc, table, 0)
+        .relocate(Place::Code(8), Kind::Arm64Call, more, 0)
+        .relocate(table, Kind::Abs8, Place::Code(8), -4)
+        .relocate(table.behind(8), Kind::Abs8, count, 1);
+    let file = builder.finish(&identity, recipe.key()).unwrap().to_vec();
+    Entry::parse(&file, &identity).unwrap().verify().unwrap();
+    let digest: String = Sha256::digest(&file).iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(digest, "1d1a5b5ca0dfff23334ff218985e7e0cda8b1151bbfffeb91bc0e7fe6de1dce9");
 }
 
 #[test]
