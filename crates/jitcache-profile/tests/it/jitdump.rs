@@ -1,14 +1,15 @@
 //! Records of a jitdump file, as `linux-perf-data` reads them.
 
 use std::fs::{self, File};
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use jitcache::Module;
-use jitcache_profile::{Jitdump, Line};
+use jitcache_profile::{Jitdump, Line, gdb};
 use linux_perf_data::jitdump::{JitDumpReader, JitDumpRecord};
 
 use crate::kit::{self, Scratch, module, module_with};
@@ -202,4 +203,36 @@ fn what_does_not_fit_leaves_no_half_of_a_record() {
     dump.add(&module, "fits").unwrap();
     drop(dump);
     assert_eq!(read(scratch.path(), process::id()), [code(&module, 0, 64, "fits[0]"), Told::End]);
+}
+
+#[test]
+fn a_fork_while_threads_add_hangs_no_child() {
+    if !kit::is_role("busy") {
+        return kit::alone("jitdump::a_fork_while_threads_add_hangs_no_child", "busy");
+    }
+    let scratch = Scratch::new("busy");
+    let dump = Jitdump::create(scratch.path()).unwrap();
+    let (module, is_over) = (module(64, &[(0, None)]), AtomicBool::new(false));
+    // Nobody gives back what another thread had when the process forked.
+    let is_right = |added: io::Result<()>| added.map_or_else(|error| error.kind() == ErrorKind::WouldBlock, |()| true);
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    dump.add(&module, "parent").unwrap();
+                    drop(gdb::register(&module, "parent").unwrap());
+                }
+            });
+        }
+        for _ in 0..50 {
+            kit::fork(|| {
+                // SAFETY: the alarm ends a process that waits for ever.
+                unsafe { libc::alarm(100) };
+                is_right(dump.add(&module, "child")) && is_right(gdb::register(&module, "child").map(drop))
+            });
+        }
+        is_over.store(true, Ordering::Relaxed);
+    });
+    drop(dump);
+    assert_eq!(read(scratch.path(), process::id()).pop(), Some(Told::End));
 }
