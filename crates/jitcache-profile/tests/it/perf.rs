@@ -96,10 +96,24 @@ fn a_perf_map_names_what_lies_in_pages_of_its_own() {
 fn a_jitdump_names_whatever_ran() {
     if kit::is_role("record") {
         let dump = Jitdump::create(directory()).unwrap();
-        return spin(|module, name| dump.add(module, name).unwrap());
+        spin(|module, name| dump.add(module, name).unwrap());
+        // What comes later at an address has its own name, and leaves what was there before its.
+        let run = |module: &Module, name: &str| {
+            dump.add(module, name).unwrap();
+            kit::call(module, 2, 200_000_000);
+            module.address_range()
+        };
+        let range = run(&kit::load(&mut kit::runnable(20_000)), "earlier");
+        let mut modules = vec![kit::load(&mut kit::runnable(20_000))];
+        while modules[modules.len() - 1].address_range() != range {
+            assert!(modules.len() < 100, "the addresses are not used again");
+            modules.push(kit::load(&mut kit::runnable(20_000)));
+        }
+        run(&modules[modules.len() - 1], "later");
+        return;
     }
     let Some(text) = report("perf::a_jitdump_names_whatever_ran", true) else { return };
-    for name in ["small[2]", "large[2]", "in_place[2]"] {
+    for name in ["small[2]", "large[2]", "in_place[2]", "earlier[2]", "later[2]"] {
         assert!(text.contains(name), "{name}: {text}");
     }
 }
