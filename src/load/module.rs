@@ -11,7 +11,7 @@ use super::places::Places;
 use crate::entry::{FunctionOffsets, METADATA, SYMBOLS, Sections, SourceMap, SourceRow, Symbols, TryTables};
 use crate::error::Error;
 use crate::format::{CatchClauses, Run, Table};
-use crate::memory::CodeMemory;
+use crate::memory::{self, CodeMemory};
 
 /// Executable code with its functions and its source map. The code is unmapped when the module is dropped.
 ///
@@ -27,6 +27,9 @@ use crate::memory::CodeMemory;
 ///
 /// After a fork each process has its modules as they were. That is not so after a fork by a system call of the caller's
 /// own, which is not noticed.
+///
+/// Profilers and debuggers learn the names of its functions by the crate `jitcache-profile`; see also
+/// [`Module::keep_apart`].
 ///
 /// Calling a function is the engine's own `unsafe`: only the engine knows its signature, and that the entry came from a
 /// place whose code may be run.
@@ -102,6 +105,17 @@ impl Module {
         let Range { start, end } = code.range();
         let start = start.saturating_add(usize::try_from(padding).unwrap_or(usize::MAX)).min(end);
         Self { id: ModuleId::next(), attached: OnceLock::new(), addresses: start..end, padding, code, tables, places }
+    }
+
+    /// Has code that is copied from now on, in the whole process, lie in pages of its own, however small it is.
+    ///
+    /// For profilers and debuggers. On Linux, small code lies beside that of other modules in memory files that are
+    /// mapped as shared: `perf` takes them for files and looks for names there, and no debugger can write a breakpoint.
+    /// Of code that runs in place that is true as well, and an engine that somebody looks into loads by
+    /// [`Access::READ`](crate::Access::READ). A module costs a page or two and a mapping then; where the process may have
+    /// few more of these, small code lies beside that of others again.
+    pub fn keep_apart() {
+        memory::keep_apart();
     }
 
     /// Returns the number that tells this module from all others of the process.

@@ -23,6 +23,14 @@ const TRAP: u8 = Arch::host().trap();
 /// Whether the system has refused to make memory executable that was written to.
 static IS_REFUSED: AtomicBool = AtomicBool::new(false);
 
+/// Whether small code is to lie in pages of its own, too.
+static IS_APART: AtomicBool = AtomicBool::new(false);
+
+/// Has code that is copied from now on lie in pages of its own, however small it is, unless mappings are scarce.
+pub(crate) fn keep_apart() {
+    IS_APART.store(true, Ordering::Relaxed);
+}
+
 /// Code in memory of its own that cannot be executed yet, and what stands behind it in its file, in pages that never
 /// will be.
 ///
@@ -45,7 +53,8 @@ impl WritableCode {
         if !IS_SUPPORTED {
             return Err(Error::UnsupportedMachine);
         }
-        if !Room::is_for(code) {
+        let is_apart = IS_APART.load(Ordering::Relaxed) && !mappings::are_scarce();
+        if is_apart || !Room::is_for(code) {
             return Self::in_pages(code, start, rest);
         }
         let mut small = Vec::new();

@@ -51,7 +51,7 @@ use elsewhere as memory_file;
 
 pub use access::Access;
 pub(crate) use access::{Check, Mode, Unchanging};
-pub(crate) use code::{CodeMemory, WritableCode};
+pub(crate) use code::{CodeMemory, WritableCode, keep_apart};
 pub(crate) use counted::Counted;
 pub(crate) use filesystem::{is_local, is_local_on};
 pub(crate) use image::{ImageParts, WritableImage};

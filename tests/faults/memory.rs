@@ -77,6 +77,7 @@ pub fn child(action: &str, root: &Path) {
     match action {
         "memory-refused" => refused(root),
         "memory-small" => small(),
+        "memory-apart" => apart(),
         "memory-fork" => fork(),
         "memory-again" => again(),
         "memory-file-size" => file_size(),
@@ -197,6 +198,31 @@ fn small() {
     // SAFETY: the memory is kept, and readable.
     let freed = unsafe { std::slice::from_raw_parts(addresses.start as *const u8, addresses.len()) };
     assert!(freed.iter().all(|&byte| byte == 0xcc));
+}
+
+#[test]
+fn small_code_that_is_kept_apart_lies_in_pages_that_no_file_has() {
+    run("memory-apart");
+}
+
+fn apart() {
+    let beside = load(1, 100).unwrap();
+    Module::keep_apart();
+    let modules: Vec<_> = (2..10).map(|n| load(n, 100).unwrap()).collect();
+    let in_file = |module: &Module| {
+        let mut found = None;
+        maps::each(|mapping| {
+            if mapping.addresses.contains(&module.address_range().start) {
+                found = Some((mapping.protection.to_owned(), mapping.file.starts_with("/memfd:jitcache")));
+            }
+        });
+        found.unwrap()
+    };
+    assert_eq!(in_file(&beside), ("r-xs".to_owned(), true));
+    for (n, module) in (2..).zip(&modules) {
+        assert_eq!((in_file(module), call(module)), (("r-xp".to_owned(), false), n));
+    }
+    assert_eq!(call(&beside), 1);
 }
 
 /// It translates code when it first runs, as emulators do.
