@@ -158,6 +158,7 @@ mod tests {
         file.write_all(&start).unwrap();
         file.seek(SeekFrom::Start(length - 89)).unwrap();
         file.write_all(&footer).unwrap();
+        drop(file);
         let error = Outline::open(&path, &identity.directory_name(), &mac_key).unwrap_err();
         assert!(error.is_rejection(), "{error:?}");
         std::fs::remove_file(&path).unwrap();
