@@ -302,7 +302,8 @@ impl Tables {
     }
 }
 
-#[cfg(all(test, not(target_arch = "powerpc64")))] // code is refused there
+#[cfg(test)]
+#[cfg(not(target_arch = "powerpc64"))]
 mod tests {
     use super::*;
     use crate::entry::Builder;
