@@ -7,6 +7,7 @@ mod document;
 mod first;
 mod floors;
 mod library;
+mod linked;
 mod lookup;
 mod machine;
 mod many;
@@ -184,6 +185,7 @@ fn run(plan: &Plan) -> Outcome<()> {
         ("many", many::table(&many)),
         ("lookup", lookup),
         ("registry", registry::measure(plan.budget)?),
+        ("linked", linked::measure(plan.budget)?),
         ("publish", published),
         ("speed", told.and_then(report::summary).unwrap_or_default()),
     ];

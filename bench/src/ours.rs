@@ -15,7 +15,7 @@ impl Loaded for Module {
 const MAP: Access = unsafe { Access::map() };
 
 // SAFETY: as above.
-const IN_PLACE: Access = unsafe { Access::in_place() };
+pub const IN_PLACE: Access = unsafe { Access::in_place() };
 
 // SAFETY: as above; what the stores hold is what the builder made and checked.
 const UNCHECKED: Access = unsafe { Access::in_place_unchecked() };

@@ -122,15 +122,17 @@ const AGAINST: [(&str, &str); 14] = [
     ("in place, checksum", "read, checksum"),
 ];
 
-/// The ratios of those, round by round: their median, and the tenths below and above.
+/// The ratios of two ways, round by round: their median, and the tenths below and above.
+pub fn by_rounds(ours: &Cell, theirs: &Cell) -> String {
+    let millionths = |(ours, theirs): (&u64, &u64)| ours * 1_000_000 / theirs.max(&1);
+    let ratios: Vec<u64> = ours.load.iter().zip(&theirs.load).map(millionths).collect();
+    let [low, middle, high] = [10, 50, 90].map(|percent| ratio(percentile(&ratios, percent), 1_000_000));
+    format!("{middle} ({low}-{high})")
+}
+
+/// The ratios of those that are compared.
 pub fn against(rows: &[Row]) -> String {
-    let value = |row: &Row, way: &str, other: &str| {
-        let (ours, theirs) = (row.cell(way)?, row.cell(other)?);
-        let millionths = |(ours, theirs): (&u64, &u64)| ours * 1_000_000 / theirs.max(&1);
-        let ratios: Vec<u64> = ours.load.iter().zip(&theirs.load).map(millionths).collect();
-        let [low, middle, high] = [10, 50, 90].map(|percent| ratio(percentile(&ratios, percent), 1_000_000));
-        Some(format!("{middle} ({low}-{high})"))
-    };
+    let value = |row: &Row, way: &str, other: &str| Some(by_rounds(row.cell(way)?, row.cell(other)?));
     let line = |(way, other): (&str, &str)| {
         let values = rows.iter().map(|row| value(row, way, other).unwrap_or_default()).collect::<Vec<_>>();
         (format!("{way} / {other}"), values)
