@@ -30,8 +30,10 @@ pub(super) enum Code {
     Beside,
     /// In pages of its own, and where in the file it is.
     Pages(WritableCode, Range<u64>),
-    /// In the file's pages.
+    /// In the file's pages, with the rest of the file.
     Mapped(Arc<FileMap>, Check),
+    /// There in the file, from which it is to run; it is mapped when it is known whether data lie beside it.
+    InFile(Range<u64>, Unchanging, Check),
 }
 
 /// What is around the code of a file, in which the tables of a module lie.
@@ -136,8 +138,8 @@ impl Image {
         Ok(Self { tables, code: Code::Pages(pages, code), sum: Some(sum), length })
     }
 
-    /// Maps the code of a file to run there, and reads what is around it where that costs less; `None` if it cannot run
-    /// there.
+    /// Leaves the code of a file where it is to run, and reads what is around it where that costs less than mapping it;
+    /// `None` if it cannot run there.
     fn in_place(
         source: &Source<'_>,
         promise: Unchanging,
@@ -160,7 +162,6 @@ impl Image {
         if code.is_empty() || !identity.alignment().allows_in_place(code.start) {
             return Ok(None);
         }
-        let Ok(map) = FileMap::to_run(file, &FileMap::pages_of(&code, length), promise, check) else { return Ok(None) };
         let mut is_around_read = tables.parts.part(&(0..code.start)).is_some();
         let mut rest_at = code.end;
         if !is_checked && let Some(rows) = tables.read_to_rows(source, code.end)? {
@@ -178,19 +179,23 @@ impl Image {
         if !is_around_read {
             tables.whole = Some(FileBytes(Bytes::Mapped(Arc::new(source.map(promise)?), None)));
         }
-        Ok(Some(Self { tables, code: Code::Mapped(Arc::new(map), check), sum: None, length }))
+        Ok(Some(Self { tables, code: Code::InFile(code, promise, check), sum: None, length }))
     }
 
     /// Returns what of the file is in memory. What was read comes first: a look at it costs no page fault.
     pub(super) fn pieces(&self) -> [Piece<'_>; Parts::MOST + 3] {
         let [a, b, c, d, e, f] = self.tables.parts.pieces();
         let (code, rest) = match &self.code {
-            Code::Beside => ((0, &[][..]), &[][..]),
             Code::Pages(pages, code) => ((code.start, pages.code()), pages.rest()),
-            Code::Mapped(map, _) => ((map.at(), &map[..]), &[][..]),
+            Code::Beside | Code::Mapped(..) | Code::InFile(..) => ((0, &[][..]), &[][..]),
         };
         let whole = self.tables.whole.as_deref().unwrap_or_default();
         [a, b, c, d, e, f, code, (self.tables.rest_at.unwrap_or(0), rest), (0, whole)]
+    }
+
+    /// Returns whether code is to run from the file, which the system may refuse then.
+    pub(super) const fn is_to_run(&self) -> bool {
+        matches!(self.code, Code::InFile(..))
     }
 
     /// Returns whether all of the file lies in one piece.

@@ -1,8 +1,8 @@
 //! From an entry to a module: what is checked, and where its code comes to lie.
 
-use std::fs::File;
 use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 
 use super::bytes::FileBytes;
 use super::image::{Code, Image, Tables, start_of};
@@ -89,13 +89,18 @@ impl Module {
         linker: &Linker,
     ) -> Result<Self, Error> {
         let image = Image::of(source, access, identity)?;
-        let is_whole = image.is_whole();
-        let module = Self::of(image, identity, key, linker, Some(&source.file));
-        if !is_whole && module.as_ref().is_err_and(Error::is_rejection) {
+        let (is_whole, is_to_run) = (image.is_whole(), image.is_to_run());
+        match Self::of(image, identity, key, linker, Some(source)) {
             // What is wrong may lie across two pieces: in one, it is told as it is.
-            return Self::of(Image::whole(FileBytes::read(source)?), identity, key, linker, None);
+            Err(error) if !is_whole && error.is_rejection() => {
+                Self::of(Image::whole(FileBytes::read(source)?), identity, key, linker, None)
+            }
+            // A file system may let nothing run.
+            Err(Error::Memory { .. }) if is_to_run => {
+                Self::of_file(source, Access::READ.with_limit(access.limit), identity, key, linker)
+            }
+            module => module,
         }
-        module
     }
 
     /// Does the same for the bytes of a whole file: code that was read is copied, code that was mapped to run in place
@@ -117,14 +122,14 @@ impl Module {
         Self::of(Image::whole(file), identity, key, linker, None)
     }
 
-    /// Checks the entry that an image is, and makes its code executable where it lies, or copies it; `file` is what it
-    /// was mapped from, if it is open.
+    /// Checks the entry that an image is, and makes its code executable where it lies, or copies it; `source` is what it
+    /// is of, if that is open.
     fn of(
         mut image: Image,
         identity: &Identity,
         key: &Key,
         linker: &Linker,
-        file: Option<&File>,
+        source: Option<&Source<'_>>,
     ) -> Result<Self, Error> {
         let sum = image.sum.take();
         let (copied, places, padding) = {
@@ -134,52 +139,60 @@ impl Module {
             check_target(&entry)?;
             let code = match entry.linkage()?.filter(Linkage::has_image) {
                 Some(linkage) => {
-                    Some(linker.link(&linkage, Self::checked_image(&image, &entry, &linkage, sum, file)?)?)
+                    Some(linker.link(&linkage, Self::checked_image(&image, &entry, &linkage, sum, source)?)?)
                 }
-                None => Self::checked(&image, &entry, sum)?,
+                None => Self::checked(&image, &entry, sum, source)?,
             };
             let code = match code {
                 Some(code) if !image.tables.are_worth_keeping(&code) => return Self::beside(&entry, code),
                 code => code,
             };
-            let is_unchecked = matches!(image.code, Code::Mapped(_, Check::Unchecked));
+            let is_unchecked =
+                matches!(image.code, Code::Mapped(_, Check::Unchecked) | Code::InFile(.., Check::Unchecked));
             (code, Places::of(&entry, if is_unchecked { None } else { entry.source_map_digest() }), entry.padding())
         };
         let code = match (copied, image.code) {
             (Some(code), Code::Pages(pages, _)) => code.with_rest(pages)?,
-            (Some(code), Code::Beside | Code::Mapped(..)) => code,
+            (Some(code), _) => code,
             (None, Code::Pages(pages, _)) => pages.publish()?,
-            (None, Code::Beside | Code::Mapped(..)) => CodeMemory::none(),
+            (None, _) => CodeMemory::none(),
         };
         Ok(Self::over(code, padding, image.tables, places))
     }
 
     /// Checks the code of an image, and returns it executable; `None` if it lies in pages that are still to be
     /// published.
-    fn checked(image: &Image, entry: &Entry<'_>, sum: Option<Sum>) -> Result<Option<CodeMemory>, Error> {
+    fn checked(
+        image: &Image,
+        entry: &Entry<'_>,
+        sum: Option<Sum>,
+        source: Option<&Source<'_>>,
+    ) -> Result<Option<CodeMemory>, Error> {
         let place = entry.code_range();
-        match (&image.code, sum) {
-            (Code::Pages(_, read), Some(sum)) => {
+        // Made executable first, while few of its pages have been looked at: each of those costs.
+        let (code, access) = match (&image.code, sum, source) {
+            (Code::Pages(_, read), Some(sum), _) => {
                 check_place(read, &place)?;
-                check(entry, || Ok((Some(sum), None)))
+                return check(entry, || Ok((Some(sum), None)));
             }
-            // Made executable first, while few of its pages have been looked at: each of those costs.
-            (Code::Mapped(map, access), _) if entry.alignment().allows_in_place(place.start) => {
+            (Code::InFile(found, promise, access), _, Some(source)) => {
+                check_place(found, &place)?;
+                let map = source.map_to_run(&place, *promise, *access)?;
+                (CodeMemory::in_place(&Arc::new(map), &place)?, *access)
+            }
+            (Code::Mapped(map, access), ..) if entry.alignment().allows_in_place(place.start) => {
                 match CodeMemory::in_place(map, &place) {
-                    Ok(code) if *access == Check::Unchecked => Ok(Some(code)),
-                    Ok(code) => check(entry, || {
-                        let mut sum = entry.begin_sum();
-                        if let Some(sum) = &mut sum {
-                            sum.add_code(code.bytes());
-                        }
-                        Ok((sum, Some(code)))
-                    }),
+                    Ok(code) => (code, *access),
                     // A file system may let nothing run.
-                    Err(_) => copy(entry).map(Some),
+                    Err(_) => return copy(entry).map(Some),
                 }
             }
-            _ => copy(entry).map(Some),
+            _ => return copy(entry).map(Some),
+        };
+        if access == Check::Unchecked {
+            return Ok(Some(code));
         }
+        check_code(entry, code, CodeMemory::bytes).map(Some)
     }
 
     /// Checks the code of an image, and returns it with room for what it is linked to, where it lies or copied.
@@ -188,29 +201,33 @@ impl Module {
         entry: &Entry<'_>,
         linkage: &Linkage<'_>,
         sum: Option<Sum>,
-        file: Option<&File>,
+        source: Option<&Source<'_>>,
     ) -> Result<WritableImage, Error> {
-        if let (Code::Pages(pages, read), Some(sum)) = (&image.code, sum) {
-            check_place(read, &entry.code_range())?;
-            // What is copied is memory of this process alone.
-            return check(entry, || Ok((Some(sum), WritableImage::copy(pages.code(), parts(linkage), |_| {})?)));
-        }
-        let Code::Mapped(map, access) = &image.code else { return copy_image(entry, linkage) };
-        if image.is_whole() && map.make_readable().is_err() {
-            return copy_image(entry, linkage);
-        }
-        let in_place = file.and_then(|file| WritableImage::in_place(file, map, linkage.layout.at, parts(linkage)));
-        match in_place {
-            Some(in_place) if *access == Check::Unchecked => Ok(in_place),
-            Some(in_place) => check(entry, || {
-                let mut sum = entry.begin_sum();
-                if let Some(sum) = &mut sum {
-                    sum.add_code(in_place.code());
+        let in_place = |source: &Source<'_>, promise| {
+            WritableImage::in_place(&source.file, promise, linkage.layout.at, parts(linkage))
+        };
+        let (in_place, access) = match (&image.code, sum, source) {
+            (Code::Pages(pages, read), Some(sum), _) => {
+                check_place(read, &entry.code_range())?;
+                // What is copied is memory of this process alone.
+                return check(entry, || Ok((Some(sum), WritableImage::copy(pages.code(), parts(linkage), |_| {})?)));
+            }
+            (Code::InFile(found, promise, access), _, Some(source)) => {
+                check_place(found, &entry.code_range())?;
+                (in_place(source, *promise)?, *access)
+            }
+            (Code::Mapped(map, access), _, Some(source)) if map.make_readable().is_ok() => {
+                match in_place(source, map.promise()) {
+                    Ok(image) => (image, *access),
+                    Err(_) => return copy_image(entry, linkage),
                 }
-                Ok((sum, in_place))
-            }),
-            None => copy_image(entry, linkage),
+            }
+            _ => return copy_image(entry, linkage),
+        };
+        if access == Check::Unchecked {
+            return Ok(in_place);
         }
+        check_code(entry, in_place, WritableImage::code)
     }
 
     /// Puts a copy of an entry's tables beside its code.
@@ -290,6 +307,17 @@ fn copy(entry: &Entry<'_>) -> Result<CodeMemory, Error> {
         Ok((sum, code))
     })?;
     code.publish()
+}
+
+/// Checks an entry whose code runs where it is mapped, after all of it was asked for at once.
+fn check_code<T>(entry: &Entry<'_>, code: T, bytes: impl FnOnce(&T) -> &[u8]) -> Result<T, Error> {
+    check(entry, || {
+        let mut sum = entry.begin_sum();
+        if let Some(sum) = &mut sum {
+            sum.add_code(bytes(&code));
+        }
+        Ok((sum, code))
+    })
 }
 
 /// Checks the function offsets, the end of the entry, what it is linked to, and the sum that `add` makes of the very

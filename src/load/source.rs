@@ -2,11 +2,12 @@
 
 use std::fs::File;
 use std::io::{self, ErrorKind};
+use std::ops::Range;
 use std::path::Path;
 
 use crate::error::{Error, Field};
 use crate::file::{FileId, Trusted, failed, open, read_at, touch};
-use crate::memory::{self, Access, FileMap, Mode, Unchanging};
+use crate::memory::{self, Access, Check, FileMap, Mode, Unchanging};
 use crate::words::size;
 
 /// A file that is being loaded.
@@ -48,6 +49,13 @@ impl<'a> Source<'a> {
     /// Maps all of the file for reading.
     pub(super) fn map(&self, promise: Unchanging) -> Result<FileMap, Error> {
         FileMap::to_read(&self.file, &(0..self.length()), promise).map_err(refused("map", self.length()))
+    }
+
+    /// Maps the pages of the file that hold its code, for running that.
+    pub(super) fn map_to_run(&self, code: &Range<u64>, promise: Unchanging, check: Check) -> Result<FileMap, Error> {
+        let pages = FileMap::pages_of(code, self.length());
+        FileMap::to_run(&self.file, &pages, promise, check)
+            .map_err(refused("map", pages.end.saturating_sub(pages.start)))
     }
 
     /// Reads the bytes of the file from `at` on.

@@ -2,9 +2,9 @@
 
 use std::ops::Range;
 
+use super::access::Unchanging;
 use super::coherence::{self, IS_SUPPORTED};
-use super::map::FileMap;
-use super::mappings::Mappings;
+use super::mappings::{self, Mappings};
 use super::pages::{Pages, WritablePages};
 use super::unwind::Unwinding;
 use crate::error::Error;
@@ -51,20 +51,25 @@ impl WritableImage {
         Ok(image)
     }
 
-    /// Maps the code of a file into a fresh image, which starts at `at` in the file; `None` if it cannot be.
+    /// Maps the code of a file into a fresh image, which starts at `at` in the file.
     #[cfg(unix)]
-    pub(crate) fn in_place(file: &std::fs::File, map: &FileMap, at: u64, parts: ImageParts) -> Option<Self> {
-        let mut image = Self::allocate(parts).ok()?;
-        image.pages.map_code(file, map.promise(), at, &image.parts.code).ok()?;
+    pub(crate) fn in_place(
+        file: &std::fs::File,
+        promise: Unchanging,
+        at: u64,
+        parts: ImageParts,
+    ) -> Result<Self, Error> {
+        let mut image = Self::allocate(parts)?;
+        let mapped = image.pages.map_code(file, promise, at, &image.parts.code);
+        mapped.map_err(|error| mappings::refused("map", image.parts.code.len(), error))?;
         image.is_in_place = true;
-        Some(image)
+        Ok(image)
     }
 
+    /// Other systems map no file over pages that are there.
     #[cfg(not(unix))]
-    pub(crate) fn in_place(_: &std::fs::File, map: &FileMap, _: u64, _: ImageParts) -> Option<Self> {
-        // Other systems map no file over pages that are there.
-        let _ = map.promise();
-        None
+    pub(crate) fn in_place(_: &std::fs::File, _: Unchanging, _: u64, parts: ImageParts) -> Result<Self, Error> {
+        Err(mappings::refused("map", parts.code.len(), std::io::ErrorKind::Unsupported.into()))
     }
 
     /// Returns the address of the image.

@@ -82,13 +82,8 @@ impl FileMap {
     }
 
     /// Returns the promise that was made for the file.
-    pub(super) const fn promise(&self) -> Unchanging {
+    pub(crate) const fn promise(&self) -> Unchanging {
         self.promise
-    }
-
-    /// Returns where in the file it begins.
-    pub(crate) const fn at(&self) -> u64 {
-        self.at
     }
 
     /// Makes none of it executable.
