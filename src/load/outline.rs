@@ -161,8 +161,6 @@ mod tests {
         drop(file);
         let error = Outline::open(&path, &identity.directory_name(), &mac_key).unwrap_err();
         assert!(error.is_rejection(), "{error:?}");
-        // Elsewhere a name stays as long as somebody has the file open.
-        drop(file);
         std::fs::remove_file(&path).unwrap();
         assert!(Outline::open(&path, "a-1-amd64-linux", &mac_key).unwrap().is_none());
     }
