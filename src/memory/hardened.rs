@@ -59,6 +59,7 @@ impl Sealed {
         let addresses = sealed.bytes().as_ptr_range();
         coherence::clean(addresses.start.addr()..addresses.end.addr());
         imp::protect(&sealed)?;
+        coherence::synchronize();
         Ok(sealed)
     }
 
@@ -113,5 +114,26 @@ mod imp {
         // SAFETY: the pages belong to the value. They stay readable, and nobody writes to them any more.
         let protected = unsafe { libc::mprotect(pages.start.cast(), pages.length, protection) };
         if protected == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn code_runs_from_pages_that_are_given_for_it() {
+        let code: &[u8] = if cfg!(target_arch = "aarch64") {
+            &[0x40, 0x05, 0x80, 0x52, 0xc0, 0x03, 0x5f, 0xd6] // mov w0, 42; ret
+        } else {
+            &[0xb8, 42, 0, 0, 0, 0xc3] // mov eax, 42; ret
+        };
+        let mut pages = code.to_vec();
+        pages.resize(region::page::size(), 0);
+        let sealed = Sealed::copy(&pages).unwrap();
+        assert_eq!(sealed.bytes(), pages);
+        // SAFETY: the code takes nothing and returns an int, in the C calling convention.
+        let main: extern "C" fn() -> i32 = unsafe { std::mem::transmute(sealed.bytes().as_ptr()) };
+        assert_eq!(main(), 42);
     }
 }
