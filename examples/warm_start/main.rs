@@ -1,9 +1,9 @@
 //! A small language, Mill, whose compiler starts warm: the second run loads what the first one compiled.
 //!
 //! ```text
-//! cargo run --release --example warm_start [DIRECTORY]
-//! cargo run --release --example warm_start [DIRECTORY]
-//! cargo run --release --example warm_start -- --units [DIRECTORY]
+//! cargo run --release -p warm_start --example warm_start [DIRECTORY]
+//! cargo run --release -p warm_start --example warm_start [DIRECTORY]
+//! cargo run --release -p warm_start --example warm_start -- --units [DIRECTORY]
 //! ```
 //!
 //! `language.rs` and `compiler.rs` stand in for a real engine and know nothing of jitcache; this file joins the two.
@@ -33,7 +33,7 @@ const SOURCE: &str = include_str!("almanac.mill");
 
 fn main() -> Result<(), Box<dyn Error>> {
     // What is in the directory is run: it has to be one that nobody else can write to.
-    let own = || Path::new(env!("CARGO_MANIFEST_DIR")).join("target/warm_start");
+    let own = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/warm_start");
     let mut arguments = std::env::args_os().skip(1).peekable();
     let has_units = arguments.next_if(|argument| argument == "--units").is_some();
     let root = arguments.next().map_or_else(own, PathBuf::from);

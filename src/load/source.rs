@@ -38,6 +38,7 @@ impl<'a> Source<'a> {
     pub(super) fn mode(&self, access: Access) -> Mode {
         match access.mode {
             Mode::Map(_) | Mode::InPlace(..) if memory::are_scarce() || !self.is_local() => Mode::Read,
+            Mode::InPlace(..) if memory::is_hardened() => Mode::Read,
             mode => mode,
         }
     }

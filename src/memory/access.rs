@@ -13,7 +13,7 @@
 ///
 /// Nothing is mapped, but read as by [`Access::READ`], from network file systems and those that a program offers
 /// (FUSE), as far as Linux, macOS and FreeBSD tell; and once this crate holds half of the mappings that Linux lets the
-/// process have (`vm.max_map_count`).
+/// process have (`vm.max_map_count`). Nothing runs in the file's pages in a program under the hardened runtime of macOS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Access {
     pub(crate) mode: Mode,

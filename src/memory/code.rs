@@ -11,7 +11,7 @@ use super::coherence::IS_SUPPORTED;
 use super::image::PublishedImage;
 use super::map::FileMap;
 use super::mappings;
-use super::memory_file::Sealed;
+use super::memory_file::{Sealed, is_hardened};
 use super::pages::{Pages, WritablePages};
 use super::start::Start;
 use crate::error::{Error, heap};
@@ -152,17 +152,24 @@ impl WritableCode {
             return Ok(CodeMemory { pages: Some(pages.seal()?), rest, ..CodeMemory::none() });
         }
         let pages = pages.freeze();
-        let mut refused = None;
-        if !IS_REFUSED.load(Ordering::Relaxed) {
-            match pages.make_executable(&code) {
-                Ok(()) => return Ok(CodeMemory { place: Placement::Pages(code), pages: Some(pages), rest }),
-                Err(error) if !is_denied(&error) => return Err(error),
-                Err(error) => refused = Some(error),
+        let copy = || Sealed::copy(pages.bytes().get(..rest.start).unwrap_or_default());
+        let given = if is_hardened() { copy().ok() } else { None };
+        let sealed = if let Some(given) = given {
+            given
+        } else {
+            let mut refused = None;
+            if !IS_REFUSED.load(Ordering::Relaxed) {
+                match pages.make_executable(&code) {
+                    Ok(()) => return Ok(CodeMemory { place: Placement::Pages(code), pages: Some(pages), rest }),
+                    Err(error) if !is_denied(&error) => return Err(error),
+                    Err(error) => refused = Some(error),
+                }
             }
-        }
-        let sealed = Sealed::copy(pages.bytes().get(..rest.start).unwrap_or_default())
-            .map_err(|error| refused.unwrap_or_else(|| mappings::refused("make executable", rest.start, error)))?;
-        IS_REFUSED.store(true, Ordering::Relaxed);
+            let failed = |error| refused.unwrap_or_else(|| mappings::refused("make executable", rest.start, error));
+            let sealed = copy().map_err(failed)?;
+            IS_REFUSED.store(true, Ordering::Relaxed);
+            sealed
+        };
         let pages = if rest.is_empty() { None } else { Some(pages.keep_from(rest.start)?) };
         Ok(CodeMemory { place: Placement::Sealed(Box::new((sealed, code))), pages, rest })
     }
@@ -189,7 +196,7 @@ enum Placement {
     Room(Room),
     /// In pages of its own, which are those of the rest, and where in them.
     Pages(Range<usize>),
-    /// In a memory file, and where in it.
+    /// In a memory file, or in pages that the system gives for code, and where in it.
     Sealed(Box<(Sealed, Range<usize>)>),
     /// In pages of its own or its file's, with data behind it.
     Image(Box<PublishedImage>),

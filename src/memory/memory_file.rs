@@ -86,6 +86,11 @@ fn is_allowed(length: u64) -> io::Result<()> {
     if length <= most_bytes_of_a_file() { Ok(()) } else { Err(ErrorKind::FileTooLarge.into()) }
 }
 
+/// Returns whether this program may execute nothing but what the system has given it for that.
+pub(crate) const fn is_hardened() -> bool {
+    false
+}
+
 /// The bytes of a memory file that nobody can change, mapped to be executed.
 pub(super) struct Sealed {
     start: *mut libc::c_void,

@@ -8,7 +8,7 @@
 //! | code | lies in |
 //! |---|---|
 //! | small, copied | the arena, beside that of other modules; without memory files, pages of its own |
-//! | large, copied | pages of its own; where written memory may not be executed, a memory file of its own |
+//! | large, copied | pages of its own; where written memory may not be executed, a memory file of its own, or pages that macOS gives for it |
 //! | in place | its file |
 //! | with data or imports beside it | an image: pages of its own, or its file's, and pages of its own behind them |
 
@@ -25,6 +25,8 @@ mod elsewhere;
 mod filesystem;
 #[cfg(target_os = "linux")]
 mod free;
+#[cfg(target_os = "macos")]
+mod hardened;
 mod image;
 mod limits;
 mod map;
@@ -46,8 +48,10 @@ mod unwind;
 
 #[cfg(not(target_os = "linux"))]
 use elsewhere as arena;
-#[cfg(not(target_os = "linux"))]
+#[cfg(not(any(target_os = "linux", target_os = "macos")))]
 use elsewhere as memory_file;
+#[cfg(target_os = "macos")]
+use hardened as memory_file;
 
 pub use access::Access;
 pub(crate) use access::{Check, Mode, Unchanging};
@@ -58,6 +62,7 @@ pub(crate) use image::{ImageParts, WritableImage};
 pub(crate) use limits::{most_bytes_of_a_file, most_open_files};
 pub(crate) use map::FileMap;
 pub(crate) use mappings::{are_scarce, explained};
+pub(crate) use memory_file::is_hardened;
 pub(crate) use pages::{Pages, WritablePages};
 pub(crate) use record::{try_lock_byte, unlock_byte};
 pub(crate) use shared::{Shared, Writing};

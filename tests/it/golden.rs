@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use jitcache::entry::TryTable;
 use jitcache::error::Field;
 use jitcache::wazero;
-use jitcache::{Arch, CpuFeatures, Entry, Error, Identity, Key, Lookup, Os, Revision, Store, Target};
+use jitcache::{Arch, CpuFeatures, Entry, Error, Identity, Key, Revision};
 use sha2::{Digest, Sha256};
 
 /// An entry under `tests/golden`, with its line of the manifest.
@@ -124,7 +124,10 @@ fn the_feature_words_are_those_of_machines_that_have_everything() {
 }
 
 #[test]
+#[cfg(feature = "cache")]
 fn a_directory_of_wazero_opens_as_a_store() {
+    use jitcache::{Lookup, Os, Store, Target};
+
     let mut found = 0;
     let versions = ["v1.9.0", "v1.12.0", "v1.12.1-0.20260714071631-236c2458ed22+dirty"];
     for (version, arch) in versions.iter().flat_map(|version| [(version, Arch::Amd64), (version, Arch::Arm64)]) {

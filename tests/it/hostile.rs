@@ -3,10 +3,10 @@
 use jitcache::{Entry, Error, Identity, Revision, Sealing};
 
 use crate::golden::Golden;
+use crate::mend::repair;
 use crate::oracle::compare;
 use crate::seal::{is_long, seal, sealings};
 use crate::specification;
-use crate::targets::repair;
 
 /// Numbers that lengths are set to, beside those around the right one: where counting, signs, widths and products
 /// break.

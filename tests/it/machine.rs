@@ -1,8 +1,6 @@
 //! Three functions in machine code, assembled by hand: the code that tests execute.
 
-use std::mem::transmute;
-
-use jitcache::{Builder, Key, Module};
+use jitcache::{Builder, Key};
 
 /// The key of entries in tests that need but one.
 pub const KEY: Key = Key::from_bytes([7; 32]);
@@ -67,7 +65,8 @@ pub fn code(constant: u16) -> Vec<u8> {
             ],
         ]
     } else {
-        panic!("no code for this machine");
+        // Nobody runs it.
+        [vec![1], vec![low, high], vec![2; 16]]
     };
     let mut code = Vec::new();
     for (function, offset) in functions.iter().zip(FUNCTIONS) {
@@ -99,28 +98,38 @@ pub const AFTER_CALL: u64 = if cfg!(any(target_arch = "x86_64", target_arch = "x
     40
 };
 
-// Also where C has another.
-#[cfg(target_arch = "x86_64")]
-type Add = extern "sysv64" fn(i32, i32) -> i32;
-#[cfg(not(target_arch = "x86_64"))]
-type Add = extern "C" fn(i32, i32) -> i32;
+#[cfg(feature = "cache")]
+pub use calls::{add, constant, next};
 
-pub fn add(module: &Module, a: i32, b: i32) -> i32 {
-    // SAFETY: function 0 of `code` takes two integers and returns one, in Unix's calling convention.
-    let add: Add = unsafe { transmute(module.function(0).unwrap()) };
-    add(a, b)
-}
+#[cfg(feature = "cache")]
+mod calls {
+    use std::mem::transmute;
 
-pub fn constant(module: &Module) -> i32 {
-    call(module, 1)
-}
+    use jitcache::Module;
 
-pub fn next(module: &Module) -> i32 {
-    call(module, 2)
-}
+    // Also where C has another.
+    #[cfg(target_arch = "x86_64")]
+    type Add = extern "sysv64" fn(i32, i32) -> i32;
+    #[cfg(not(target_arch = "x86_64"))]
+    type Add = extern "C" fn(i32, i32) -> i32;
 
-fn call(module: &Module, function: usize) -> i32 {
-    // SAFETY: functions 1 and 2 of `code` take nothing and return an integer, in the C calling convention.
-    let function: extern "C" fn() -> i32 = unsafe { transmute(module.function(function).unwrap()) };
-    function()
+    pub fn add(module: &Module, a: i32, b: i32) -> i32 {
+        // SAFETY: function 0 of `code` takes two integers and returns one, in Unix's calling convention.
+        let add: Add = unsafe { transmute(module.function(0).unwrap()) };
+        add(a, b)
+    }
+
+    pub fn constant(module: &Module) -> i32 {
+        call(module, 1)
+    }
+
+    pub fn next(module: &Module) -> i32 {
+        call(module, 2)
+    }
+
+    fn call(module: &Module, function: usize) -> i32 {
+        // SAFETY: functions 1 and 2 of `code` take nothing and return an integer, in the C calling convention.
+        let function: extern "C" fn() -> i32 = unsafe { transmute(module.function(function).unwrap()) };
+        function()
+    }
 }

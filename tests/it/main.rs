@@ -53,4 +53,4 @@ mod wazero;
 
 #[cfg(target_os = "linux")]
 use kit::maps;
-use kit::{generate, naive, oracle, scratch, skip, targets};
+use kit::{generate, mend, naive, oracle, scratch, skip, targets};

@@ -1,7 +1,7 @@
 //! What holds for every entry and for every file.
 
 use jitcache::entry::CatchClause;
-use jitcache::{Arch, Builder, CpuFeatures, Entry, Error, Identity, Key, Linker, Module, Revision, Sealing};
+use jitcache::{Arch, Builder, CpuFeatures, Entry, Error, Identity, Key, Revision, Sealing};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -94,7 +94,8 @@ proptest! {
             let _ = (entry.imports().count(), entry.data(), entry.relocations().count(), entry.eh_frame());
             let _ = (entry.symbols().iter().count(), entry.symbols().named(b"symbol 0"), entry.symbols().at(0));
             let _ = entry.recipe().map(Iterator::count);
-            let _ = Module::load_with(&entry, &Linker::new(|name| Some(name.as_ptr())));
+            #[cfg(feature = "cache")]
+            let _ = jitcache::Module::load_with(&entry, &jitcache::Linker::new(|name| Some(name.as_ptr())));
         }
     }
 

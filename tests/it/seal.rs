@@ -9,8 +9,8 @@ use jitcache::{Store, Target};
 use crate::generate::{KNOWN, MAC_KEY, add_try_table};
 use crate::golden::Golden;
 use crate::machine::{self, AFTER_CALL, KEY};
+use crate::mend::{covered, rows};
 use crate::scratch::Scratch;
-use crate::targets::{covered, rows};
 
 /// Length of a seal without build id and sections, and of the footer behind it.
 const SEAL: usize = 53;

@@ -250,8 +250,8 @@ fn every_field_of_the_seal_is_where_its_table_puts_it() {
     let section = fields("## 2. Seal", "| field of a section |");
     let length = seal.last().map(|(_, at, size)| at + size).unwrap();
     let start = file.len() as u64 - length;
-    let rows = crate::targets::rows(&file, &identity);
-    let digest = crate::naive::mac(b"file", &[0; 32], &crate::targets::covered(&file, &rows));
+    let rows = crate::mend::rows(&file, &identity);
+    let digest = crate::naive::mac(b"file", &[0; 32], &crate::mend::covered(&file, &rows));
     let source_map_digest = crate::naive::mac(b"source map", &[0; 32], &file[rows]);
     let expected = |name: &str| match name {
         "key" => [7; 32].to_vec(),

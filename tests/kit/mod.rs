@@ -19,6 +19,7 @@
 
 pub mod generate;
 pub mod maps;
+pub mod mend;
 pub mod naive;
 pub mod oracle;
 pub mod random;

@@ -9,6 +9,7 @@ use serde_json::json;
 
 use crate::Outcome;
 use crate::arguments::Doctor;
+use crate::entries::real;
 use crate::out::{Failure, Out, Paint};
 use crate::table::{Cell, Column};
 use crate::text;
@@ -100,7 +101,7 @@ fn directory(path: &Path) -> Vec<Check> {
             return vec![Check::wrong("directory", found, Verdict::Bad, remedy)];
         }
     };
-    let real = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let real = real(path).unwrap_or_else(|_| path.to_owned());
     let mut checks = vec![Check::fine("directory", real.display().to_string())];
     checks.extend(owner(&real, &metadata));
     checks.extend(file_system(&real));

@@ -2,7 +2,8 @@
 
 use std::cell::RefCell;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::{Component, Path, PathBuf, Prefix};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
@@ -80,6 +81,18 @@ pub(crate) fn count(entries: &[Found]) -> u64 {
     u64::try_from(entries.len()).unwrap_or(u64::MAX)
 }
 
+/// Returns a path in which there are no links. Windows has it begin with `\\?\`, which people do not write.
+pub(crate) fn real(path: &Path) -> io::Result<PathBuf> {
+    let real = fs::canonicalize(path)?;
+    let mut parts = real.components();
+    if let Some(Component::Prefix(prefix)) = parts.next()
+        && let Prefix::VerbatimDisk(letter) = prefix.kind()
+    {
+        return Ok(Path::new(&format!("{}:", char::from(letter))).join(parts));
+    }
+    Ok(real)
+}
+
 /// Returns whether a directory of entries has that name.
 fn is_engines(name: &str) -> bool {
     Identity::of_entry(name, &[], &NO_KEY).is_some()
@@ -89,7 +102,7 @@ impl Cache {
     /// Looks up what is in a directory, which is one of entries or holds such.
     pub(crate) fn open(path: &Path, out: &Out) -> Result<Self, Failure> {
         let failed = |error| Failure::io("look into", path, &error);
-        let real = fs::canonicalize(path).map_err(failed)?;
+        let real = real(path).map_err(failed)?;
         let (directories, entries, passed_over) = (Vec::new(), Vec::new(), Vec::new());
         let mut cache = Self { directories, entries, passed_over, digits: 0, now: SystemTime::now() };
         let name = real.file_name().and_then(|name| name.to_str()).unwrap_or_default();
@@ -150,7 +163,7 @@ impl Cache {
         }
     }
 
-    fn pass_over(&mut self, path: &Path, error: &std::io::Error) {
+    fn pass_over(&mut self, path: &Path, error: &io::Error) {
         self.passed_over.push(format!("{}: {error}", path.display()));
     }
 
@@ -182,7 +195,7 @@ impl Cache {
 
     /// Opens the store of a directory, which is read only, whoever owns it.
     pub(crate) fn store(path: &Path, identity: Identity) -> Result<Store, Failure> {
-        let real = fs::canonicalize(path).map_err(|error| Failure::io("find", path, &error))?;
+        let real = real(path).map_err(|error| Failure::io("find", path, &error))?;
         let root = real.parent().unwrap_or(&real);
         let options = Store::options(identity).read_only();
         #[cfg(unix)]

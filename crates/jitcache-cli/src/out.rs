@@ -45,7 +45,7 @@ impl From<jitcache::Error> for Failure {
 pub struct Screen {
     /// Its result.
     pub out: Box<dyn Write>,
-    /// Whether a terminal shows that.
+    /// Whether a terminal shows that, which can have colours on it.
     pub is_terminal: bool,
     /// What is told beside the result.
     pub beside: Box<dyn Write + Send>,
@@ -63,9 +63,19 @@ impl Screen {
         let columns = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
         let terminal = || terminal_size::terminal_size_of(&out).map(|(width, _)| width.0.into());
         let width = columns.or_else(terminal).filter(|width| *width > 0);
-        let (is_terminal, is_beside_terminal) = (out.is_terminal(), beside.is_terminal());
+        let understands = understands_escapes();
+        let (is_terminal, is_beside_terminal) = (understands && out.is_terminal(), understands && beside.is_terminal());
         Self { out: Box::new(out.lock()), is_terminal, beside: Box::new(beside), is_beside_terminal, width }
     }
+}
+
+/// Returns whether terminals take escape sequences for what they are. Those of Windows have to be asked to.
+fn understands_escapes() -> bool {
+    #[cfg(windows)]
+    let understands = anstyle_query::windows::enable_ansi_colors() != Some(false);
+    #[cfg(not(windows))]
+    let understands = true;
+    understands
 }
 
 /// Where the result of a command goes, and what is told beside it.

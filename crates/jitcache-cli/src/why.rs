@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::Outcome;
 use crate::arguments::Why;
-use crate::entries::Cache;
+use crate::entries::{Cache, real};
 use crate::judge::{State, identify, judge};
 use crate::out::{Failure, Out};
 use crate::table::Cell;
@@ -32,7 +32,7 @@ pub(crate) fn run(why: &Why, mac_key: Option<&MacKey>, out: &mut Out) -> Result<
         }
         None => {
             let path = &why.path;
-            let real = std::fs::canonicalize(path).map_err(|error| Failure::io("look into", path, &error))?;
+            let real = real(path).map_err(|error| Failure::io("look into", path, &error))?;
             let name = |path: Option<&Path>| Some(path?.file_name()?.to_str()?.to_owned());
             let key = name(Some(path)).and_then(|name| name.parse().ok());
             let key = key.ok_or_else(|| {
@@ -71,7 +71,7 @@ fn tell(path: &Path, directory: &str, key: Key, mac_key: Option<&MacKey>, out: &
 /// Returns the entries that come next to one that keeps a recipe: those that its engine might have hit in its place.
 fn near(path: &Path, file: &[u8], identity: &Identity, out: &Out) -> Explanation {
     let recipe = Entry::parse(file, identity).and_then(|entry| Recipe::kept_by(&entry));
-    let real = std::fs::canonicalize(path).unwrap_or_default();
+    let real = real(path).unwrap_or_default();
     let (Ok(Some(recipe)), Some(directory)) = (recipe, real.parent()) else { return Explanation::default() };
     let explained = Cache::store(directory, identity.clone()).and_then(|store| Ok(store.explain(&recipe)?));
     // What was asked of this entry is known without the others.

@@ -11,7 +11,7 @@ use jitcache_testkit::generate::add_try_table;
 use jitcache_testkit::scratch::Scratch;
 use serde_json::Value;
 
-use crate::kit::{damaged, engine, entry, files, golden, jitcache, mac_key, sealed};
+use crate::kit::{damaged, engine, entry, files, golden, here, jitcache, mac_key, sealed};
 
 #[test]
 fn pruning_removes_what_was_announced_and_nothing_else() {
@@ -72,9 +72,10 @@ fn pruning_takes_the_entries_that_fulfil_every_condition() {
     let dir = scratch.path().to_str().unwrap();
     let young = scratch
         .path()
-        .join("wazero-v1.9.0-amd64-linux/0ed44085cff6da24f45fd2c0a3dd5e8bd6d0c51fdd2e63ad894af02273c4a530");
+        .join(here("wazero-v1.9.0-amd64-linux"))
+        .join("0ed44085cff6da24f45fd2c0a3dd5e8bd6d0c51fdd2e63ad894af02273c4a530");
     File::options().write(true).open(&young).unwrap().set_modified(SystemTime::now()).unwrap();
-    let note = scratch.path().join("wazero-v1.9.0-amd64-linux/README");
+    let note = scratch.path().join(here("wazero-v1.9.0-amd64-linux")).join("README");
     fs::write(&note, "kept").unwrap();
     let before = files(scratch.path()).len();
     let output = jitcache(&["prune", dir, "--version", "v1.9.0", "--older-than", "2d"]);
@@ -256,7 +257,7 @@ fn a_pack_under_a_mac_needs_its_key_and_plain_entries_make_none() {
     assert_eq!(code(&["unpack", pack, cache, "--engine", "signed", "--mac-key-file", mac]), Some(0));
     assert_eq!(code(&["verify", cache, "--all", "--mac-key-file", mac]), Some(0));
     let golden = golden();
-    let plain = golden.path().join("wazero-v1.9.0-amd64-linux");
+    let plain = golden.path().join(here("wazero-v1.9.0-amd64-linux"));
     let other = to.path().join("b.pack");
     assert_eq!((code(&["pack", plain.to_str().unwrap(), other.to_str().unwrap()]), other.exists()), (Some(2), false));
     // More than one directory.

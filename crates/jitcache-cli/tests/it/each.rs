@@ -1,20 +1,19 @@
 //! What each command prints.
 
-use std::fs::{self, File, FileTimes};
+use std::fs;
 use std::path::Path;
-use std::time::{Duration, SystemTime};
 
-use jitcache::{Builder, Cache, Error, Identity, Key, Recipe, Sealing, Store};
+use jitcache::{Builder, Cache, Error, Identity, Key};
 use jitcache_testkit::scratch::Scratch;
 use serde_json::Value;
 
-use crate::kit::{command, compare, damaged, engine, golden, jitcache, linked, narrow, sealed, snapshot, stable};
+use crate::kit::{command, compare, damaged, golden, here, jitcache, linked, narrow, sealed, snapshot, stable};
 
 #[test]
 fn each_command_on_the_golden_entries() {
     let scratch = golden();
     let dir = scratch.path().to_str().unwrap();
-    let one = scratch.path().join("wazero-v1.12.0-amd64-linux");
+    let one = scratch.path().join(here("wazero-v1.12.0-amd64-linux"));
     let one = one.to_str().unwrap();
     snapshot("golden-list", scratch.path(), &["list", dir], 0);
     snapshot(
@@ -34,7 +33,7 @@ fn each_command_on_the_golden_entries() {
     let ambiguous = jitcache(&["why", dir, "0919"]);
     assert_eq!((ambiguous.status.code(), &ambiguous.stdout[..]), (Some(2), &b""[..]));
     compare("golden-why-ambiguous.txt", &stable(&String::from_utf8(ambiguous.stderr).unwrap(), scratch.path()));
-    let foreign = format!("{dir}/wazero-v1.12.0-arm64-linux");
+    let foreign = format!("{dir}/{}", here("wazero-v1.12.0-arm64-linux"));
     snapshot("golden-why-arm64", scratch.path(), &["why", &foreign, "0919"], 1);
     snapshot("golden-stats", scratch.path(), &["stats", dir, "--budget", "64K"], 0);
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/modules/catch.wasm");
@@ -62,7 +61,7 @@ fn every_golden_entry_has_the_fields_the_functions_and_the_code_that_its_manifes
     for line in lines {
         let told = |title| line[titles.iter().position(|it| *it == title).unwrap()];
         let (directory, key) = told("entry").split_once('/').unwrap();
-        let directory = scratch.path().join(directory);
+        let directory = scratch.path().join(here(directory));
         let run = |command| -> Value {
             let output = jitcache(&[command, directory.to_str().unwrap(), key, "--json"]);
             let code = i32::from(command == "why" && told("arch") != "amd64");
@@ -106,7 +105,7 @@ fn each_command_on_sealed_entries_with_their_key_and_without_it() {
     snapshot("sealed-prune", scratch.path(), &["prune", dir, "--budget", "400", "--dry-run"], 0);
     snapshot("sealed-copy", scratch.path(), &["copy", dir, &format!("{dir}/to"), "--dry-run"], 1);
     snapshot("sealed-copy-mac", scratch.path(), &["copy", dir, &format!("{dir}/to"), "--mac-key-file", &mac], 0);
-    let [engine, pack] = ["engine-1.0-amd64-linux", "pack"].map(|name| format!("{dir}/{name}"));
+    let [engine, pack] = ["engine-1.0-amd64-linux", "pack"].map(|name| format!("{dir}/{}", here(name)));
     snapshot("sealed-pack", scratch.path(), &["pack", &engine, &pack], 0);
     snapshot("sealed-unpack", scratch.path(), &["unpack", &pack, &format!("{dir}/to"), "--engine", "engine"], 0);
     fs::write(&mac, "08".repeat(32)).unwrap();
@@ -116,7 +115,12 @@ fn each_command_on_sealed_entries_with_their_key_and_without_it() {
 }
 
 #[test]
+#[cfg(unix)] // the name of the target is in the recipe, which makes lengths of its own
 fn an_entry_that_keeps_its_recipe_is_compared_with_those_that_come_nearest() {
+    use jitcache::{Recipe, Sealing, Store};
+
+    use crate::kit::engine;
+
     let scratch = Scratch::new();
     let engine = engine(Sealing::Checksum);
     let recipe = |identity: &Identity, opt, source: &[u8]| {
@@ -214,7 +218,7 @@ fn each_command_on_entries_with_every_kind_of_fault() {
         let name = format!("damaged-{command}.{}", if form.is_some() { "json" } else { "txt" });
         compare(&name, &stable(&told.collect::<String>(), scratch.path()));
     }
-    let [engine, to] = ["engine-1.0-amd64-linux", "to"].map(|name| format!("{dir}/{name}"));
+    let [engine, to] = ["engine-1.0-amd64-linux", "to"].map(|name| format!("{dir}/{}", here(name)));
     snapshot("damaged-copy", scratch.path(), &["copy", dir, &to, "--dry-run"], 1);
     snapshot("damaged-pack", scratch.path(), &["pack", &engine, &to, "--dry-run"], 1);
     // The features of the processor that runs the test are told, too.
@@ -233,8 +237,25 @@ fn each_command_on_entries_with_every_kind_of_fault() {
 }
 
 #[test]
+fn the_doctor_names_a_directory_as_people_write_it_and_finds_it_fine() {
+    let scratch = golden();
+    let dir = fs::canonicalize(scratch.path()).unwrap();
+    let dir = dir.to_str().unwrap().trim_start_matches(r"\\?\");
+    let output = jitcache(&["doctor", scratch.path().to_str().unwrap(), "--json"]);
+    let told: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let checks = told["checks"].as_array().unwrap();
+    let of = |what: &str| checks.iter().find(|check| check["check"] == what).unwrap();
+    assert_eq!((output.status.code(), &of("directory")["found"]), (Some(0), &dir.into()));
+    assert_eq!(of("executable memory")["verdict"], "fine");
+}
+
+#[test]
+#[cfg(unix)]
 fn a_directory_that_others_can_write_to_is_found_bad_by_the_doctor() {
+    use std::fs::{File, FileTimes};
     use std::os::unix::fs::PermissionsExt;
+    use std::time::{Duration, SystemTime};
+
     let scratch = golden();
     let doctor = || {
         let output = jitcache(&["doctor", scratch.path().to_str().unwrap(), "--json"]);

@@ -2,21 +2,25 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use jitcache::{Builder, Identity, Key, Recipe};
+use jitcache_testkit::mend::repair;
 use jitcache_testkit::random::Random;
 use jitcache_testkit::scratch::Scratch;
-use jitcache_testkit::targets::repair;
 use serde_json::Value;
 
 use crate::any_file::AnyFile;
-use crate::kit::{AMD64, ARM64, command, files, golden, jitcache, length_of_clean, linked};
+use crate::kit::{AMD64, ARM64, files, golden, here, jitcache, length_of_clean, linked};
 
 #[test]
+#[cfg(unix)] // names of such bytes are of Unix
 fn no_byte_of_a_name_or_a_file_reaches_a_terminal_unescaped() {
+    use std::os::unix::ffi::OsStrExt;
+    use std::os::unix::fs::symlink;
+
+    use crate::kit::command;
+
     let scratch = Scratch::new();
     let hostile = scratch.path().join(std::ffi::OsStr::from_bytes(b"a\x1b[31m\xff\xc2\x9b\n\xe2\x80\xae"));
     let identity = Identity::new("engine", *b"\x1b[2J\x07\x9b", "1.0").unwrap().with_target(AMD64);
@@ -69,7 +73,7 @@ fn entries_damaged_at_random_are_shown_or_refused_in_clean_text() {
     builder.code(vec![0xc3; 64]).function_named(0, 64, "\u{1b}[1m").source(0, 12).recipe(&recipe);
     builder.import("\u{9b}2J");
     let linked = builder.finish(&identity, recipe.key()).unwrap().to_vec();
-    let catch = "wazero-v1.12.0-amd64-linux/5923a7b0c0d3ea7502f7042e466883969cff4ee36a1d33ccdbd0294961a2e8ef";
+    let catch = here("wazero-v1.12.0-amd64-linux/5923a7b0c0d3ea7502f7042e466883969cff4ee36a1d33ccdbd0294961a2e8ef");
     let wazero = Identity::wazero("v1.12.0").unwrap().with_target(AMD64);
     let entries = [(identity, linked), (wazero, fs::read(golden().path().join(catch)).unwrap())];
     let mut random = Random(7);

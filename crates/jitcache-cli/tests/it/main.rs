@@ -3,7 +3,7 @@
 //!
 //! `UPDATE_SNAPSHOTS=1` writes what is printed as what is expected.
 
-#![cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#![cfg(all(any(target_os = "linux", windows), target_arch = "x86_64"))]
 #![allow(
     clippy::arithmetic_side_effects,
     clippy::as_conversions,
@@ -19,6 +19,7 @@ mod changing;
 mod each;
 mod hostile;
 mod kit;
+#[cfg(unix)]
 mod objdump;
 mod reading;
 mod terminal;

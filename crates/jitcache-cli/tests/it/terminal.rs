@@ -2,9 +2,7 @@
 
 use std::process::{Command, Stdio};
 
-use jitcache_testkit::skip::skip;
-
-use crate::kit::{damaged, golden, jitcache};
+use crate::kit::{golden, jitcache};
 
 #[test]
 fn whoever_stops_reading_ends_the_program_quietly() {
@@ -32,6 +30,7 @@ fn colours_are_there_when_they_are_asked_for() {
 }
 
 /// Runs a command in a terminal that is so wide, and returns its exit code and what the terminal was sent.
+#[cfg(unix)]
 fn in_terminal(width: u32, prefix: &str, arguments: &str) -> Option<(Option<i32>, String)> {
     let line = format!("stty cols {width} rows 24; {prefix} '{}' {arguments}", env!("CARGO_BIN_EXE_jitcache"));
     let mut script = Command::new("script");
@@ -41,7 +40,12 @@ fn in_terminal(width: u32, prefix: &str, arguments: &str) -> Option<(Option<i32>
 }
 
 #[test]
+#[cfg(unix)] // by script(1)
 fn a_terminal_has_colours_and_progress_and_nothing_wider_than_itself() {
+    use jitcache_testkit::skip::skip;
+
+    use crate::kit::damaged;
+
     let scratch = damaged();
     let dir = scratch.path().display();
     for (width, prefix, options, is_colored) in [
@@ -78,6 +82,7 @@ fn a_terminal_has_colours_and_progress_and_nothing_wider_than_itself() {
 
 /// Returns the lines that stay on a terminal, without their colours: what is sent after a carriage return takes the
 /// place of what stood there.
+#[cfg(unix)]
 fn shown(printed: &str) -> Vec<String> {
     let mut lines = Vec::new();
     for line in printed.replace("\r\n", "\n").split('\n') {
