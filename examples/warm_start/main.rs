@@ -1,9 +1,9 @@
 //! A small language, Mill, whose compiler starts warm: the second run loads what the first one compiled.
 //!
 //! ```text
-//! cargo run --release -p warm_start --example warm_start [DIRECTORY]
-//! cargo run --release -p warm_start --example warm_start [DIRECTORY]
-//! cargo run --release -p warm_start --example warm_start -- --units [DIRECTORY]
+//! cargo run --release --example warm_start [DIRECTORY]
+//! cargo run --release --example warm_start [DIRECTORY]
+//! cargo run --release --example warm_start -- --units [DIRECTORY]
 //! ```
 //!
 //! `language.rs` and `compiler.rs` stand in for a real engine and know nothing of jitcache; this file joins the two.
