@@ -309,7 +309,7 @@ fn copy(entry: &Entry<'_>) -> Result<CodeMemory, Error> {
     code.publish()
 }
 
-/// Checks an entry whose code runs where it is mapped, after all of it was asked for at once.
+/// Checks an entry and the `bytes` of its code in the very pages of its file that will run, which it returns.
 fn check_code<T>(entry: &Entry<'_>, code: T, bytes: impl FnOnce(&T) -> &[u8]) -> Result<T, Error> {
     check(entry, || {
         let mut sum = entry.begin_sum();

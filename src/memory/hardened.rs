@@ -5,11 +5,10 @@
 //! without an error, and then the system ends the program that executes them, so that nothing can be found out by trying.
 
 use std::sync::OnceLock;
-use std::{io, ptr, slice};
+use std::{io, ptr};
 
 use super::coherence;
-use super::mappings::Mappings;
-use super::unmap;
+pub(super) use super::sealed::Sealed;
 
 unsafe extern "C" {
     /// Returns what the system holds a process's signature for, in `status` if that is what is asked.
@@ -30,18 +29,6 @@ pub(crate) fn is_hardened() -> bool {
     })
 }
 
-/// Code in pages that were given for it. Nobody writes to them any more.
-pub(super) struct Sealed {
-    start: *mut u8,
-    length: usize,
-    _counted: Mappings,
-}
-
-// SAFETY: the mapping is owned by the value and may be unmapped by any thread.
-unsafe impl Send for Sealed {}
-// SAFETY: nothing is written to it.
-unsafe impl Sync for Sealed {}
-
 impl Sealed {
     /// Copies whole pages to where they can be executed.
     pub(super) fn copy(pages: &[u8]) -> io::Result<Self> {
@@ -51,28 +38,17 @@ impl Sealed {
         if start == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
-        let sealed = Self { start: start.cast(), length, _counted: Mappings::new(1) };
         imp::write(|| {
-            // SAFETY: so many bytes were mapped, for this value alone, and this thread may write to them.
-            unsafe { ptr::copy_nonoverlapping(pages.as_ptr(), sealed.start, length) };
+            // SAFETY: so many bytes were mapped, for this function alone, and this thread may write to them.
+            unsafe { ptr::copy_nonoverlapping(pages.as_ptr(), start.cast(), length) };
         });
+        // SAFETY: so many bytes were mapped, and nobody has seen where.
+        let sealed = unsafe { Self::of(start.cast(), length) };
         let addresses = sealed.bytes().as_ptr_range();
         coherence::clean(addresses.start.addr()..addresses.end.addr());
         imp::protect(&sealed)?;
         coherence::synchronize();
         Ok(sealed)
-    }
-
-    pub(super) fn bytes(&self) -> &[u8] {
-        // SAFETY: so many bytes are mapped and readable as long as the value lives, and nobody writes to them.
-        unsafe { slice::from_raw_parts(self.start, self.length) }
-    }
-}
-
-impl Drop for Sealed {
-    fn drop(&mut self) {
-        // SAFETY: the mapping belongs to the value, and no borrow of it is left.
-        unsafe { unmap::give_back(self.start, self.length) };
     }
 }
 
@@ -110,9 +86,10 @@ mod imp {
     }
 
     pub(super) fn protect(pages: &super::Sealed) -> io::Result<()> {
+        let bytes = pages.bytes();
         let protection = libc::PROT_READ | libc::PROT_EXEC;
         // SAFETY: the pages belong to the value. They stay readable, and nobody writes to them any more.
-        let protected = unsafe { libc::mprotect(pages.start.cast(), pages.length, protection) };
+        let protected = unsafe { libc::mprotect(bytes.as_ptr().cast_mut().cast(), bytes.len(), protection) };
         if protected == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 }

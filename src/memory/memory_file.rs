@@ -8,11 +8,10 @@ use std::io::{self, ErrorKind};
 use std::ops::Range;
 use std::os::fd::{AsRawFd, FromRawFd};
 use std::os::unix::fs::FileExt;
-use std::{ptr, slice};
+use std::ptr;
 
 use super::limits::most_bytes_of_a_file;
-use super::mappings::Mappings;
-use super::unmap;
+pub(super) use super::sealed::Sealed;
 use crate::words::size;
 
 /// A file without a name, whose bytes are memory.
@@ -91,18 +90,6 @@ pub(crate) const fn is_hardened() -> bool {
     false
 }
 
-/// The bytes of a memory file that nobody can change, mapped to be executed.
-pub(super) struct Sealed {
-    start: *mut libc::c_void,
-    length: usize,
-    _counted: Mappings,
-}
-
-// SAFETY: the mapping is owned by the value and may be unmapped by any thread.
-unsafe impl Send for Sealed {}
-// SAFETY: nothing is written to it.
-unsafe impl Sync for Sealed {}
-
 impl Sealed {
     /// Copies whole pages into a memory file.
     pub(super) fn copy(pages: &[u8]) -> io::Result<Self> {
@@ -113,18 +100,7 @@ impl Sealed {
         // Private, because older systems map nothing that is sealed where writes of others could be seen.
         // SAFETY: any address will do.
         let start = unsafe { file.map(0..pages.len(), ptr::null_mut(), libc::MAP_PRIVATE) }?;
-        Ok(Self { start, length: pages.len(), _counted: Mappings::new(1) })
-    }
-
-    pub(super) fn bytes(&self) -> &[u8] {
-        // SAFETY: so many bytes are mapped and readable as long as the value lives, and nobody can write to the file.
-        unsafe { slice::from_raw_parts(self.start.cast_const().cast(), self.length) }
-    }
-}
-
-impl Drop for Sealed {
-    fn drop(&mut self) {
-        // SAFETY: the mapping belongs to the value, and no borrow of it is left.
-        unsafe { unmap::give_back(self.start.cast(), self.length) };
+        // SAFETY: so many bytes were mapped for this value alone, of a file that nobody can write to.
+        Ok(unsafe { Self::of(start.cast(), pages.len()) })
     }
 }

@@ -39,6 +39,8 @@ mod orders;
 mod pages;
 mod readers;
 mod record;
+#[cfg(any(target_os = "linux", target_os = "macos"))]
+mod sealed;
 mod shared;
 mod start;
 mod sync;
